@@ -1,0 +1,49 @@
+"""One event on its way to one webhook."""
+
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+
+class Kind(StrEnum):
+    """Why a delivery exists."""
+
+    EVENT = "event"
+    TEST = "test"
+    REPLAY = "replay"
+
+
+class Position(NamedTuple):
+    """Where a message lies in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Delivery(NamedTuple):
+    """One event to one webhook, as it travels through `go2.deliveries` and the retry tiers.
+
+    Its fields are those of `schemas/delivery.avsc`, in their order.
+    """
+
+    id: str  #: dlv_…, the same on every attempt
+    webhook_id: str
+    account_id: str
+    event_id: str
+    event: str  #: event type name
+    timestamp: str  #: the payload's own timestamp, as rendered in the body
+    body: bytes  #: canonical JSON: what is signed and what is sent
+    attempt: int  #: the attempt that this message asks for, from 1
+    due_ms: int  #: not before this time, milliseconds since the epoch; 0 for at once
+    kind: str  #: a Kind
+    origin_ms: int  #: when Kafka accepted the event, milliseconds since the epoch: dates the records too
+    suspect: bool  #: written while replaying after a restart: may have been written before
+
+
+_ID_BYTES: Final = 15  # 120 bits: a collision among 10^12 deliveries has odds below 10^-12
+
+
+def delivery_id(event_id: str, webhook_id: str) -> str:
+    """The id that every fan-out of this event to this webhook arrives at, replays included."""
+    return "dlv_" + blake2b(f"{event_id}\0{webhook_id}".encode(), digest_size=_ID_BYTES).hexdigest()

@@ -1,0 +1,30 @@
+"""What happened to a link, a domain or a QR code: the event types and one event."""
+
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+WILDCARD: Final = "*"  #: subscribes to every event type, those added later included
+
+
+class EventType(StrEnum):
+    """The catalogue, in the order of the contract."""
+
+    CLICK = "click"
+    LINK_CREATED = "link.created"
+    LINK_UPDATED = "link.updated"
+    LINK_DELETED = "link.deleted"
+    DOMAIN_VERIFIED = "domain.verified"
+    QR_SCANNED = "qr.scanned"
+
+
+SUBSCRIBABLE: Final = (*EventType, WILDCARD)  #: every name that a webhook may subscribe to
+
+
+class Event(NamedTuple):
+    """One decoded event. `data` has the fields of its schema, in their order."""
+
+    id: str  #: evt_…, set by the producer: the idempotency key
+    account_id: str
+    type: str
+    timestamp_ms: int  #: when it happened, milliseconds since the epoch, UTC
+    data: dict[str, Any]

@@ -1,0 +1,60 @@
+"""Which offset of a partition may be committed, when deliveries finish out of order.
+
+A partition's messages are begun in offset order and completed in any. The committable offset is the lowest one that is
+still incomplete: after a crash, reading restarts there, so nothing unfinished is skipped. Whatever was completed above
+it may be read again; the recorded attempts tell which.
+
+An epoch numbers the assignments of a partition to this process. A completion that belongs to an earlier epoch is
+ignored: the partition has a new owner, or has been read again since.
+"""
+
+from collections import deque
+
+
+class OffsetTracker:
+    """Offsets of one partition during one assignment. Not thread-safe: one event loop owns it.
+
+    `begin` must be called in ascending order. Both calls are O(1) amortised: a deque of begun offsets, whose head is
+    dropped once it is complete.
+    """
+
+    __slots__ = ("_begun", "_committed", "_completed", "_next", "epoch")
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.epoch = epoch
+        self._begun: deque[int] = deque()
+        self._completed: set[int] = set()
+        self._next = -1  # the offset after the highest one begun
+        self._committed = -1
+
+    @property
+    def incomplete(self) -> int:
+        """How many messages have begun and are not complete."""
+        return len(self._begun) - len(self._completed)
+
+    def begin(self, offset: int) -> None:
+        """Note that `offset` is being worked on. Raises ValueError when it is not above all earlier ones."""
+        if offset < self._next:
+            msg = f"offset {offset} begun after {self._next - 1}"
+            raise ValueError(msg)
+        self._begun.append(offset)
+        self._next = offset + 1
+
+    def complete(self, offset: int) -> None:
+        """Note that `offset` is finished and recorded. Completing it twice is an error: KeyError."""
+        if offset in self._completed or not self._begun or offset < self._begun[0]:
+            raise KeyError(offset)
+        self._completed.add(offset)
+        while self._begun and self._begun[0] in self._completed:
+            self._completed.remove(self._begun.popleft())
+
+    def committable(self) -> int | None:
+        """Next offset to read after a restart; None when nothing is new since `committed`."""
+        if self._next < 0:
+            return None
+        offset = self._begun[0] if self._begun else self._next
+        return offset if offset > self._committed else None
+
+    def committed(self, offset: int) -> None:
+        """Note that Kafka has stored `offset`."""
+        self._committed = max(self._committed, offset)

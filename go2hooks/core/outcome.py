@@ -1,0 +1,107 @@
+"""What came of an attempt, and what happens next: two closed sets, matched clause by clause."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Failure(StrEnum):
+    """Why an attempt failed; recorded, and shown to the customer as `error.code`."""
+
+    BAD_STATUS = "bad_status"
+    REDIRECT = "redirect"
+    TIMEOUT = "timeout"
+    DNS_ERROR = "dns_error"
+    TLS_ERROR = "tls_error"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_ERROR = "connection_error"
+    INVALID_RESPONSE = "invalid_response"
+    BLOCKED_ADDRESS = "blocked_address"
+    INVALID_URL = "invalid_url"
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a failure's name, not a secret
+
+
+class Answer(NamedTuple):
+    """A receiver's response, as far as anybody reads it."""
+
+    status: int
+    duration_ms: float  #: from the first step (pool or connect) to the end of the response's head
+    retry_after: str | None  #: the header's raw value
+    excerpt: bytes  #: the first bytes of the body, capped
+
+
+class NoAnswer(NamedTuple):
+    """No response arrived; `message` is one sentence for the customer, without addresses of ours."""
+
+    failure: Failure
+    message: str
+    duration_ms: float
+
+
+Response = Answer | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A 2xx: the only success."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Anything else. Every failure is retried by the same schedule."""
+
+    failure: Failure
+    message: str
+    status: int | None = None
+    retry_after_s: float | None = None
+
+
+Outcome = Delivered | Failed
+
+
+class SkipReason(StrEnum):
+    """Why a delivery was not attempted; recorded as its error."""
+
+    DISABLED = "webhook_disabled"
+    DELETED = "webhook_deleted"
+    UNSUBSCRIBED = "webhook_unsubscribed"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Delivered: nothing more to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Wait in tier `tier` (index into the delays) until `due_ms`, then make the next attempt."""
+
+    tier: int
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """The schedule is exhausted (or the delivery was a test): keep it with its last error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The webhook no longer wants it: record that and move on."""
+
+    reason: SkipReason
+
+
+Step = Done | RetryAt | DeadLetter | Skip
+
+
+class State(StrEnum):
+    """A delivery's state after a record; the last one is its status in the API."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    SKIPPED = "skipped"

@@ -1,0 +1,160 @@
+"""Every setting: one `GO2HOOKS_*` variable each, units in the name, validated at start, listed by `go2hooks config`."""
+
+import base64
+import binascii
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from go2hooks.core.errors import SettingsError
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration_s(text: str) -> float:
+    """`250ms`, `5s`, `2m`, `1h` in seconds. Raises ValueError for anything else."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        msg = f"{text!r} is no duration: write a number and a unit, such as 250ms, 5s, 2m, 1h"
+        raise ValueError(msg)
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+class Settings(BaseSettings):
+    """What every service reads. Frozen; the environment is read once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="GO2HOOKS_", frozen=True, extra="ignore")
+
+    # --- servers
+    kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
+    kafka_session_timeout_ms: PositiveInt = Field(6000, description="a consumer silent for this long loses its partitions")
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@localhost:5432/go2hooks"), description="Postgres connection URL"
+    )
+    secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="keys that encrypt webhook secrets at rest: base64 of 32 bytes each, comma separated; "
+        "the first encrypts, all decrypt",
+    )
+
+    # --- topics
+    topic_partitions: PositiveInt = Field(8, description="partitions of each topic that `go2hooks topics` creates")
+    topic_replication: int = Field(-1, ge=-1, le=32767, description="replicas of each topic; -1 takes the broker's default")
+    log_retention_days: PositiveInt = Field(7, description="how long events, deliveries and retries stay in Kafka, in days")
+
+    # --- delivery
+    retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5.0, 30.0, 120.0, 600.0, 3600.0), description="delay before each retry, such as 5s,30s,2m,10m,1h"
+    )
+    delivery_timeout_s: PositiveFloat = Field(10.0, description="an attempt in all, connect included, in seconds")
+    disable_after_failures: PositiveInt = Field(10, description="consecutive failed attempts that disable a webhook")
+    allow_insecure_targets: bool = Field(
+        default=False, description="permit http and private addresses, for development"
+    )
+    target_ca_file: Path | None = Field(None, description="PEM file of further CAs to trust for receivers")
+    webhook_id_header: Literal["webhook", "delivery"] = Field(
+        "webhook", description="what X-Webhook-ID carries: the webhook's id or the delivery's"
+    )
+    secret_overlap_s: PositiveFloat = Field(86400.0, description="how long the old secret signs too after a rotation, in seconds")
+    response_body_limit_bytes: PositiveInt = Field(16384, description="bytes of a response body read before the connection is closed")
+    response_excerpt_bytes: int = Field(1024, ge=0, description="bytes of a response body kept in the attempt's record")
+    sender: Literal["protocol", "aiohttp"] = Field("protocol", description="HTTP client that carries the POSTs")
+
+    # --- bounds
+    window_deliveries: PositiveInt = Field(4000, description="deliveries in memory per dispatcher lane before Kafka has to wait")
+    max_sends: PositiveInt = Field(1000, description="attempts under way at once per dispatcher")
+    webhook_max_sends: PositiveInt = Field(64, description="attempts under way at once to one webhook")
+    pool_idle_s: PositiveFloat = Field(60.0, description="an idle connection to a receiver is closed after this, in seconds")
+    pool_max_idle: PositiveInt = Field(2000, description="idle connections to receivers kept open per dispatcher")
+    retry_buffer_messages: PositiveInt = Field(1000, description="waiting retries held in memory per partition")
+    record_batch_ms: PositiveInt = Field(25, description="attempt records are written at least this often, in milliseconds")
+    record_batch_rows: PositiveInt = Field(2000, description="attempt records written in one batch at most")
+    record_buffer_rows: PositiveInt = Field(20000, description="attempt records held while Postgres is away; then sending pauses")
+    router_window_messages: PositiveInt = Field(20000, description="deliveries produced and not yet acknowledged per router")
+    drain_timeout_s: PositiveFloat = Field(25.0, description="from SIGTERM to exit at most, in seconds")
+    revoke_timeout_s: PositiveFloat = Field(12.0, description="wait for attempts under way when a partition moves, in seconds")
+
+    # --- records
+    attempts_retention_days: PositiveInt = Field(30, description="how long attempt records are kept, in days")
+    reconcile_interval_ms: PositiveInt = Field(800, description="how often the live copy of webhooks checks for missed changes")
+
+    # --- listening
+    api_host: str = Field("127.0.0.1", description="address that the API listens on")
+    api_port: int = Field(8080, ge=0, le=65535, description="port of the API; 0 takes a free one")
+    api_threads: PositiveInt = Field(16, description="requests that the API answers at once")
+    api_max_body_bytes: PositiveInt = Field(65536, description="largest request body that the API reads")
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz listen on")
+    metrics_port: int = Field(9100, ge=0, le=65535, description="port of router's or dispatcher's /metrics; 0 takes a free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line that is logged")
+    log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
+
+    @field_validator("retry_delays", mode="before")
+    @classmethod
+    def _durations(cls, value: Any) -> Any:
+        return tuple(parse_duration_s(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("retry_delays")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(delay <= 0 for delay in value):
+            raise ValueError("name at least one delay, each longer than 0")
+        return value
+
+    @field_validator("secret_keys", mode="before")
+    @classmethod
+    def _keys(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _key_lengths(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in value:
+            _decode_key(key)
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse settings that contradict each other (svix#2181 is what happens otherwise)."""
+        if self.drain_timeout_s <= self.delivery_timeout_s:
+            raise ValueError("GO2HOOKS_DRAIN_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a drain cuts attempts short")
+        if self.revoke_timeout_s <= self.delivery_timeout_s:
+            raise ValueError("GO2HOOKS_REVOKE_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a rebalance sends twice")
+        if sum(self.retry_delays) * 2 > self.log_retention_days * 86400:
+            raise ValueError("GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire")
+        return self
+
+    def encryption_keys(self) -> tuple[bytes, ...]:
+        """The raw 32-byte keys, first one first. Raises SettingsError when none is set."""
+        if not self.secret_keys:
+            raise SettingsError(
+                "GO2HOOKS_SECRET_KEYS is not set: it encrypts webhook secrets. "
+                "Make a key with: python -c 'import base64,os; print(base64.b64encode(os.urandom(32)).decode())'"
+            )
+        return tuple(_decode_key(key) for key in self.secret_keys)
+
+
+def _decode_key(key: SecretStr) -> bytes:
+    try:
+        raw = base64.b64decode(key.get_secret_value(), validate=True)
+    except binascii.Error:
+        raise ValueError("a key is not base64") from None
+    if len(raw) != 32:  # noqa: PLR2004  # AES-256
+        raise ValueError("a key must be base64 of exactly 32 bytes")
+    return raw
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment once. Raises SettingsError with one line per variable at fault, values left out."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"GO2HOOKS_{str(location[0]).upper()}" if location else "settings"

@@ -1,0 +1,146 @@
+"""Child processes of ours: started with a log file, dying with us, stopped within a bounded time."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_LOG_LIMIT_BYTES = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The operating system's user that a child runs as."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """What to run. `death_signal` is what the kernel sends the child when we die without having stopped it."""
+
+    argv: tuple[str, ...]
+    log: Path
+    env: dict[str, str] = field(default_factory=dict)
+    account: Account | None = None
+    death_signal: signal.Signals = signal.SIGKILL
+
+
+class Child:
+    """A running child. Start it from the main thread: the kernel takes the death of the starting *thread* for ours."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @classmethod
+    def start(cls, command: Command) -> Self:
+        """Start without waiting for anything. Raises OSError when the log cannot be written."""
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), "--parent", str(os.getpid())]
+        launcher += ["--death-signal", str(int(command.death_signal))]
+        if command.account is not None:
+            launcher += ["--uid", str(command.account.uid), "--gid", str(command.account.gid)]
+        with _open_log(command.log) as log:
+            process = subprocess.Popen(  # noqa: S603  # our own command line, no shell
+                [*launcher, "--", *command.argv],
+                env=os.environ | command.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal reaches us alone; the order of stopping is ours
+            )
+        return cls(process, command.log)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_status(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until it has ended, `timeout_s` at most. False: it still runs."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, number: signal.Signals, timeout_s: float) -> None:
+        """Ask with `number`, wait `timeout_s` at most, then kill. Returns when it has ended."""
+        self.send(number)
+        if not self.wait(timeout_s):
+            self._process.kill()
+            self._process.wait()
+
+    def last_lines(self, count: int = 12) -> str:
+        return last_lines(self._log, count)
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The end of a log, for the message about the process that wrote it."""
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            return "".join(deque(lines, maxlen=count)).rstrip()
+    except FileNotFoundError:
+        return ""
+
+
+def describe_exit(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    return f"was ended by {signal.Signals(-status).name}"
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """Append; begin anew, keeping one old log, when it has grown large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+def free_port(preferred: int | None = None) -> int:
+    """A loopback TCP port that nobody listens on: the preferred one if it is free, otherwise any."""
+    if preferred is not None and port_is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a lingering connection is no listener
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def accepts_connections(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def sleep_until(deadline: float, interval_s: float = 0.05) -> bool:
+    """Sleep one interval. False, without sleeping, once the monotonic clock has passed `deadline`."""
+    if time.monotonic() >= deadline:
+        return False
+    time.sleep(interval_s)
+    return True

@@ -1,0 +1,104 @@
+"""Real servers for every test that asks for one: containers where a Docker engine answers, the embedded stack elsewhere."""
+
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from psycopg import sql
+
+from go2hooks.local.broker import Broker
+from go2hooks.local.database import Database
+
+TEMPLATE = "go2hooks_template"
+
+
+@pytest.fixture(scope="session")
+def docker() -> bool:
+    """Whether a Docker engine answers."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+@pytest.fixture(scope="session")
+def servers_dir() -> Iterator[Path]:
+    """Not pytest's own directory: it takes away the permission by which an unprivileged Postgres gets there."""
+    with tempfile.TemporaryDirectory(prefix="go2hooks-tests-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(docker: bool, servers_dir: Path) -> Iterator[str]:
+    """`host:port` of one broker, shared by all tests: use topics and groups of your own."""
+    with ExitStack() as stack:
+        if docker:
+            from testcontainers.kafka import KafkaContainer
+
+            yield stack.enter_context(KafkaContainer().with_kraft()).get_bootstrap_server()
+        else:
+            # The quick compiler alone: a test run is too short for the thorough one to pay off.
+            options = ("-XX:TieredStopAtLevel=1",)
+            yield stack.enter_context(Broker(servers_dir / "kafka", jvm_options=options)).bootstrap
+
+
+@pytest.fixture(scope="session")
+def postgres_url(docker: bool, servers_dir: Path) -> Iterator[Callable[[str], str]]:
+    """From a database's name to its URL, on one Postgres shared by all tests."""
+    with ExitStack() as stack:
+        if docker:
+            from testcontainers.postgres import PostgresContainer
+
+            container = stack.enter_context(PostgresContainer("postgres:18", driver=None))
+            base = container.get_connection_url().rpartition("/")[0]
+            yield lambda name: f"{base}/{name}"
+        else:
+            yield stack.enter_context(Database(servers_dir / "postgres", durable=False)).url
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: Callable[[str], str]) -> str:
+    """Name of a database that was migrated once, to be cloned."""
+    with psycopg.connect(postgres_url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    try:
+        from go2hooks.postgres.migrate import migrate
+    except ImportError:
+        from go2hooks.postgres import migrations
+
+        with psycopg.connect(postgres_url(TEMPLATE)) as connection:
+            connection.execute((Path(migrations.__file__).parent / "versions" / "0001_initial.sql").read_bytes())
+    else:
+        migrate(postgres_url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_url: Callable[[str], str], template_database: str) -> Iterator[str]:
+    """URL of an empty, migrated database of the test's own."""
+    name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
+    with psycopg.connect(postgres_url("postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template_database)))
+        yield postgres_url(database)
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture(scope="session")
+def create_topic(kafka_bootstrap: str) -> Callable[..., str]:
+    """`create_topic(partitions=1, **config)` makes a topic with a name of its own and returns the name."""
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+
+    def create(partitions: int = 1, **config: str) -> str:
+        name = f"test.{secrets.token_hex(6)}"
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        admin.create_topics([topic])[name].result(timeout=20)
+        return name
+
+    return create

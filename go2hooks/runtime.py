@@ -1,0 +1,93 @@
+"""From SIGTERM or SIGINT to a drain that ends in time."""
+
+import asyncio
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Self
+
+
+class Shutdown:
+    """One per process, installed in the main thread, as the first thing that `main` does.
+
+        shutdown = Shutdown(settings.drain_timeout_s).install()
+        ...                                    # start working
+        shutdown.wait()                        # or: await shutdown.wait_async()
+        worker.drain(shutdown.remaining_s())   # and return from main
+
+    A second signal, or a drain that outlasts its time, ends the process at once with status 1:
+    what was under way is done again after the restart.
+    """
+
+    def __init__(self, drain_timeout_s: float) -> None:
+        self._drain_timeout_s = drain_timeout_s
+        # The only queue whose put may interrupt itself; an Event set in a signal handler can deadlock with its own wait.
+        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._requested = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], object]] = []
+        self._deadline = float("inf")
+
+    def install(self) -> Self:
+        """Take over SIGTERM and SIGINT and start watching. Main thread only."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
+        return self
+
+    def request(self, reason: str) -> None:
+        """Begin the drain from within, as a signal would. Any thread; does not block."""
+        self._requests.put(reason)
+
+    @property
+    def requested(self) -> bool:
+        return self._requested.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the drain shall begin; False after `timeout_s` without it."""
+        return self._requested.wait(timeout_s)
+
+    async def wait_async(self) -> None:
+        """As `wait`, for an event loop."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        self.on_request(lambda: loop.call_soon_threadsafe(event.set))
+        await event.wait()
+
+    def on_request(self, callback: Callable[[], object]) -> None:
+        """Call it, in a thread of ours, when the drain shall begin; at once when it has begun already. It must not block."""
+        with self._lock:
+            if not self._requested.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def remaining_s(self) -> float:
+        """Seconds left of the drain; the whole of it before it has begun."""
+        return max(0.0, min(self._drain_timeout_s, self._deadline - time.monotonic()))
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._requests.put(signal.Signals(number).name)
+
+    def _watch(self) -> None:
+        self._requests.get()
+        self._deadline = time.monotonic() + self._drain_timeout_s
+        with self._lock:
+            self._requested.set()
+        for callback in self._callbacks:
+            callback()
+        self._enforce()
+
+    def _enforce(self) -> None:
+        try:
+            reason = f"{self._requests.get(timeout=self._drain_timeout_s)} came twice"
+        except queue.Empty:
+            reason = f"the drain took longer than {self._drain_timeout_s:g} s"
+        sys.stderr.write(f"stopped at once: {reason}\n")
+        sys.stderr.flush()
+        os._exit(1)

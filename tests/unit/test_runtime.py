@@ -1,0 +1,57 @@
+"""SIGTERM, the drain, and its bounds, in processes of their own: signals are a process's."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+WAITING = """
+import asyncio, time
+from go2hooks.runtime import Shutdown
+shutdown = Shutdown(drain_timeout_s={drain_s}).install()
+print("up", flush=True)
+"""
+
+
+def start(script: str, drain_s: float = 5.0) -> subprocess.Popen:
+    code = WAITING.format(drain_s=drain_s) + textwrap.dedent(script)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("wait", ["shutdown.wait()", "asyncio.run(shutdown.wait_async())"])
+def test_a_signal_ends_the_wait_and_leaves_the_whole_drain_time(number: signal.Signals, wait: str):
+    process = start(f"{wait}\nprint(4.5 < shutdown.remaining_s() <= 5.0)")
+    process.send_signal(number)
+    assert process.communicate(timeout=10) == ("True\n", "")
+    assert process.returncode == 0
+
+
+def test_a_drain_that_outlasts_its_time_is_cut_short():
+    process = start("shutdown.wait()\ntime.sleep(60)", drain_s=0.3)
+    process.send_signal(signal.SIGTERM)
+    assert "longer than 0.3 s" in process.communicate(timeout=10)[1]
+    assert process.returncode == 1
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    process = start("shutdown.wait()\nprint('draining', flush=True)\ntime.sleep(60)", drain_s=60)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(signal.SIGINT)
+    assert "SIGINT came twice" in process.communicate(timeout=10)[1]
+    assert process.returncode == 1
+
+
+def test_a_request_from_within_begins_the_drain():
+    process = start("shutdown.request('fatal error')\nshutdown.wait()\nprint(shutdown.requested)")
+    assert process.communicate(timeout=10)[0] == "True\n"
+
+
+def test_a_callback_that_comes_late_is_called_at_once():
+    process = start("shutdown.request('x')\nshutdown.wait()\nshutdown.on_request(lambda: print('called'))")
+    assert process.communicate(timeout=10)[0] == "called\n"

@@ -1,0 +1,58 @@
+"""Webhook secrets at rest: AES-256-GCM, bound to the webhook they belong to.
+
+A sealed secret is: key id (4 bytes) · nonce (12 bytes) · ciphertext with its tag. The webhook's id is associated data, so
+a sealed secret that is copied to another row does not open there.
+"""
+
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from go2hooks.core.errors import SealError, SettingsError
+
+_KEY_ID_BYTES: Final = 4
+_NONCE_BYTES: Final = 12
+_HEAD_BYTES: Final = _KEY_ID_BYTES + _NONCE_BYTES
+
+
+def key_id(key: bytes) -> bytes:
+    """Names a key without giving it away: the first four bytes of its SHA-256."""
+    return sha256(key).digest()[:_KEY_ID_BYTES]
+
+
+class SecretBox:
+    """Seals with the first key, opens with any: so keys can be rotated. Safe to share between threads."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Keys of 32 bytes each. Raises SettingsError without any, or when two share an id."""
+        if not keys:
+            raise SettingsError("GO2HOOKS_SECRET_KEYS is empty: name at least one key")
+        self._ciphers = {key_id(key): AESGCM(key) for key in keys}
+        if len(self._ciphers) != len(keys):
+            raise SettingsError("GO2HOOKS_SECRET_KEYS names a key twice")
+        self._sealing_id = key_id(keys[0])
+
+    def seal(self, secret: str, webhook_id: str) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        ciphertext = self._ciphers[self._sealing_id].encrypt(nonce, secret.encode(), webhook_id.encode())
+        return self._sealing_id + nonce + ciphertext
+
+    def open(self, sealed: bytes, webhook_id: str) -> str:
+        """The secret. Raises SealError when no key fits, or the bytes or their webhook were changed."""
+        sealed = bytes(sealed)
+        cipher = self._ciphers.get(sealed[:_KEY_ID_BYTES])
+        if cipher is None:
+            raise SealError(f"the secret of {webhook_id} was sealed with a key that GO2HOOKS_SECRET_KEYS does not name")
+        try:
+            opened = cipher.decrypt(sealed[_KEY_ID_BYTES:_HEAD_BYTES], sealed[_HEAD_BYTES:], webhook_id.encode())
+        except (InvalidTag, ValueError) as error:  # ValueError: a nonce cut short
+            raise SealError(f"the sealed secret of {webhook_id} was altered or belongs to another webhook") from error
+        return opened.decode()
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether the first key sealed it; otherwise it waits to be sealed anew."""
+        return bytes(sealed[:_KEY_ID_BYTES]) == self._sealing_id

@@ -1,0 +1,117 @@
+"""Structured logs on stderr: one line per entry, secrets masked whoever wrote them.
+
+Lines of other libraries (waitress, alembic, psycopg) go the same way as ours.
+"""
+
+import logging
+import re
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from go2hooks.settings import Settings
+
+MASK: Final = "***"
+_SECRET_NAMES: Final = re.compile(r"(?i)secret|password|passwd|authorization|api_?key|token|signature|cookie")
+_PATTERNS: Final = (
+    (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), f"whsec_{MASK}"),
+    (re.compile(r"\bgo2_[A-Za-z0-9]{16,}"), f"go2_{MASK}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
+    (re.compile(r"(\w://[^:/@\s\"']*):[^/\s\"']+@"), rf"\1:{MASK}@"),  # the password of a URL
+    (re.compile(r"(?i)\b(password\s*=\s*)(\\?['\"])?[^\s\"'\\]+"), rf"\1\2{MASK}"),  # and of a connection string
+    (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}="), MASK),  # base64 of 32 bytes: an encryption key
+)
+
+
+def configure(settings: Settings, service: str) -> None:
+    """Set up logging for this process. Call it once, first thing."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(settings.log_format, service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    for quieter in ("alembic", "waitress.queue", "psycopg.pool"):  # what they say at INFO, every start says again
+        logging.getLogger(quieter).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    _log_uncaught()
+
+
+def mask(text: str) -> str:
+    """`text` with everything that looks like a secret replaced."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def mask_named(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
+    """Mask values whose name says that they are secret, whatever they look like."""
+    for name, value in entry.items():
+        if isinstance(value, str | bytes) and _SECRET_NAMES.search(name):
+            entry[name] = MASK
+    return entry
+
+
+def _mask_line(_logger: WrappedLogger, _method: str, line: Any) -> str:
+    """Last of all, over the finished line: so nothing slips through in a nested value, a repr or a traceback."""
+    return mask(str(line))
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        mask_named,
+    ]
+
+
+def _formatter(log_format: str, service: str) -> logging.Formatter:
+    def name_service(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
+        entry["service"] = service
+        return entry
+
+    rendering: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_service]
+    if log_format == "json":
+        rendering += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    else:
+        plain = structlog.dev.plain_traceback
+        rendering.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()], processors=[*rendering, _mask_line]
+    )
+
+
+def _log_uncaught() -> None:
+    """What ends the process or a thread is a log line too, masked like any other."""
+    log = structlog.get_logger("uncaught")
+
+    def on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        log.critical("the process ends on an unexpected error", exc_info=(kind, error, trace))
+
+    def on_thread(failure: threading.ExceptHookArgs) -> None:
+        if failure.exc_value is not None:
+            trace = (failure.exc_type, failure.exc_value, failure.exc_traceback)
+            log.critical(
+                "a thread ended on an unexpected error", thread=getattr(failure.thread, "name", None), exc_info=trace
+            )
+
+    sys.excepthook = on_exception
+    threading.excepthook = on_thread

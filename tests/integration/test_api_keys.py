@@ -1,0 +1,47 @@
+"""Accounts and their API keys in Postgres."""
+
+import psycopg
+import pytest
+
+from go2hooks.postgres.api_keys import account_of_key, create_key, list_keys, revoke_key
+
+
+@pytest.fixture
+def connection(database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_a_new_key_opens_its_account_and_is_stored_only_as_a_hash(connection):
+    created = create_key(connection, "acme", "laptop")
+    assert account_of_key(connection, created.key) == "acme"
+    assert created.key not in str(connection.execute("SELECT * FROM api_keys").fetchall())
+
+
+def test_an_account_may_have_several_keys_and_each_is_different(connection):
+    first, second = create_key(connection, "acme"), create_key(connection, "acme")
+    assert first.key != second.key
+    assert [key.id for key in list_keys(connection, "acme")] == [first.id, second.id]
+
+
+def test_a_revoked_key_opens_nothing_and_stays_listed(connection):
+    created = create_key(connection, "acme")
+    other = create_key(connection, "acme")
+    assert revoke_key(connection, created.id)
+    assert not revoke_key(connection, created.id)
+    assert account_of_key(connection, created.key) is None
+    assert account_of_key(connection, other.key) == "acme"
+    assert list_keys(connection)[0].revoked_at is not None
+
+
+@pytest.mark.parametrize("key", ["", "go2_unknown", "' OR 1=1 --", "\x00", "\ud800", "ü" * 10_000])
+def test_an_unknown_key_opens_nothing(connection, key):
+    create_key(connection, "acme")
+    assert account_of_key(connection, key) is None
+
+
+@pytest.mark.parametrize("account", ["", "x" * 129, "a\nb", "a\x00b", "\ud800"])
+def test_an_account_id_that_no_event_could_carry_is_refused(connection, account):
+    with pytest.raises(ValueError, match="account id"):
+        create_key(connection, account)
+    assert list_keys(connection) == []

@@ -7,8 +7,9 @@ import logging
 import re
 import sys
 import threading
+import traceback
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -29,7 +30,7 @@ _PATTERNS: Final = (
 
 def configure(settings: Settings, service: str) -> None:
     """Set up logging for this process. Call it once, first thing."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _MaskedHandler(sys.stderr)
     handler.setFormatter(_formatter(settings.log_format, service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -94,6 +95,12 @@ def _formatter(log_format: str, service: str) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()], processors=[*rendering, _mask_line]
     )
+
+
+class _MaskedHandler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name for it
+        """Report a line that could not be written without its values; logging itself would print them."""
+        self.stream.write(mask(f"a log line of {record.name} could not be written: {traceback.format_exc(limit=-3)}"))
 
 
 def _log_uncaught() -> None:

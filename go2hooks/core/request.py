@@ -1,0 +1,46 @@
+"""A signed request, ready for the wire."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from go2hooks import __version__
+from go2hooks.core.delivery import Delivery
+from go2hooks.core.signing import body_signature, standard_signature
+from go2hooks.core.target import Target, parse_target
+
+USER_AGENT = f"Go2-Webhooks/{__version__}"
+
+
+class SignedRequest(NamedTuple):
+    """One attempt's POST. The sender adds the request line, Host and Content-Length, and changes nothing else."""
+
+    target: Target
+    headers: tuple[tuple[str, str], ...]  #: in the order in which they are sent
+    body: bytes
+
+
+def prepare(
+    delivery: Delivery,
+    url: str,
+    secrets: Sequence[str],
+    now_ms: int,
+    id_header: Literal["webhook", "delivery"] = "webhook",
+) -> SignedRequest:
+    """The POST for this attempt, signed with the present secret and, during a rotation's overlap, the previous one.
+
+    `secrets` has the present one first. Raises TargetError for a URL that cannot be requested.
+    """
+    headers = (
+        ("Content-Type", "application/json"),
+        ("User-Agent", USER_AGENT),
+        ("X-Webhook-ID", delivery.webhook_id if id_header == "webhook" else delivery.id),
+        ("X-Webhook-Event", delivery.event),
+        ("X-Webhook-Signature", body_signature(secrets[0], delivery.body)),
+        ("X-Webhook-Timestamp", delivery.timestamp),
+        ("X-Webhook-Delivery", delivery.id),
+        ("X-Webhook-Attempt", str(delivery.attempt)),
+        ("webhook-id", delivery.id),
+        ("webhook-timestamp", str(now_ms // 1000)),
+        ("webhook-signature", standard_signature(secrets, delivery.id, now_ms // 1000, delivery.body)),
+    )
+    return SignedRequest(parse_target(url), headers, delivery.body)

@@ -1,0 +1,56 @@
+"""The SSRF guard: no connection is opened to an address that the policy does not permit.
+
+It judges twice. `permitted` drops forbidden addresses from what a name resolved to, so that a name with mixed answers
+still works by its permitted ones. `open_socket` judges the very address that `connect` is about to get, IP literals
+included, so nothing that happens between a lookup and a connect (DNS rebinding, a stale cache) can pass.
+"""
+
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiohappyeyeballs import AddrInfoType
+
+AddrInfo = AddrInfoType  #: as getaddrinfo gives it: family, type, protocol, canonical name, socket address
+
+
+class Policy(Protocol):
+    """What decides about one address: `core.addresses.AddressPolicy`."""
+
+    def permits(self, address: str, /) -> bool: ...
+
+
+class BlockedAddressError(PermissionError):
+    """The policy forbids the address. An OSError, so that connection code treats it as a failed connect."""
+
+
+class Guard:
+    """Applies an address policy where connections are made."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def permitted(self, infos: Sequence[AddrInfo]) -> list[AddrInfo]:
+        """Those of `infos` that may be connected to. Raises BlockedAddressError when none is left."""
+        allowed = [info for info in infos if self._permits(info)]
+        if not allowed:
+            raise BlockedAddressError
+        return allowed
+
+    def open_socket(self, info: AddrInfo) -> socket.socket:
+        """A new socket for exactly this address; its caller connects it there and nowhere else.
+
+        Raises BlockedAddressError, and OSError when the process is out of descriptors.
+        """
+        if not self._permits(info):
+            raise BlockedAddressError
+        family, kind, protocol, *_ = info
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
+
+    def _permits(self, info: AddrInfo) -> bool:
+        try:
+            return self._policy.permits(info[4][0])
+        except ValueError:  # not a numeric address: nobody has judged where it leads
+            return False

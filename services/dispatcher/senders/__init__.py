@@ -1,0 +1,36 @@
+"""Senders: carry signed requests to receivers. `ProtocolSender` is the fast one, `AiohttpSender` the reference."""
+
+from go2hooks.core.addresses import AddressPolicy
+from go2hooks.settings import Settings
+from services.dispatcher.guard import Guard
+from services.dispatcher.senders.aiohttp_sender import AiohttpSender
+from services.dispatcher.senders.connection import Limits
+from services.dispatcher.senders.protocol import ProtocolSender
+from services.dispatcher.senders.resolver import AresLookup, Resolver
+from services.dispatcher.senders.sender import Sender
+from services.dispatcher.senders.tls import client_context
+
+__all__ = ["AiohttpSender", "Guard", "Limits", "ProtocolSender", "Resolver", "Sender", "build_sender"]
+
+
+def build_sender(settings: Settings) -> Sender:
+    """The sender that the settings ask for. Reads CA files; raises OSError or ssl.SSLError when one is unreadable.
+
+    It binds itself to the event loop at its first `send`.
+    """
+    limits = Limits(settings.delivery_timeout_s, settings.response_body_limit_bytes, settings.response_excerpt_bytes)
+    resolver = Resolver(AresLookup())
+    guard = Guard(AddressPolicy(allow=(), deny=(), allow_insecure=settings.allow_insecure_targets))
+    context = client_context(settings.target_ca_file)
+    if settings.sender == "aiohttp":
+        return AiohttpSender(
+            limits, resolver=resolver, guard=guard, ssl_context=context, pool_idle_s=settings.pool_idle_s
+        )
+    return ProtocolSender(
+        limits,
+        resolver=resolver,
+        guard=guard,
+        ssl_context=context,
+        pool_max_idle=settings.pool_max_idle,
+        pool_idle_s=settings.pool_idle_s,
+    )

@@ -1,0 +1,222 @@
+"""The reference sender, on aiohttp.ClientSession: slower, by other people's well-worn code.
+
+It differs from the fast one in its bounds: aiohttp limits idle connections by time, not by number.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from go2hooks.core.outcome import Answer, NoAnswer, Response
+from go2hooks.core.request import SignedRequest
+from services.dispatcher.guard import Guard
+from services.dispatcher.senders import failures, wire
+from services.dispatcher.senders.connection import HEAD_LIMIT_BYTES, Limits
+from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.senders.protocol import STALE_WITHIN_S
+from services.dispatcher.senders.resolver import Resolver
+
+_OWN_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class AiohttpSender:
+    """Belongs to one event loop; the caller bounds how many requests are under way."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        resolver: Resolver,
+        guard: Guard,
+        ssl_context: ssl.SSLContext,
+        pool_idle_s: float = 60.0,
+    ) -> None:
+        self._limits = limits
+        self._resolver = resolver
+        self._guard = guard
+        self._ssl_context = ssl_context
+        self._pool_idle_s = pool_idle_s
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def send(self, request: SignedRequest) -> Response:
+        """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
+        attempt = _Attempt()
+        try:
+            wire.serialize(request)  # the same refusals as the fast sender's
+            async with asyncio.timeout(self._limits.timeout_s):
+                return await self._send_twice_if_stale(request, attempt)
+        except wire.UnsendableError:
+            return attempt.no_answer(failures.UNSENDABLE)
+        except TimeoutError:
+            return attempt.no_answer(failures.timeout(self._limits.timeout_s, attempt.phase))
+        except Exception as error:  # noqa: BLE001  # whatever aiohttp raises is an outcome, not a crash
+            return attempt.no_answer(_explain(error, attempt.phase))
+
+    async def close(self) -> None:
+        for session in (self._pooled, self._fresh):
+            if session is not None:
+                await session.close()
+        await self._resolver.close()
+
+    async def _send_twice_if_stale(self, request: SignedRequest, attempt: "_Attempt") -> Response:
+        if self._pooled is None:
+            self._pooled = self._session(keep=True)
+        try:
+            return await self._post(self._pooled, request, attempt)
+        except aiohttp.ClientError as error:
+            if not attempt.is_stale(error):
+                raise
+        if self._fresh is None:
+            self._fresh = self._session(keep=False)
+        attempt.reused = False
+        return await self._post(self._fresh, request, attempt)
+
+    async def _post(self, session: aiohttp.ClientSession, request: SignedRequest, attempt: "_Attempt") -> Response:
+        target = request.target
+        async with session.post(
+            URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True),
+            data=request.body,
+            headers=[("Host", target.authority), *request.headers],
+            allow_redirects=False,
+            trace_request_ctx=attempt,
+        ) as response:
+            duration_ms = attempt.elapsed_ms()
+            attempt.phase = Phase.READING
+            if response.status < 200:  # noqa: PLR2004  # interim ones are skipped: this is 101
+                response.close()
+                return attempt.no_answer(failures.UPGRADE)
+            excerpt = await self._read(response)
+            retry_after = response.headers.get("Retry-After") if response.status >= 300 else None  # noqa: PLR2004  # no success
+            return Answer(response.status, duration_ms, retry_after, excerpt)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body's excerpt, once the body is complete or its limit is reached."""
+        excerpt, size = b"", 0
+        while chunk := await response.content.readany():
+            size += len(chunk)
+            excerpt += chunk[: max(0, self._limits.excerpt_bytes - len(excerpt))]
+            if size > self._limits.body_bytes:
+                response.close()
+                break
+        return excerpt
+
+    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            ssl=self._ssl_context,
+            resolver=_GuardedResolver(self._resolver, self._guard),
+            use_dns_cache=False,
+            socket_factory=self._guard.open_socket,
+            **({"keepalive_timeout": self._pool_idle_s} if keep else {"force_close": True}),
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=_OWN_HEADERS,
+            timeout=aiohttp.ClientTimeout(total=None),  # one timeout over both tries, above
+            max_line_size=HEAD_LIMIT_BYTES,
+            max_field_size=HEAD_LIMIT_BYTES,
+            max_headers=HEAD_LIMIT_BYTES // 4,
+            trace_configs=[_tracing()],
+        )
+
+
+class _Attempt:
+    """How far one attempt has come; aiohttp's tracing keeps it up to date."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.phase = Phase.CONNECTING
+        self.reused = False
+
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self.started) * 1000.0
+
+    def no_answer(self, cause: Cause) -> NoAnswer:
+        return NoAnswer(cause.failure, cause.message, self.elapsed_ms())
+
+    def is_stale(self, error: aiohttp.ClientError) -> bool:
+        """Whether a reused connection was closed before any byte of an answer, so that a second try is due."""
+        silent = isinstance(error, aiohttp.ServerDisconnectedError) and isinstance(error.message, str)
+        reset = isinstance(error, aiohttp.ClientOSError | aiohttp.ClientConnectionResetError)
+        return self.reused and (silent or reset) and self.elapsed_ms() <= STALE_WITHIN_S * 1000.0
+
+
+class _GuardedResolver(AbstractResolver):
+    """Our resolver and guard, as aiohttp asks for them."""
+
+    def __init__(self, resolver: Resolver, guard: Guard) -> None:
+        self._resolver = resolver
+        self._guard = guard
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  # the guard and happy eyeballs choose
+    ) -> list[ResolveResult]:
+        infos = self._guard.permitted(await self._resolver.resolve(host, port))
+        return [
+            ResolveResult(
+                hostname=host,
+                host=info[4][0],
+                port=port,
+                family=info[0],
+                proto=info[2],
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for info in infos
+        ]
+
+    async def close(self) -> None:
+        """The sender closes the resolver itself: two sessions share it."""
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Notes in the `_Attempt` of a request which phase it has reached."""
+    tracing = aiohttp.TraceConfig()
+    tracing.on_dns_resolvehost_start.append(_note(Phase.LOOKING_UP))
+    tracing.on_dns_resolvehost_end.append(_note(Phase.CONNECTING))
+    tracing.on_connection_create_end.append(_note(Phase.WAITING))
+    tracing.on_connection_reuseconn.append(_note(Phase.WAITING, reused=True))
+    return tracing
+
+
+def _note(phase: Phase, *, reused: bool = False) -> Callable[..., Awaitable[None]]:
+    async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.phase = phase
+        context.trace_request_ctx.reused |= reused
+
+    return note
+
+
+def _explain(error: Exception, phase: Phase) -> Cause:  # noqa: PLR0911  # one per clause
+    """The system's errors say what happened; aiohttp's wrap them."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return failures.explain(error.certificate_error, Phase.HANDSHAKE)
+        case aiohttp.ClientConnectorError():
+            return failures.explain(error.os_error, phase)
+        case aiohttp.ServerDisconnectedError():
+            return failures.CLOSED_SILENT if isinstance(error.message, str) else failures.CLOSED_EARLY
+        case aiohttp.ClientPayloadError() if isinstance(error.__cause__, aiohttp.http_exceptions.TransferEncodingError):
+            return failures.NOT_HTTP
+        case aiohttp.ClientPayloadError():
+            return failures.CLOSED_EARLY
+        case aiohttp.ClientResponseError():
+            return failures.NOT_HTTP
+        case aiohttp.InvalidURL():
+            return failures.UNSENDABLE
+        case _:
+            return failures.explain(error, phase)

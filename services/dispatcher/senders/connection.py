@@ -1,0 +1,268 @@
+"""One connection to a receiver: writes a request at once, reads an answer, says whether it may be used again.
+
+The life of an exchange: `exchange` writes the request and gives a future; the parser's callbacks note status and body;
+`_settle` or `_give_up` fulfil the future exactly once. Whatever the receiver sends, memory stays bounded: the head
+by `HEAD_LIMIT_BYTES`, the body by the limit, after which the connection is closed and the answer stands as it is.
+
+Only an answer that is complete, asks for no close, and is followed by nothing leaves the connection fit for another one.
+"""
+
+import asyncio
+import time
+from typing import Final, NamedTuple, Protocol, cast
+
+import httptools
+
+from go2hooks.core.outcome import Answer, NoAnswer, Response
+from services.dispatcher.senders import failures, wire
+from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.senders.wheel import Bucket
+
+HEAD_LIMIT_BYTES: Final = 65536  #: of all heads that an answer may have, interim ones included
+INTERIM_LIMIT: Final = 16  #: 1xx responses before the final one
+MAX_AGE_S: Final = 300.0  #: then a connection is not used again, so that changes of DNS get through
+
+Origin = tuple[str, str, int]  #: scheme, host, port: requests to the same origin may share a connection
+
+
+class Limits(NamedTuple):
+    """What a connection reads and keeps of an answer."""
+
+    timeout_s: float
+    body_bytes: int  #: read at most; then the connection is closed
+    excerpt_bytes: int  #: kept of them
+
+
+class Owner(Protocol):
+    """Who keeps connections between exchanges."""
+
+    def release(self, connection: "Connection") -> None:
+        """The connection is idle and fit for another exchange."""
+
+    def forget(self, connection: "Connection") -> None:
+        """The connection is gone."""
+
+
+class Connection(asyncio.Protocol):
+    """One exchange at a time. Belongs to one event loop."""
+
+    __slots__ = (
+        "_body_size",
+        "_bucket",
+        "_complete",
+        "_excerpt",
+        "_future",
+        "_head",
+        "_head_at",
+        "_interim",
+        "_keep_alive",
+        "_limits",
+        "_loop",
+        "_owner",
+        "_parser",
+        "_received",
+        "_started",
+        "_status",
+        "_transport",
+        "connected_at",
+        "idle_since",
+        "origin",
+    )
+
+    def __init__(self, owner: Owner, origin: Origin, limits: Limits) -> None:
+        self.origin = origin
+        self.connected_at = self.idle_since = 0.0
+        self._owner = owner
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._future: asyncio.Future[Response | None] | None = None
+        self._bucket: Bucket | None = None
+        self._started = self._head_at = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._status = self._interim = self._received = self._body_size = 0
+        self._head: bytes | bytearray = b""
+        self._excerpt = b""
+        self._complete = self._keep_alive = False
+
+    # --- what the sender calls
+
+    def exchange(self, message: bytes, started: float, bucket: Bucket) -> "asyncio.Future[Response | None]":
+        """Write one request; `started` is when the attempt began (monotonic seconds).
+
+        The future gives the response, or None when the connection ended before the first byte of one. It never fails.
+        """
+        self._started = started
+        self._bucket = bucket
+        bucket.add(self)
+        self._future = future = self._loop.create_future()
+        if self._transport is None:  # closed since it was made or taken
+            self._conclude(None)
+        else:
+            self._transport.write(message)
+        return future
+
+    def abandon(self, future: "asyncio.Future[Response | None]") -> None:
+        """Nobody waits for this exchange any more. Another one that has begun since is left alone."""
+        if self._future is future:
+            self._conclude(None)
+            self.abort()
+
+    def expire(self) -> None:
+        """The attempt's time is up."""
+        phase = Phase.READING if self._received else Phase.WAITING
+        self._give_up(failures.timeout(self._limits.timeout_s, phase))
+
+    def interrupt(self) -> None:
+        """The sender closes: end whatever is going on."""
+        self._give_up(failures.SHUT_DOWN)
+
+    def abort(self) -> None:
+        """Close at once, without a farewell."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close politely; only when idle."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- what the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.connected_at = time.monotonic()
+        self._parser = parser = httptools.HttpResponseParser(self)
+        # As lenient as browsers and aiohttp are; what frames a message stays strict.
+        parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+
+    def data_received(self, data: bytes) -> None:
+        if self._future is None:  # bytes that nobody asked for
+            self._owner.forget(self)
+            self.abort()
+            return
+        if not self._status:
+            room = HEAD_LIMIT_BYTES - self._received
+            if len(data) > room:
+                self._take(data[:room])
+                self.data_received(data[room:])
+                return
+            self._remember(data)
+        self._take(data)
+
+    def eof_received(self) -> None:
+        """The receiver sends no more: the transport closes itself, and must not be chosen meanwhile."""
+        self._owner.forget(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = self._parser = None  # the parser refers to us
+        self._owner.forget(self)
+        if self._future is None:
+            return
+        if self._status and exc is None and not wire.is_framed(wire.final_head(bytes(self._head))):
+            self._settle(fit=False)
+        elif self._received:
+            self._give_up(failures.CLOSED_EARLY)
+        elif exc is None or isinstance(exc, ConnectionError):
+            self._conclude(None)
+        else:
+            self._give_up(failures.explain(exc, Phase.WAITING))
+
+    # --- what the parser calls
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ValueError("bytes after the answer")  # stops the parser
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()  # type: ignore[union-attr]  # it is the parser that calls
+        if status >= 200:  # noqa: PLR2004  # final, not interim
+            self._status = status
+            self._head_at = time.monotonic()
+        else:
+            self._interim += 1
+
+    def on_body(self, body: bytes) -> None:
+        self._body_size += len(body)
+        room = self._limits.excerpt_bytes - len(self._excerpt)
+        if room > 0:
+            self._excerpt += body[:room]
+
+    def on_message_complete(self) -> None:
+        if self._status:
+            self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]  # forgotten right after this
+
+    # --- the rest is ours
+
+    def _remember(self, data: bytes) -> None:
+        """Keep raw bytes until the head is complete; a bytearray only for heads that come in pieces."""
+        if not self._head:
+            self._head = data
+            return
+        if isinstance(self._head, bytes):
+            self._head = bytearray(self._head)
+        self._head += data
+
+    def _take(self, data: bytes) -> None:
+        """Parse, then decide whether the exchange is over."""
+        self._received += len(data)
+        fault = self._feed(data)
+        if self._complete:
+            self._settle(fit=fault is None and self._keep_alive)
+        elif self._status and self._has_enough():
+            self._settle(fit=False)
+        elif fault is not None:
+            self._give_up(fault)
+        elif not self._status and self._received >= HEAD_LIMIT_BYTES:
+            self._give_up(failures.HEAD_TOO_LARGE)
+
+    def _feed(self, data: bytes) -> Cause | None:
+        try:
+            self._parser.feed_data(data)  # type: ignore[union-attr]  # set while connected
+        except httptools.HttpParserUpgrade:
+            return failures.UPGRADE
+        except httptools.HttpParserError:
+            return failures.NOT_HTTP
+        return failures.TOO_MANY_INTERIM if self._interim > INTERIM_LIMIT else None
+
+    def _has_enough(self) -> bool:
+        """Whether the body's limit is reached; raw bytes count too, for bodies in tiny chunks and endless trailers."""
+        limit = self._limits.body_bytes
+        return self._body_size > limit or self._received > limit + HEAD_LIMIT_BYTES
+
+    def _settle(self, *, fit: bool) -> None:
+        """The answer stands."""
+        status, is_wanted = self._status, self._future is not None and not self._future.cancelled()
+        retry_after = wire.retry_after(wire.final_head(bytes(self._head))) if status >= 300 else None  # noqa: PLR2004  # no success
+        self._conclude(Answer(status, (self._head_at - self._started) * 1000.0, retry_after, self._excerpt))
+        if fit and is_wanted and self._is_lasting():
+            self.idle_since = self._head_at
+            self._reset()
+            self._owner.release(self)
+        else:
+            self.abort()
+
+    def _is_lasting(self) -> bool:
+        """Whether the connection is young enough for another exchange, and has nothing of this one left to write."""
+        transport = self._transport
+        if transport is None or self._head_at - self.connected_at > MAX_AGE_S:
+            return False
+        return transport.get_write_buffer_size() == 0
+
+    def _give_up(self, cause: Cause) -> None:
+        duration_ms = (time.monotonic() - self._started) * 1000.0
+        self._conclude(NoAnswer(cause.failure, cause.message, duration_ms))
+        self.abort()
+
+    def _conclude(self, response: Response | None) -> None:
+        """Fulfil the future, unless that has happened or nobody waits any more."""
+        future, self._future = self._future, None
+        if self._bucket is not None:
+            self._bucket.discard(self)
+            self._bucket = None
+        if future is not None and not future.done():
+            future.set_result(response)

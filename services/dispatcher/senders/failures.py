@@ -1,0 +1,126 @@
+"""Why no answer arrived: every error of the network as a `Failure` and one sentence for the customer.
+
+The sentences name what the receiver's owner can mend. They never hold an address, a port, or an error's own text: those
+may tell about networks that are none of the customer's business.
+"""
+
+import errno
+import ssl
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from go2hooks.core.outcome import Failure
+from services.dispatcher.guard import BlockedAddressError
+
+
+class Phase(StrEnum):
+    """What an attempt is doing; completes the sentence "Timed out after 10 s while …"."""
+
+    LOOKING_UP = "looking up the host name"
+    CONNECTING = "connecting"
+    HANDSHAKE = "negotiating TLS"
+    WAITING = "waiting for a response"
+    READING = "reading the response"
+
+
+class Cause(NamedTuple):
+    """A failure and its sentence."""
+
+    failure: Failure
+    message: str
+
+
+class DnsError(OSError):
+    """A host name that gave no address. `temporary` when it might give one later."""
+
+    def __init__(self, *, temporary: bool) -> None:
+        super().__init__("DNS lookup failed")
+        self.temporary = temporary
+
+
+BLOCKED: Final = Cause(Failure.BLOCKED_ADDRESS, "The address of this URL is not allowed.")
+REFUSED: Final = Cause(Failure.CONNECTION_REFUSED, "The receiver refused the connection.")
+RESET: Final = Cause(Failure.CONNECTION_ERROR, "The receiver reset the connection.")
+CLOSED_SILENT: Final = Cause(Failure.CONNECTION_ERROR, "The receiver closed the connection without a response.")
+CLOSED_EARLY: Final = Cause(Failure.CONNECTION_ERROR, "The connection was closed before the response was complete.")
+UNREACHABLE: Final = Cause(Failure.CONNECTION_ERROR, "The receiver could not be reached.")
+SHUT_DOWN: Final = Cause(Failure.CONNECTION_ERROR, "The attempt was interrupted.")
+NOT_HTTP: Final = Cause(Failure.INVALID_RESPONSE, "The response is not valid HTTP/1.1.")
+UPGRADE: Final = Cause(Failure.INVALID_RESPONSE, "The receiver tried to switch to another protocol (101).")
+HEAD_TOO_LARGE: Final = Cause(Failure.INVALID_RESPONSE, "The response's header section is too large.")
+TOO_MANY_INTERIM: Final = Cause(Failure.INVALID_RESPONSE, "The receiver sent too many informational (1xx) responses.")
+UNSENDABLE: Final = Cause(Failure.INVALID_URL, "The URL cannot be written as an HTTP request.")
+
+_DNS_PERMANENT: Final = Cause(Failure.DNS_ERROR, "The host name does not exist or has no address.")
+_DNS_TEMPORARY: Final = Cause(Failure.DNS_ERROR, "The DNS lookup of the host name failed.")
+_TLS_CLOSED: Final = Cause(Failure.TLS_ERROR, "The receiver closed the connection during the TLS handshake.")
+_TLS_OTHER: Final = Cause(Failure.TLS_ERROR, "TLS could not be negotiated with the receiver.")
+
+_UNREACHABLE_ERRNOS: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+_RESET_ERRNOS: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN})
+
+# OpenSSL's X509_V_ERR_* codes, as SSLCertVerificationError.verify_code carries them.
+_CERTIFICATE_FAULTS: Final = {
+    9: "The TLS certificate is not valid yet.",
+    10: "The TLS certificate has expired.",
+    18: "The TLS certificate is self-signed.",
+    19: "The TLS certificate chain ends in an unknown self-signed certificate.",
+    20: "The TLS certificate was issued by an unknown authority, or an intermediate certificate is missing.",
+    21: "The TLS certificate cannot be verified: an intermediate certificate is missing.",
+    23: "The TLS certificate has been revoked.",
+    62: "The TLS certificate is for another host name.",
+    64: "The TLS certificate is for another IP address.",
+}
+_CERTIFICATE_OTHER: Final = "The TLS certificate is not trusted."
+
+# Substrings of SSLError.reason; OpenSSL's releases spell some of them with different prefixes.
+_TLS_REASONS: Final = (
+    ("PROTOCOL_VERSION", "The receiver offers no TLS version that is accepted (1.2 or later)."),
+    ("UNSUPPORTED_PROTOCOL", "The receiver offers no TLS version that is accepted (1.2 or later)."),
+    ("WRONG_VERSION_NUMBER", "The receiver does not speak TLS on this port."),
+    ("PACKET_LENGTH", "The receiver does not speak TLS on this port."),
+    ("HTTP_REQUEST", "The receiver does not speak TLS on this port."),
+    ("CERTIFICATE_REQUIRED", "The receiver asks for a TLS client certificate."),
+    ("HANDSHAKE_FAILURE", "The receiver shares no TLS cipher or curve with the sender."),
+    ("UNRECOGNIZED_NAME", "The receiver has no TLS certificate for this host name."),
+    ("UNEXPECTED_EOF", _TLS_CLOSED.message),
+)
+
+
+def timeout(timeout_s: float, phase: Phase) -> Cause:
+    return Cause(Failure.TIMEOUT, f"Timed out after {timeout_s:g} s while {phase}.")
+
+
+def explain(error: BaseException, phase: Phase) -> Cause:  # noqa: PLR0911  # one per clause
+    """What `error`, raised while in `phase`, means. Every exception has an answer."""
+    match error:
+        case BlockedAddressError():
+            return BLOCKED
+        case DnsError():
+            return _DNS_TEMPORARY if error.temporary else _DNS_PERMANENT
+        case ssl.SSLCertVerificationError():
+            return Cause(Failure.TLS_ERROR, _CERTIFICATE_FAULTS.get(error.verify_code, _CERTIFICATE_OTHER))
+        case ssl.SSLError():
+            return _explain_tls(error)
+        case _ if phase is Phase.HANDSHAKE:
+            return _TLS_CLOSED
+        case OSError():
+            return _explain_os(error)
+        case _:
+            return UNREACHABLE if phase is Phase.CONNECTING else CLOSED_EARLY
+
+
+def _explain_tls(error: ssl.SSLError) -> Cause:
+    reason = error.reason or str(error).upper()
+    for part, message in _TLS_REASONS:
+        if part in reason:
+            return Cause(Failure.TLS_ERROR, message)
+    return _TLS_OTHER
+
+
+def _explain_os(error: OSError) -> Cause:
+    if error.errno == errno.ECONNREFUSED or isinstance(error, ConnectionRefusedError):
+        return REFUSED
+    if error.errno in _RESET_ERRNOS or isinstance(error, ConnectionError):
+        return RESET
+    return UNREACHABLE

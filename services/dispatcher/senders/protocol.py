@@ -1,0 +1,155 @@
+"""The fast sender: one write, one future, one set operation for the deadline per request."""
+
+import asyncio
+import ssl
+import time
+from typing import Final
+
+from go2hooks.core.outcome import NoAnswer, Response
+from go2hooks.core.request import SignedRequest
+from go2hooks.core.target import Target
+from services.dispatcher.guard import Guard
+from services.dispatcher.senders import failures, wire
+from services.dispatcher.senders.connection import Connection, Limits, Origin
+from services.dispatcher.senders.dial import Dial, Dialer
+from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.senders.pool import IdlePool
+from services.dispatcher.senders.resolver import Resolver
+from services.dispatcher.senders.wheel import Bucket, TimerWheel
+
+#: A receiver that closes an idle connection while our request is on its way shows within a round trip. One that closes
+#: later has had the request, so sending it again would be a second attempt that nobody recorded.
+STALE_WITHIN_S: Final = 1.0
+_CLOSE_WITHIN_S: Final = 2.0
+
+
+class ProtocolSender:
+    """HTTP/1.1 on asyncio's transports. Belongs to one event loop; the caller bounds how many requests are under way.
+
+    A connection that comes from the pool may be closed by the receiver just as the request leaves. Then the request is
+    sent once more, on a fresh connection: only if no byte of an answer came, and only within `STALE_WITHIN_S`.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        resolver: Resolver,
+        guard: Guard,
+        ssl_context: ssl.SSLContext,
+        pool_max_idle: int = 2000,
+        pool_idle_s: float = 60.0,
+        tick_s: float = 0.05,
+    ) -> None:
+        self._limits = limits
+        self._resolver = resolver
+        self._dialer = Dialer(resolver, guard, ssl_context)
+        self._pool = IdlePool(pool_max_idle, pool_idle_s)
+        self._wheel = TimerWheel(limits.timeout_s, tick_s)
+        self._dials: set[Dial] = set()
+        self._connections: set[Connection] = set()
+        self._closing: asyncio.Event | None = None  # once closing: set when the last connection is gone
+
+    # --- Sender
+
+    async def send(self, request: SignedRequest) -> Response:
+        """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
+        started = time.monotonic()
+        try:
+            message = wire.serialize(request)
+        except wire.UnsendableError:
+            return _no_answer(failures.UNSENDABLE, started)
+        target = request.target
+        bucket = self._wheel.bucket()
+        connection = self._pool.take((target.scheme, target.host, target.port))
+        if connection is not None:
+            future = connection.exchange(message, started, bucket)
+            try:
+                response = await future
+            except asyncio.CancelledError:
+                connection.abandon(future)
+                raise
+            if response is not None:
+                return response
+            if time.monotonic() - started > STALE_WITHIN_S:
+                return _no_answer(failures.CLOSED_SILENT, started)
+        return await self._send_afresh(target, message, started, bucket)
+
+    async def close(self) -> None:
+        """Interrupt what is under way, close all connections, and wait until they are gone."""
+        self._closing = asyncio.Event()
+        for dial in tuple(self._dials):
+            dial.expire()
+        self._wheel.close()
+        self._pool.close()
+        for connection in tuple(self._connections):
+            connection.interrupt()
+        if self._connections:
+            async with asyncio.timeout(_CLOSE_WITHIN_S):
+                await self._closing.wait()
+        await self._resolver.close()
+
+    # --- Owner of connections
+
+    def release(self, connection: Connection) -> None:
+        self._pool.put(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self._pool.discard(connection)
+        self._connections.discard(connection)
+        if self._closing is not None and not self._connections:
+            self._closing.set()
+
+    # --- the slower path: a connection of its own
+
+    async def _send_afresh(self, target: Target, message: bytes, started: float, bucket: Bucket) -> Response:
+        connection = await self._connect(target, bucket)
+        if not isinstance(connection, Connection):
+            return _no_answer(connection, started)
+        future = connection.exchange(message, started, bucket)
+        try:
+            response = await future
+        except asyncio.CancelledError:
+            connection.abandon(future)
+            raise
+        return response if response is not None else _no_answer(failures.CLOSED_SILENT, started)
+
+    async def _connect(self, target: Target, bucket: Bucket) -> Connection | Cause:
+        if self._closing is not None:
+            return failures.SHUT_DOWN
+        if bucket.expired:
+            return failures.timeout(self._limits.timeout_s, Phase.CONNECTING)
+        origin: Origin = (target.scheme, target.host, target.port)
+        dial = self._dialer.dial(target, lambda: Connection(self, origin, self._limits))
+        self._dials.add(dial)
+        bucket.add(dial)
+        try:
+            return self._admit(await dial.task, bucket)
+        except asyncio.CancelledError:
+            dial.abandon()
+            if _is_cancelled():
+                raise
+            return failures.timeout(self._limits.timeout_s, dial.phase) if bucket.expired else failures.SHUT_DOWN
+        except Exception as error:  # noqa: BLE001  # whatever a connect raises is an outcome, not a crash
+            return failures.explain(error, dial.phase)
+        finally:
+            bucket.discard(dial)
+            self._dials.discard(dial)
+
+    def _admit(self, connection: Connection, bucket: Bucket) -> Connection | Cause:
+        """A connection that was made, unless time ran out or the sender closed at that moment."""
+        if bucket.expired or self._closing is not None:
+            connection.abort()
+            return failures.timeout(self._limits.timeout_s, Phase.CONNECTING) if bucket.expired else failures.SHUT_DOWN
+        self._connections.add(connection)
+        return connection
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the current task itself that is being cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _no_answer(cause: Cause, started: float) -> NoAnswer:
+    return NoAnswer(cause.failure, cause.message, (time.monotonic() - started) * 1000.0)

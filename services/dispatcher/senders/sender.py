@@ -1,0 +1,21 @@
+"""What the pipeline asks of a sender, whichever it is."""
+
+from typing import Protocol
+
+from go2hooks.core.outcome import Response
+from go2hooks.core.request import SignedRequest
+
+
+class Sender(Protocol):
+    """Carries signed requests to receivers."""
+
+    async def send(self, request: SignedRequest) -> Response:
+        """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError.
+
+        An Answer has any status from 200 to 599 or beyond, redirects included. It stands when its head has arrived and
+        its body is complete, or longer than the limit. A body that does not end within the timeout is a NoAnswer with
+        TIMEOUT, whatever its status was.
+        """
+
+    async def close(self) -> None:
+        """Interrupt what is under way and close every connection."""

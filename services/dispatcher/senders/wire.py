@@ -1,0 +1,59 @@
+"""HTTP/1.1 as bytes: a request written once, and the few headers of a response that anybody reads."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from go2hooks.core.request import SignedRequest
+from go2hooks.core.target import Target
+
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_INTERIM: Final = re.compile(rb"\s*HTTP/\d\.\d 1")
+_RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_FRAMING: Final = re.compile(rb"^(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+
+
+class UnsendableError(ValueError):
+    """A request that cannot be written without breaking HTTP's framing."""
+
+
+def serialize(request: SignedRequest) -> bytes:
+    """The whole request, head and body. Raises UnsendableError when a value would break out of its line."""
+    lines = [_request_lines(request.target), *[f"{name}: {value}" for name, value in request.headers]]
+    body = request.body
+    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+        raise UnsendableError
+    try:
+        return head.encode("latin-1") + body
+    except UnicodeEncodeError:
+        raise UnsendableError from None
+
+
+@lru_cache(maxsize=10_000)
+def _request_lines(target: Target) -> str:
+    """Request line and Host: the same for every delivery to a target."""
+    if any(character <= " " or character > "~" for character in target.path + target.authority):
+        raise UnsendableError
+    return f"POST {target.path} HTTP/1.1\r\nHost: {target.authority}"
+
+
+def final_head(received: bytes) -> bytes:
+    """The head of the final response in the first bytes of a connection's answer; interim (1xx) heads are skipped."""
+    while True:
+        head, *rest = _END_OF_HEAD.split(received, maxsplit=1)
+        if not rest or not _INTERIM.match(head):
+            return head
+        received = rest[0]
+
+
+def retry_after(head: bytes) -> str | None:
+    """The raw value of Retry-After."""
+    found = _RETRY_AFTER.search(head)
+    return found[1].decode("latin-1") if found else None
+
+
+def is_framed(head: bytes) -> bool:
+    """Whether the body has an end of its own; otherwise it ends with the connection."""
+    return _FRAMING.search(head) is not None

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from go2hooks.local.broker import Broker
 from go2hooks.local.database import Database
+from go2hooks.postgres.migrate import migrate
 
 TEMPLATE = "go2hooks_template"
 
@@ -67,15 +68,7 @@ def template_database(postgres_url: Callable[[str], str]) -> str:
     """Name of a database that was migrated once, to be cloned."""
     with psycopg.connect(postgres_url("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
-    try:
-        from go2hooks.postgres.migrate import migrate
-    except ImportError:
-        from go2hooks.postgres import migrations
-
-        with psycopg.connect(postgres_url(TEMPLATE)) as connection:
-            connection.execute((Path(migrations.__file__).parent / "versions" / "0001_initial.sql").read_bytes())
-    else:
-        migrate(postgres_url(TEMPLATE))
+    migrate(postgres_url(TEMPLATE))
     return TEMPLATE
 
 

@@ -32,6 +32,9 @@ _SETTINGS: Final = {
     "group.consumer.min.session.timeout.ms": "6000",
     "group.consumer.heartbeat.interval.ms": "2000",
     "group.consumer.min.heartbeat.interval.ms": "1000",
+    # A broker that was killed may not register again before its last session has ended: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     # Half a gigabyte of heap and an idle laptop.
     "log.cleaner.dedupe.buffer.size": "8388608",
     "num.network.threads": "2",
@@ -78,7 +81,7 @@ class Broker(Server):
             return False
 
     def _prepare(self) -> Command:
-        self._dir.mkdir(parents=True, exist_ok=True)
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         classpath = kafka_classpath()
         properties = self._write_properties()
         if not (self._dir / "log" / "meta.properties").exists():

@@ -78,9 +78,8 @@ class Child:
             return False
         return True
 
-    def stop(self, number: signal.Signals, timeout_s: float) -> None:
-        """Ask with `number`, wait `timeout_s` at most, then kill. Returns when it has ended."""
-        self.send(number)
+    def wait_or_kill(self, timeout_s: float) -> None:
+        """Wait `timeout_s` at most, then kill. Returns when it has ended."""
         if not self.wait(timeout_s):
             self._process.kill()
             self._process.wait()

@@ -4,10 +4,12 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from go2hooks.local.errors import StackError
 from go2hooks.local.processes import Child, Command, describe_exit, sleep_until
+
+_DISK_FULL: Final = "No space left on device"
 
 
 class Server(ABC):
@@ -59,17 +61,24 @@ class Server(ABC):
         if self._child is not None and self.exit_status() is None:
             self._child.send(self.stop_signal)
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Stop it in an orderly way; kill it when that takes longer than `timeout_s`."""
-        if self._child is not None and self.exit_status() is None:
-            self._child.stop(self.stop_signal, self.stop_timeout_s if timeout_s is None else timeout_s)
-        self._child = None
+    def wait_stopped(self, timeout_s: float) -> None:
+        """Block until it has ended; kill it after `timeout_s`."""
+        if self._child is not None:
+            self._child.wait_or_kill(timeout_s)
+            self._child = None
+
+    def stop(self) -> None:
+        """Stop it in an orderly way; kill it when that takes longer than `stop_timeout_s`."""
+        self.ask_to_stop()
+        self.wait_stopped(self.stop_timeout_s)
 
     def obituary(self) -> str:
         """How it ended and what it said last."""
         status = self.exit_status()
         ended = "does not run" if status is None else describe_exit(status)
-        return f"{self.name} {ended}. Its last lines:\n{self._last_lines()}"
+        said = self._last_lines()
+        remedy = "\nThe disk is full: free some space, then start again." if _DISK_FULL in said else ""
+        return f"{self.name} {ended}. Its last lines:\n{said}{remedy}"
 
     def _last_lines(self) -> str:
         return "" if self._child is None else self._child.last_lines()
@@ -79,7 +88,7 @@ class Server(ABC):
         try:
             self.wait_ready()
         except BaseException:
-            self.stop(timeout_s=1.0)
+            self.wait_stopped(timeout_s=0.0)
             raise
         return self
 

@@ -1,0 +1,247 @@
+"""`go2hooks up`: Kafka, Postgres and our services as children, watched until we are told to stop."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import psycopg
+
+from go2hooks.kafka.admin import ensure_topics
+from go2hooks.local.broker import Broker
+from go2hooks.local.data_dir import DataDir
+from go2hooks.local.database import Database
+from go2hooks.local.errors import StackError, explain_os_error
+from go2hooks.local.processes import free_port, port_is_free
+from go2hooks.local.server import Server
+from go2hooks.local.service import Service
+from go2hooks.local.watch import Watch
+from go2hooks.postgres.api_keys import create_key, list_keys
+from go2hooks.postgres.migrate import migrate
+from go2hooks.settings import Settings, load_settings
+
+ACCOUNT: Final = "local"
+_INTERVAL_S: Final = 0.1
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackOptions:
+    """What `go2hooks up` was asked for. `api_port` None keeps the last one, or takes a free one."""
+
+    data_dir: Path
+    api_port: int | None = None
+    dispatchers: int = 1
+
+
+def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[str, Any]], None]) -> None:
+    """Run until SIGINT or SIGTERM; `on_ready` gets the endpoints whenever they change. Main thread only.
+
+    Raises StackError, SettingsError or UnavailableError when it cannot start; all children are ended by then.
+    """
+    data_dir = DataDir.open(options.data_dir)
+    try:
+        with _sigterm_interrupts():
+            _run(Stack(data_dir, options, report), on_ready)
+    except OSError as error:
+        raise explain_os_error(error, data_dir.path) from error
+    finally:
+        data_dir.close()
+
+
+def _run(stack: "Stack", on_ready: Callable[[dict[str, Any]], None]) -> None:
+    try:
+        stack.start()
+        while True:
+            if (endpoints := stack.step(time.monotonic())) is not None:
+                on_ready(endpoints)
+            time.sleep(_INTERVAL_S)
+    except KeyboardInterrupt:
+        stack.report("Stopping: services first, then Kafka and Postgres. Press Ctrl-C again to hurry.")
+    finally:
+        stack.stop()
+
+
+class Stack:
+    """The children in one data directory, in the order in which they start."""
+
+    def __init__(self, data_dir: DataDir, options: StackOptions, report: Report) -> None:
+        self.report = report
+        self._dir = data_dir
+        self._options = options
+        # Only what the operator points elsewhere is not ours to start.
+        kafka_given = bool(os.environ.get("GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS"))
+        postgres_given = bool(os.environ.get("GO2HOOKS_DATABASE_URL"))
+        self._broker = None if kafka_given else Broker(data_dir.path / "kafka", log=data_dir.log("kafka"))
+        self._database = None if postgres_given else Database(data_dir.path / "postgres", log=data_dir.log("postgres"))
+        self._services: dict[str, list[Service]] = {}
+        self._watches: list[Watch] = []
+        self._announced: dict[str, Any] | None = None
+        self._api_key = ""
+
+    def start(self) -> None:
+        """Start everything and wait until it serves. A death on the way is an error, not a reason to try again."""
+        self._dir.endpoints.unlink(missing_ok=True)
+        self._check_api_port()
+        for name in self._dir.end_leftovers():
+            self.report(f"Ended {name}, left behind by a stack that was killed.")
+        self._start_all([server for server in (self._database, self._broker) if server is not None])
+        self._settings = self._configure()
+        self._prepare(self._settings)
+        self._services = self._build_services(self._settings)
+        self._start_all([service for group in self._services.values() for service in group])
+
+    def step(self, now: float) -> dict[str, Any] | None:
+        """Look after every child once. The endpoints, when all are ready and something about them is new."""
+        stepped = [watch.step(now) for watch in self._watches]
+        if any(stepped):
+            self._record()
+        if not all(watch.ready for watch in self._watches):
+            return None
+        endpoints = self._describe(self._settings)
+        if endpoints == self._announced:
+            return None
+        self._dir.write_json("endpoints.json", endpoints)
+        self._announced = endpoints
+        return endpoints
+
+    def stop(self) -> None:
+        """Services drain side by side, then Kafka and Postgres stop. An interrupt meanwhile kills what is left."""
+        self._dir.endpoints.unlink(missing_ok=True)
+        services = [watch.server for watch in self._watches if isinstance(watch.server, Service)]
+        servers = [watch.server for watch in self._watches if not isinstance(watch.server, Service)]
+        try:
+            _stop_together(services)
+            _stop_together(servers)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self.report("Hurrying: what is left is killed.")
+        for server in (*services, *servers):
+            server.wait_stopped(timeout_s=0.0)
+        self._record()
+
+    def _start_all(self, servers: Sequence[Server]) -> None:
+        watches = [Watch(server, self.report) for server in servers]
+        self._watches += watches
+        for server in servers:
+            server.start()
+            self._record()
+        for watch in watches:
+            watch.server.wait_ready()
+            watch.step(time.monotonic())
+
+    def _record(self) -> None:
+        running = [watch.server for watch in self._watches]
+        self._dir.record_children({server.name: server.pid for server in running if server.pid is not None})
+
+    def _check_api_port(self) -> None:
+        port = self._options.api_port
+        if port and not port_is_free(port):
+            raise StackError(
+                f"Port {port} is taken. Choose another with --api-port, or leave it out to get a free one."
+            )
+
+    def _configure(self) -> Settings:
+        overrides: dict[str, Any] = {}
+        if self._broker is not None:
+            overrides["kafka_bootstrap_servers"] = self._broker.bootstrap
+        if self._database is not None:
+            self._database.ensure_database()
+            overrides["database_url"] = self._database.url()
+        if not os.environ.get("GO2HOOKS_SECRET_KEYS"):
+            overrides["secret_keys"] = self._dir.secret_key()
+        return load_settings(**overrides)
+
+    def _prepare(self, settings: Settings) -> None:
+        """Migrations, topics, and an account with a key of its own: what the services find ready."""
+        url = settings.database_url.get_secret_value()
+        migrate(url)
+        ensure_topics(settings)
+        with psycopg.connect(url) as connection:
+            self._api_key = _ensure_api_key(connection, self._dir)
+
+    def _build_services(self, settings: Settings) -> dict[str, list[Service]]:
+        env = {
+            "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+            "GO2HOOKS_DATABASE_URL": settings.database_url.get_secret_value(),
+            "GO2HOOKS_SECRET_KEYS": ",".join(key.get_secret_value() for key in settings.secret_keys),
+            "GO2HOOKS_LOG_FORMAT": os.environ.get("GO2HOOKS_LOG_FORMAT", "text"),
+            "GO2HOOKS_METRICS_PORT": "0",
+            "GO2HOOKS_API_PORT": str(self._choose_api_port()),
+        }
+
+        def service(name: str, kind: str) -> Service:
+            return Service(name, f"services.{kind}", self._dir, env, drain_timeout_s=settings.drain_timeout_s)
+
+        dispatchers = [service(f"dispatcher-{n}", "dispatcher") for n in range(1, self._options.dispatchers + 1)]
+        return {"api": [service("api", "api")], "router": [service("router", "router")], "dispatcher": dispatchers}
+
+    def _choose_api_port(self) -> int:
+        """Kept for as long as the stack runs, and by the next one if nothing else has taken it meanwhile."""
+        ports = self._dir.read_json("api-port.json") or {}
+        port = self._options.api_port or free_port(ports.get("api"))
+        self._dir.write_json("api-port.json", {"api": port})
+        return port
+
+    def _describe(self, settings: Settings) -> dict[str, Any]:
+        api = self._services["api"][0].url
+        metrics = {name: [f"{service.url}/metrics" for service in group] for name, group in self._services.items()}
+        pids: dict[str, Any] = {name: [service.pid for service in group] for name, group in self._services.items()}
+        return {
+            "api": f"{api}/api/v1",
+            "apiKey": self._api_key,
+            "account": ACCOUNT,
+            "kafka": settings.kafka_bootstrap_servers,
+            "postgres": settings.database_url.get_secret_value(),
+            "dashboard": f"{api}/dashboard",
+            "metrics": metrics | {"api": metrics["api"][0]},
+            "pids": {
+                "kafka": self._broker and self._broker.pid,
+                "postgres": self._database and self._database.pid,
+                **pids,
+                "api": pids["api"][0],
+            },
+        }
+
+
+def _ensure_api_key(connection: psycopg.Connection[Any], data_dir: DataDir) -> str:
+    """The key for endpoints.json: the one kept here while the database still knows it, otherwise a new one."""
+    kept = data_dir.read_json("api-key.json")
+    usable = {key.id for key in list_keys(connection, ACCOUNT) if key.revoked_at is None}
+    if kept is None or kept["id"] not in usable:
+        created = create_key(connection, ACCOUNT, "go2hooks up")
+        connection.commit()
+        kept = {"id": created.id, "key": created.key}
+        data_dir.write_json("api-key.json", kept)
+    key: str = kept["key"]
+    return key
+
+
+def _stop_together(servers: Sequence[Server]) -> None:
+    """Ask all, then wait for each; whoever takes longer than its time is killed."""
+    for server in servers:
+        server.ask_to_stop()
+    deadline = time.monotonic() + max((server.stop_timeout_s for server in servers), default=0.0)
+    for server in servers:
+        server.wait_stopped(max(0.0, deadline - time.monotonic()))
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM stops us as Ctrl-C does, wherever we are."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

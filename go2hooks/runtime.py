@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
+from go2hooks.core.errors import Go2HooksError
+
 
 class Shutdown:
     """One per process, installed in the main thread, as the first thing that `main` does.
@@ -91,3 +93,12 @@ class Shutdown:
         sys.stderr.write(f"stopped at once: {reason}\n")
         sys.stderr.flush()
         os._exit(1)
+
+
+def run_service(main: Callable[[], None]) -> None:
+    """Run a service's main; end the process with 2 and one clear message for an error of ours, with 1 for a defect."""
+    try:
+        main()
+    except Go2HooksError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
 
     # --- servers
     kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
-    kafka_session_timeout_ms: PositiveInt = Field(6000, description="a consumer silent for this long loses its partitions")
+    kafka_session_timeout_ms: PositiveInt = Field(
+        6000, description="a consumer silent for this long loses its partitions"
+    )
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@localhost:5432/go2hooks"), description="Postgres connection URL"
     )
@@ -43,8 +45,16 @@ class Settings(BaseSettings):
 
     # --- topics
     topic_partitions: PositiveInt = Field(8, description="partitions of each topic that `go2hooks topics` creates")
-    topic_replication: int = Field(-1, ge=-1, le=32767, description="replicas of each topic; -1 takes the broker's default")
-    log_retention_days: PositiveInt = Field(7, description="how long events, deliveries and retries stay in Kafka, in days")
+    topic_replication: int = Field(
+        -1, ge=-1, le=32767, description="replicas of each topic; -1 takes the broker's default"
+    )
+    log_retention_days: PositiveInt = Field(
+        7, description="how long events, deliveries and retries stay in Kafka, in days"
+    )
+
+    schema_dir: Path | None = Field(
+        None, description="folder of further .avsc files: schemas of producers that are newer than this version"
+    )
 
     # --- delivery
     retry_delays: Annotated[tuple[float, ...], NoDecode] = Field(
@@ -52,6 +62,9 @@ class Settings(BaseSettings):
     )
     delivery_timeout_s: PositiveFloat = Field(10.0, description="an attempt in all, connect included, in seconds")
     disable_after_failures: PositiveInt = Field(10, description="consecutive failed attempts that disable a webhook")
+    disable_min_span_s: float = Field(
+        0.0, ge=0, description="those failures must span at least this long, in seconds; 0 is the page's literal rule"
+    )
     allow_insecure_targets: bool = Field(
         default=False, description="permit http and private addresses, for development"
     )
@@ -59,28 +72,51 @@ class Settings(BaseSettings):
     webhook_id_header: Literal["webhook", "delivery"] = Field(
         "webhook", description="what X-Webhook-ID carries: the webhook's id or the delivery's"
     )
-    secret_overlap_s: PositiveFloat = Field(86400.0, description="how long the old secret signs too after a rotation, in seconds")
-    response_body_limit_bytes: PositiveInt = Field(16384, description="bytes of a response body read before the connection is closed")
+    secret_overlap_s: PositiveFloat = Field(
+        86400.0, description="how long the old secret signs too after a rotation, in seconds"
+    )
+    response_body_limit_bytes: PositiveInt = Field(
+        16384, description="bytes of a response body read before the connection is closed"
+    )
     response_excerpt_bytes: int = Field(1024, ge=0, description="bytes of a response body kept in the attempt's record")
     sender: Literal["protocol", "aiohttp"] = Field("protocol", description="HTTP client that carries the POSTs")
 
     # --- bounds
-    window_deliveries: PositiveInt = Field(4000, description="deliveries in memory per dispatcher lane before Kafka has to wait")
+    webhooks_per_account: PositiveInt = Field(1000, description="webhooks that an account may have")
+    window_deliveries: PositiveInt = Field(
+        4000, description="deliveries in memory per dispatcher lane before Kafka has to wait"
+    )
     max_sends: PositiveInt = Field(1000, description="attempts under way at once per dispatcher")
     webhook_max_sends: PositiveInt = Field(64, description="attempts under way at once to one webhook")
-    pool_idle_s: PositiveFloat = Field(60.0, description="an idle connection to a receiver is closed after this, in seconds")
+    circuit_failures: PositiveInt = Field(
+        5, description="consecutive failures after which a webhook gets one probe at a time"
+    )
+    circuit_probe_ms: PositiveInt = Field(
+        1000, description="pause before the first probe; grows by half each time, up to 30 s"
+    )
+    overflow_window_deliveries: PositiveInt = Field(1000, description="overflowed deliveries in memory per dispatcher")
+    pool_idle_s: PositiveFloat = Field(
+        60.0, description="an idle connection to a receiver is closed after this, in seconds"
+    )
     pool_max_idle: PositiveInt = Field(2000, description="idle connections to receivers kept open per dispatcher")
-    retry_buffer_messages: PositiveInt = Field(1000, description="waiting retries held in memory per partition")
-    record_batch_ms: PositiveInt = Field(25, description="attempt records are written at least this often, in milliseconds")
+    retry_buffer_messages: PositiveInt = Field(250, description="waiting retries held in memory per partition")
+    record_batch_ms: PositiveInt = Field(
+        25, description="attempt records are written at least this often, in milliseconds"
+    )
     record_batch_rows: PositiveInt = Field(2000, description="attempt records written in one batch at most")
-    record_buffer_rows: PositiveInt = Field(20000, description="attempt records held while Postgres is away; then sending pauses")
-    router_window_messages: PositiveInt = Field(20000, description="deliveries produced and not yet acknowledged per router")
+    router_window_messages: PositiveInt = Field(
+        20000, description="deliveries produced and not yet acknowledged per router"
+    )
     drain_timeout_s: PositiveFloat = Field(25.0, description="from SIGTERM to exit at most, in seconds")
-    revoke_timeout_s: PositiveFloat = Field(12.0, description="wait for attempts under way when a partition moves, in seconds")
+    revoke_timeout_s: PositiveFloat = Field(
+        12.0, description="wait for attempts under way when a partition moves, in seconds"
+    )
 
     # --- records
     attempts_retention_days: PositiveInt = Field(30, description="how long attempt records are kept, in days")
-    reconcile_interval_ms: PositiveInt = Field(800, description="how often the live copy of webhooks checks for missed changes")
+    reconcile_interval_ms: PositiveInt = Field(
+        800, description="how often the live copy of webhooks checks for missed changes"
+    )
 
     # --- listening
     api_host: str = Field("127.0.0.1", description="address that the API listens on")
@@ -88,8 +124,12 @@ class Settings(BaseSettings):
     api_threads: PositiveInt = Field(16, description="requests that the API answers at once")
     api_max_body_bytes: PositiveInt = Field(65536, description="largest request body that the API reads")
     metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz listen on")
-    metrics_port: int = Field(9100, ge=0, le=65535, description="port of router's or dispatcher's /metrics; 0 takes a free one")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line that is logged")
+    metrics_port: int = Field(
+        9100, ge=0, le=65535, description="port of router's or dispatcher's /metrics; 0 takes a free one"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe line that is logged"
+    )
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
 
     @field_validator("retry_delays", mode="before")
@@ -120,11 +160,17 @@ class Settings(BaseSettings):
     def _agree(self) -> Self:
         """Refuse settings that contradict each other (svix#2181 is what happens otherwise)."""
         if self.drain_timeout_s <= self.delivery_timeout_s:
-            raise ValueError("GO2HOOKS_DRAIN_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a drain cuts attempts short")
+            raise ValueError(
+                "GO2HOOKS_DRAIN_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a drain cuts attempts short"
+            )
         if self.revoke_timeout_s <= self.delivery_timeout_s:
-            raise ValueError("GO2HOOKS_REVOKE_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a rebalance sends twice")
+            raise ValueError(
+                "GO2HOOKS_REVOKE_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a rebalance sends twice"
+            )
         if sum(self.retry_delays) * 2 > self.log_retention_days * 86400:
-            raise ValueError("GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire")
+            raise ValueError(
+                "GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire"
+            )
         return self
 
     def encryption_keys(self) -> tuple[bytes, ...]:

@@ -19,6 +19,7 @@ class Failure(StrEnum):
     BLOCKED_ADDRESS = "blocked_address"
     INVALID_URL = "invalid_url"
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a failure's name, not a secret
+    INTERNAL_ERROR = "internal_error"
 
 
 class Answer(NamedTuple):

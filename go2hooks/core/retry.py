@@ -22,11 +22,23 @@ class RetryPolicy:
         """From the first failure to the last retry falling due, in seconds."""
         return sum(self.delays_s)
 
-    def after_failure(self, attempt: int, now_ms: int) -> RetryAt | DeadLetter:
-        """What follows when attempt number `attempt` (from 1) failed at `now_ms`."""
+    def after_failure(self, attempt: int, now_ms: int, wait_s: float = 0.0) -> RetryAt | DeadLetter:
+        """What follows when attempt number `attempt` (from 1) failed at `now_ms`.
+
+        `wait_s` is what the receiver asked for (Retry-After): a longer tier is taken where the scheduled one is too short.
+        """
         if attempt >= self.max_attempts:
             return DeadLetter()
-        tier = attempt - 1
+        return self.wait(attempt - 1, wait_s, now_ms)
+
+    def wait(self, first_tier: int, wait_s: float, now_ms: int) -> RetryAt:
+        """Wait at least `wait_s` in the first tier from `first_tier` on that is long enough, or in the longest.
+
+        A tier's delay is always its own, never less: so each of its partitions stays in order of due time.
+        """
+        candidates = range(first_tier, len(self.delays_s))
+        longest = max(candidates, key=self.delays_s.__getitem__)
+        tier = next((t for t in candidates if self.delays_s[t] >= wait_s), longest)
         return RetryAt(tier, now_ms + round(self.delays_s[tier] * 1000))
 
 
@@ -37,7 +49,7 @@ def next_step(delivery: Delivery, outcome: Outcome, now_ms: int, policy: RetryPo
             return Done()
         case Failed() if delivery.kind == Kind.TEST:
             return DeadLetter()
-        case Failed():
-            return policy.after_failure(delivery.attempt, now_ms)
+        case Failed(retry_after_s=wait_s):
+            return policy.after_failure(delivery.attempt, now_ms, wait_s or 0.0)
         case _:
             assert_never(outcome)

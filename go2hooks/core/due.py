@@ -1,0 +1,44 @@
+"""What waits for its time: a bounded buffer per partition of a retry tier.
+
+A tier's delay is constant, so its partitions are nearly in order of due time; the heap takes care of the rest. When a
+buffer is full its partition is paused, and resumed once half of it is gone: Kafka keeps what does not fit.
+"""
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class DueBuffer(Generic[T]):
+    """Items of one partition by due time, milliseconds since the epoch. Not thread-safe."""
+
+    __slots__ = ("_heap", "_order", "capacity", "paused")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.paused = False  #: whether the owner has paused the partition
+        self._heap: list[tuple[int, int, T]] = []
+        self._order = count()  # breaks ties, so that items are never compared
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, due_ms: int, item: T) -> None:
+        heappush(self._heap, (due_ms, next(self._order), item))
+
+    def next_due_ms(self) -> int | None:
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now_ms: int) -> Iterator[T]:
+        """Take out what is due, earliest first, as far as the caller asks."""
+        while self._heap and self._heap[0][0] <= now_ms:
+            yield heappop(self._heap)[2]
+
+    def should_pause(self) -> bool:
+        return not self.paused and len(self._heap) >= self.capacity
+
+    def should_resume(self) -> bool:
+        return self.paused and len(self._heap) <= self.capacity // 2

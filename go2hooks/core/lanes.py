@@ -1,0 +1,216 @@
+"""A lane per webhook: how many attempts may be under way to it at once, and what waits behind them.
+
+What keeps one webhook from delaying another:
+
+- Each lane has a concurrency limit, found by additive increase (while answers come quickly) and multiplicative decrease
+  (on failures): a new or recovering receiver starts with few attempts and earns more.
+- Each lane's queue is bounded by a share of the room that is *left* in the window (dynamic thresholds, Choudhury and
+  Hahne 1998): one lane can take half of an empty window, and hardly anything of a crowded one, so the window never
+  fills up and the partition never stops. What exceeds the share overflows.
+- Lanes that have something to start take turns, one attempt each.
+- After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
+
+Pure: time comes in as `now`, in seconds of any monotonic clock.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+_QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """Bounds of all lanes of one process."""
+
+    max_sends: int = 1000  #: attempts under way in all
+    window: int = 4000  #: items waiting in all
+    webhook_max_sends: int = 64
+    webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
+    queue_share: float = 0.1  #: of the free window, for one lane
+    circuit_failures: int = 5  #: in a row, before the circuit opens
+    probe_s: float = 1.0  #: pause before the first probe; grows by half each time
+    probe_max_s: float = 30.0
+
+
+class Admission(Enum):
+    """What became of an offered item."""
+
+    START = auto()  #: start it now; it counts as under way
+    QUEUED = auto()  #: it waits in its lane; `startable` gives it out
+    FULL = auto()  #: its lane has no room: the caller keeps it elsewhere
+    BLOCKED = auto()  #: its lane's circuit is open: the caller keeps it elsewhere
+
+
+class Lane(Generic[T]):
+    """State of one webhook in this process."""
+
+    __slots__ = ("earning", "failures", "in_flight", "limit", "probe_at", "queue", "ready", "used_at", "webhook_id")
+
+    def __init__(self, webhook_id: str, limit: float) -> None:
+        self.webhook_id = webhook_id
+        self.limit = limit
+        self.in_flight = 0
+        self.queue: deque[T] | None = None  # an empty deque is 600 bytes: only lanes that wait have one
+        self.failures = 0  # in a row
+        self.earning = True  # slow start: doubles until the first failure
+        self.probe_at = 0.0
+        self.ready = False  # stands in the ring of lanes that may start something
+        self.used_at = 0.0
+
+
+class Lanes(Generic[T]):
+    """All lanes of one process. Not thread-safe: one event loop owns it."""
+
+    def __init__(self, limits: LaneLimits) -> None:
+        self.limits = limits
+        self.in_flight = 0
+        self.queued = 0
+        self._lanes: dict[str, Lane[T]] = {}
+        self._ring: deque[Lane[T]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def offer(self, webhook_id: str, item: T, now: float) -> Admission:
+        """Start it, queue it, or say why neither."""
+        lane = self._lanes.get(webhook_id)
+        if lane is None:
+            lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits.webhook_first_sends)
+        lane.used_at = now
+        if self._is_open(lane):
+            return self._offer_probe(lane, now)
+        if not lane.queue and self.in_flight < self.limits.max_sends and lane.in_flight < self._sends_allowed(lane):
+            self._start(lane)
+            return Admission.START
+        if self.queued >= self.limits.window or len(lane.queue or ()) >= self._queue_allowed():
+            return Admission.FULL
+        if lane.queue is None:
+            lane.queue = deque()
+        lane.queue.append(item)
+        self.queued += 1
+        self._make_ready(lane)
+        return Admission.QUEUED
+
+    def finish(self, webhook_id: str, *, ok: bool, duration_s: float, now: float) -> list[T]:
+        """An attempt has ended. Returns what can no longer wait in memory because the circuit has opened."""
+        lane = self._lanes[webhook_id]
+        lane.in_flight -= 1
+        self.in_flight -= 1
+        lane.used_at = now
+        if ok:
+            self._reward(lane, duration_s)
+        else:
+            self._punish(lane, now)
+            if self._is_open(lane):
+                return self._clear(lane)
+        self._make_ready(lane)
+        return []
+
+    def startable(self) -> Iterator[T]:
+        """What may start now, lane by lane in turn; each counts as under way once given out."""
+        while self._ring and self.in_flight < self.limits.max_sends:
+            lane = self._ring.popleft()
+            lane.ready = False
+            if lane.queue and lane.in_flight < self._sends_allowed(lane):
+                item = lane.queue.popleft()
+                self.queued -= 1
+                if not lane.queue:
+                    lane.queue = None
+                self._start(lane)
+                self._make_ready(lane)
+                yield item
+
+    def evict(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Take queued items out, whatever their lane."""
+        evicted: list[T] = []
+        for lane in self._lanes.values():
+            if lane.queue:
+                gone = [item for item in lane.queue if unwanted(item)]
+                if gone:
+                    lane.queue = deque(item for item in lane.queue if not unwanted(item)) or None
+                    self.queued -= len(gone)
+                    evicted += gone
+        return evicted
+
+    def sweep(self, now: float, idle_s: float = 60.0) -> None:
+        """Forget lanes that have been idle for `idle_s` and have nothing against them."""
+        idle = [
+            lane.webhook_id
+            for lane in self._lanes.values()
+            if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not self._is_open(lane)
+        ]
+        for webhook_id in idle:
+            del self._lanes[webhook_id]
+
+    def reset(self, webhook_id: str) -> None:
+        """The webhook has changed (another URL, enabled again): what was held against it no longer counts."""
+        lane = self._lanes.get(webhook_id)
+        if lane is not None:
+            lane.failures = 0
+            lane.earning = True
+
+    def probe_in_s(self, webhook_id: str, now: float) -> float:
+        """Seconds until an open circuit admits its next probe; 0 for a closed one."""
+        return max(0.0, self._lanes[webhook_id].probe_at - now) if self.is_blocked(webhook_id) else 0.0
+
+    def is_blocked(self, webhook_id: str) -> bool:
+        """Whether its circuit is open."""
+        lane = self._lanes.get(webhook_id)
+        return lane is not None and self._is_open(lane)
+
+    def open_circuits(self) -> int:
+        return sum(self._is_open(lane) for lane in self._lanes.values())
+
+    # --- one lane
+
+    def _is_open(self, lane: Lane[T]) -> bool:
+        return lane.failures >= self.limits.circuit_failures
+
+    def _offer_probe(self, lane: Lane[T], now: float) -> Admission:
+        if lane.in_flight or now < lane.probe_at or self.in_flight >= self.limits.max_sends:
+            return Admission.BLOCKED
+        self._start(lane)
+        return Admission.START
+
+    def _start(self, lane: Lane[T]) -> None:
+        lane.in_flight += 1
+        self.in_flight += 1
+
+    def _make_ready(self, lane: Lane[T]) -> None:
+        if lane.queue and not lane.ready and lane.in_flight < self._sends_allowed(lane):
+            lane.ready = True
+            self._ring.append(lane)
+
+    def _sends_allowed(self, lane: Lane[T]) -> float:
+        """The lane's limit, less when attempts run short in all; always at least one."""
+        free = self.limits.max_sends - self.in_flight
+        return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
+
+    def _queue_allowed(self) -> float:
+        return max(1.0, (self.limits.window - self.queued) * self.limits.queue_share)
+
+    def _reward(self, lane: Lane[T], duration_s: float) -> None:
+        lane.failures = 0
+        if duration_s <= _QUICK_S and lane.queue:  # more only for a lane that could use it
+            lane.limit = min(lane.limit + (1.0 if lane.earning else 1.0 / lane.limit), self.limits.webhook_max_sends)
+
+    def _punish(self, lane: Lane[T], now: float) -> None:
+        lane.failures += 1
+        lane.earning = False
+        lane.limit = max(1.0, lane.limit / 2)
+        beyond = lane.failures - self.limits.circuit_failures
+        if beyond >= 0:
+            lane.probe_at = now + min(self.limits.probe_s * 1.5**beyond, self.limits.probe_max_s)
+            lane.limit = min(lane.limit, self.limits.webhook_first_sends)
+
+    def _clear(self, lane: Lane[T]) -> list[T]:
+        waiting = list(lane.queue or ())
+        lane.queue = None
+        self.queued -= len(waiting)
+        return waiting

@@ -1,0 +1,156 @@
+"""One row of `attempts`: what was tried, what came of it, and the delivery's state after it."""
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.outcome import (
+    DeadLetter,
+    Delivered,
+    Done,
+    Failed,
+    Outcome,
+    RetryAt,
+    Skip,
+    SkipReason,
+    State,
+    Step,
+)
+
+_SKIP_MESSAGES: Final = {
+    SkipReason.DISABLED: "The webhook was disabled; replay brings the event back once it is enabled.",
+    SkipReason.DELETED: "The webhook was deleted.",
+    SkipReason.UNSUBSCRIBED: "The webhook no longer subscribes to this event.",
+}
+
+
+class AttemptRecord(NamedTuple):
+    """A row of `attempts`, in the order of its columns. Times in milliseconds since the epoch."""
+
+    webhook_id: str
+    created_ms: int
+    delivery_id: str
+    attempt: int
+    account_id: str
+    event_id: str
+    event: str
+    kind: str
+    state: State
+    status_code: int | None
+    duration_ms: float | None
+    error_code: str | None
+    error_message: str | None
+    next_attempt_ms: int | None
+    attempted_ms: int
+    response_excerpt: str | None
+    position: Position | None
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """Primary key: the same for the same attempt, however often it is recorded."""
+        return self.webhook_id, self.created_ms, self.delivery_id, self.attempt
+
+    @property
+    def counts(self) -> bool:
+        """Whether it moves the webhook's count of consecutive failures."""
+        return self.kind != Kind.TEST and self.state not in (State.SKIPPED, State.PENDING)
+
+    @property
+    def failed(self) -> bool:
+        return self.state in (State.RETRYING, State.FAILED)
+
+
+_STATE_AFTER: Final = {Done: State.DELIVERED, RetryAt: State.RETRYING, DeadLetter: State.FAILED}
+
+
+def record_attempt(
+    delivery: Delivery,
+    position: Position,
+    outcome: Outcome,
+    step: Step,
+    attempted_ms: int,
+    duration_ms: float,
+    excerpt: bytes = b"",
+) -> AttemptRecord:
+    """The row for an attempt that was made."""
+    status, code, message = _described(outcome)
+    return AttemptRecord(
+        delivery.webhook_id, delivery.origin_ms, delivery.id, delivery.attempt, delivery.account_id, delivery.event_id,
+        delivery.event, delivery.kind, _STATE_AFTER[type(step)], status, duration_ms, code, message,
+        step.due_ms if isinstance(step, RetryAt) else None, attempted_ms,
+        excerpt.decode("utf-8", "replace") if excerpt else None, position,
+    )  # fmt: skip
+
+
+def record_skip(delivery: Delivery, position: Position, skip: Skip, now_ms: int) -> AttemptRecord:
+    """The row for an attempt that was not made, and never will be."""
+    return _unsent(
+        delivery, position, delivery.attempt, State.SKIPPED, skip.reason, _SKIP_MESSAGES[skip.reason], now_ms
+    )
+
+
+def record_pending(delivery: Delivery, position: Position | None, now_ms: int) -> AttemptRecord:
+    """The row for a delivery that waits for its first attempt."""
+    return _unsent(delivery, position, 0, State.PENDING, None, None, now_ms)
+
+
+def _unsent(
+    delivery: Delivery,
+    position: Position | None,
+    attempt: int,
+    state: State,
+    code: str | None,
+    message: str | None,
+    now_ms: int,
+) -> AttemptRecord:
+    return AttemptRecord(
+        delivery.webhook_id, delivery.origin_ms, delivery.id, attempt, delivery.account_id, delivery.event_id,
+        delivery.event, delivery.kind, state, None, None, code, message, None, now_ms, None, position,
+    )  # fmt: skip
+
+
+def _described(outcome: Outcome) -> tuple[int | None, str | None, str | None]:
+    match outcome:
+        case Delivered(status):
+            return status, None, None
+        case Failed(failure, message, status):
+            return status, failure, message
+
+
+# --- PostgreSQL's COPY text format: quicker to write than a row at a time through the driver
+
+_NULL: Final = "\\N"
+_ESCAPES: Final = str.maketrans(
+    {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\N{REPLACEMENT CHARACTER}"}
+)
+
+
+@lru_cache(maxsize=64)
+def _second(epoch_s: int) -> str:
+    from datetime import UTC, datetime  # noqa: PLC0415  # once a second
+
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def timestamptz(ms: int) -> str:
+    """`2024-01-01 12:00:00.123+00`."""
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}+00"
+
+
+def _text(value: str | None) -> str:
+    return _NULL if value is None else value.translate(_ESCAPES)
+
+
+def copy_line(record: AttemptRecord) -> str:
+    """One line of COPY text, in the order of the columns, newline included."""
+    r = record
+    topic, partition, offset = r.position or (_NULL, _NULL, _NULL)
+    return (
+        f"{_text(r.webhook_id)}\t{timestamptz(r.created_ms)}\t{r.delivery_id}\t{r.attempt}\t{_text(r.account_id)}\t"
+        f"{_text(r.event_id)}\t{_text(r.event)}\t{r.kind}\t{r.state}\t"
+        f"{_NULL if r.status_code is None else r.status_code}\t"
+        f"{_NULL if r.duration_ms is None else round(r.duration_ms, 2)}\t"
+        f"{_text(r.error_code)}\t{_text(r.error_message)}\t"
+        f"{_NULL if r.next_attempt_ms is None else timestamptz(r.next_attempt_ms)}\t{timestamptz(r.attempted_ms)}\t"
+        f"{_text(r.response_excerpt)}\t{topic}\t{partition}\t{offset}\n"
+    )

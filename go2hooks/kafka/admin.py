@@ -1,0 +1,98 @@
+"""Create and reconcile topics. Never shrinks, never deletes."""
+
+from dataclasses import dataclass, field
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs export less than the module
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.topics import Topic, all_topics
+from go2hooks.settings import Settings
+
+log = structlog.get_logger(__name__)
+_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class TopicChanges:
+    """What `ensure_topics` did, by topic name."""
+
+    created: list[str] = field(default_factory=list)
+    grown: list[str] = field(default_factory=list)
+    configured: list[str] = field(default_factory=list)
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    return AdminClient(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "socket.connection.setup.timeout.ms": 5000}
+    )
+
+
+def wanted_topics(settings: Settings) -> list[Topic]:
+    return all_topics(settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
+
+
+def ensure_topics(settings: Settings) -> TopicChanges:
+    """Create what is missing, add partitions, set our configs. Blocks up to 30 s a step.
+
+    Raises UnavailableError when Kafka does not answer.
+    """
+    client = admin_client(settings)
+    topics = wanted_topics(settings)
+    changes = TopicChanges()
+    try:
+        existing = client.list_topics(timeout=_TIMEOUT_S).topics
+        _create(client, [t for t in topics if t.name not in existing], settings, changes)
+        for topic in topics:
+            if topic.name in existing:
+                _grow(client, topic, len(existing[topic.name].partitions), changes)
+                _configure(client, topic, changes)
+    except KafkaException as error:
+        message = f"Kafka at {settings.kafka_bootstrap_servers} refused or did not answer: {error.args[0].str()}"
+        raise UnavailableError(message) from error
+    return changes
+
+
+def _create(client: AdminClient, missing: list[Topic], settings: Settings, changes: TopicChanges) -> None:
+    if not missing:
+        return
+    new = [
+        NewTopic(t.name, num_partitions=t.partitions, replication_factor=settings.topic_replication, config=t.config)
+        for t in missing
+    ]
+    for name, future in client.create_topics(new, operation_timeout=_TIMEOUT_S).items():
+        try:
+            future.result(_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # another starter was quicker
+                raise
+        else:
+            changes.created.append(name)
+
+
+def _grow(client: AdminClient, topic: Topic, partitions: int, changes: TopicChanges) -> None:
+    if partitions < topic.partitions:
+        client.create_partitions([NewPartitions(topic.name, topic.partitions)])[topic.name].result(_TIMEOUT_S)
+        changes.grown.append(topic.name)
+
+
+def _configure(client: AdminClient, topic: Topic, changes: TopicChanges) -> None:
+    resource = ConfigResource(ResourceType.TOPIC, topic.name)
+    current = client.describe_configs([resource])[resource].result(_TIMEOUT_S)
+    differing = {key: value for key, value in topic.config.items() if current[key].value != value}
+    if differing:
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in differing.items()
+        ]
+        update = ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=entries)
+        client.incremental_alter_configs([update])[update].result(_TIMEOUT_S)
+        changes.configured.append(topic.name)

@@ -1,0 +1,61 @@
+"""librdkafka settings, in one place. Its defaults hide latency and memory; each line here that differs says why."""
+
+import socket
+from typing import Any, Final
+
+from go2hooks.settings import Settings
+
+ROUTER_GROUP: Final = "go2hooks.router"
+DISPATCHER_GROUP: Final = "go2hooks.dispatcher"
+RETRY_GROUP: Final = "go2hooks.dispatcher.retry"
+OVERFLOW_GROUP: Final = "go2hooks.dispatcher.overflow"
+
+
+def _common(settings: Settings, role: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": f"go2hooks-{role}-{socket.gethostname()}",
+        # A broker that was away must be found again within a second, not after the default's ten.
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+    }
+
+
+def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192) -> dict[str, Any]:
+    """Settings of a consumer in `group` that stores its offsets by hand. `prefetch_kib` bounds what librdkafka holds.
+
+    The classic protocol, because there the client sets the session timeout: with `group.protocol=consumer` a broker
+    left at its defaults holds a dead member's partitions for 45 s.
+    """
+    return _common(settings, "consumer") | {
+        "group.id": group,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": settings.kafka_session_timeout_ms,
+        "heartbeat.interval.ms": settings.kafka_session_timeout_ms // 3,
+        "enable.auto.commit": True,  # commits what was stored, and only that, and tries again when it fails
+        "auto.commit.interval.ms": 500,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
+        "fetch.wait.max.ms": 200,
+        "fetch.message.max.bytes": 1_048_576,
+        "queued.min.messages": 20_000,
+        "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
+        "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
+    }
+
+
+def producer_config(settings: Settings) -> dict[str, Any]:
+    """Settings of an internal producer: idempotent, in order, and patient without limit.
+
+    `message.timeout.ms` 0 never gives up: what waits is uncommitted on the consuming side, so giving up gains nothing.
+    """
+    return _common(settings, "producer") | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
+        "message.timeout.ms": 0,
+        "queue.buffering.max.messages": 100_000,
+        "queue.buffering.max.kbytes": 131_072,
+        "partitioner": "murmur2_random",  # as the Java producer places keys
+    }

@@ -1,0 +1,267 @@
+"""One poll thread around the synchronous consumer, handing batches to an asyncio loop.
+
+`confluent_kafka.AIOConsumer` sends every call through a thread pool; one dedicated thread is cheaper and simpler.
+
+What an offset means here: a stored offset is the next one to read after a restart, and librdkafka commits stored
+offsets every half second, on revocation and on close. Nothing is stored that the sink has not declared finished.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from go2hooks.core.delivery import Position
+
+log = structlog.get_logger(__name__)
+
+_POLL_S: Final = 0.1
+_STALL_S: Final = 1.0  # a full window for this long pauses the partitions; pausing drops what was prefetched
+_LOOKUP_S: Final = 5.0
+
+
+class PartitionKey(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class Assignment(NamedTuple):
+    """A partition that has come to this process."""
+
+    key: PartitionKey
+    suspect_until: int  #: messages below this offset may have been handled before: by us or by an earlier owner
+
+
+class Sink(Protocol):
+    """What receives a consumer's messages. Every method is called on the event loop."""
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        """These partitions are ours; their messages follow."""
+
+    def receive(self, messages: list[Message]) -> None:
+        """Take these messages. Must not block."""
+
+    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        """Finish what is under way and give the offsets to commit. Bounded by the consumer's revoke timeout."""
+        ...
+
+    def lost(self, keys: Sequence[PartitionKey]) -> None:
+        """These partitions went to another process without asking: their completions no longer count."""
+
+
+def position_of(message: Message) -> Position:
+    """Where a consumed message lies."""
+    return Position(message.topic(), message.partition(), message.offset())  # type: ignore[arg-type]  # consumed: has all three
+
+
+def suspect_limit(consumer: Consumer, partition: TopicPartition) -> int:
+    """End of the log at assignment: what lies below may have been handled before. All of it when Kafka won't say."""
+    try:
+        _low, high = consumer.get_watermark_offsets(partition, timeout=_LOOKUP_S)
+    except KafkaException as error:
+        log.warning("watermarks unavailable; every message counts as suspect", error=str(error))
+        return sys.maxsize
+    return int(high)
+
+
+class PolledConsumer:
+    """Reads `topics` on a thread of its own and hands batches to `sink` on `loop`.
+
+    At most `window` messages are handed over and not yet released; beyond that Kafka has to wait.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topics: Sequence[str],
+        sink: Sink,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        window: int,
+        revoke_timeout_s: float,
+        batch: int = 500,
+    ) -> None:
+        self._consumer = Consumer(config | {"error_cb": self._on_error})
+        self._topics = list(topics)
+        self._sink = sink
+        self._loop = loop
+        self._window = window
+        self._revoke_timeout_s = revoke_timeout_s
+        self._batch = batch
+        # Each counter has one writer (poll thread, event loop), so their difference needs no lock.
+        self._handed = 0
+        self._released = 0
+        self._room = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"poll-{config['group.id']}", daemon=True)
+        self.failure: BaseException | None = None  #: what ended the thread, if it did not end by `stop`
+        self.assigned = False  #: whether a first assignment has arrived
+        self.reachable = True  #: False from the moment all brokers are away until one answers again
+        self._asked_at = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Revoke (finishing what is under way), commit, leave the group. Waits for the thread."""
+        self._stop.set()
+        self._room.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def release(self, count: int = 1) -> None:
+        """`count` handed messages are done with. Called on the event loop."""
+        self._released += count
+        self._room.set()
+
+    def store(self, offsets: dict[PartitionKey, int]) -> None:
+        """Have librdkafka commit these offsets. Does not block; a partition that has moved away is left alone."""
+        for key, offset in offsets.items():
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
+            except KafkaException as error:
+                log.info(
+                    "offset not stored: the partition has moved",
+                    topic=key.topic,
+                    partition=key.partition,
+                    error=str(error),
+                )
+
+    def pause(self, key: PartitionKey) -> None:
+        self._toggle(self._consumer.pause, key)
+
+    def resume(self, key: PartitionKey) -> None:
+        self._toggle(self._consumer.resume, key)
+
+    def backlog(self) -> dict[PartitionKey, int]:
+        """Messages between what was read and the end of the log, from librdkafka's cache. Does not block."""
+        lags: dict[PartitionKey, int] = {}
+        partitions = self._consumer.assignment()
+        for partition in self._consumer.position(partitions) if partitions else ():
+            _low, high = self._consumer.get_watermark_offsets(partition, cached=True)
+            if high >= 0 and partition.offset >= 0:
+                lags[PartitionKey(partition.topic, partition.partition)] = max(0, high - partition.offset)
+        return lags
+
+    # --- poll thread
+
+    def _run(self) -> None:
+        try:
+            self._consumer.subscribe(
+                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._stop.is_set():
+                self._step()
+        except BaseException as error:  # whatever it is ends the process: the owner watches `failure`
+            self.failure = error
+            log.exception("poll thread died")
+        finally:
+            self._consumer.close()
+
+    def _step(self) -> None:
+        if not self.reachable:
+            self._ask_for_brokers()
+        room = self._window - (self._handed - self._released)
+        if room <= 0:
+            self._wait_for_room()
+            return
+        first = self._consumer.poll(_POLL_S)
+        if first is None:
+            return
+        rest = self._consumer.consume(min(room, self._batch) - 1, 0) if room > 1 else []
+        messages = [m for m in (first, *rest) if self._is_data(m)]
+        if messages:
+            self._handed += len(messages)
+            self._loop.call_soon_threadsafe(self._sink.receive, messages)
+
+    def _ask_for_brokers(self) -> None:
+        """Once a second, until one answers; librdkafka reconnects by itself but does not say so."""
+        if time.monotonic() - self._asked_at < 1.0:
+            return
+        try:
+            self._consumer.list_topics(self._topics[0], timeout=0.5)
+            self.reachable = True
+        except KafkaException:
+            self._asked_at = time.monotonic()
+
+    def _wait_for_room(self) -> None:
+        """Wait until half of the window is free. After a second, pause and go on polling: the group must see us alive."""
+        stalled = time.monotonic() + _STALL_S
+        while self._is_full() and time.monotonic() < stalled and not self._stop.is_set():
+            self._room.clear()
+            self._room.wait(0.05)
+        if not self._is_full() or self._stop.is_set():
+            return
+        while self._handed - self._released > self._window // 2 and not self._stop.is_set():
+            self._consumer.pause(self._consumer.assignment())  # again each time: partitions may have joined
+            leftover = self._consumer.poll(_POLL_S)
+            if leftover is not None and self._is_data(leftover):
+                self._handed += 1
+                self._loop.call_soon_threadsafe(self._sink.receive, [leftover])
+        self._consumer.resume(self._consumer.assignment())
+
+    def _is_full(self) -> bool:
+        return self._handed - self._released >= self._window
+
+    def _is_data(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.fatal():
+            raise KafkaException(error)
+        log.warning("kafka reports", error=error.str())
+        return False
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        assignments = [Assignment(PartitionKey(p.topic, p.partition), suspect_limit(consumer, p)) for p in partitions]
+        self._loop.call_soon_threadsafe(self._sink.assigned, assignments)
+        self.assigned = True
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        keys = [PartitionKey(p.topic, p.partition) for p in partitions]
+        finished = asyncio.run_coroutine_threadsafe(self._sink.revoked(keys), self._loop)
+        try:
+            offsets = finished.result(self._revoke_timeout_s)
+        except TimeoutError:
+            finished.cancel()
+            log.warning("partitions moved before all attempts ended; they may be sent again", partitions=len(keys))
+            offsets = {}
+        _commit(consumer, offsets)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        keys = [PartitionKey(p.topic, p.partition) for p in partitions]
+        log.warning("partitions lost", partitions=len(keys))
+        self._loop.call_soon_threadsafe(self._sink.lost, keys)
+        consumer.incremental_unassign(partitions)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # that is the binding's name for it
+            self.reachable = False
+        log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+
+    def _toggle(self, verb: Any, key: PartitionKey) -> None:
+        try:
+            verb([TopicPartition(key.topic, key.partition)])
+        except KafkaException as error:
+            log.info("partition has moved", topic=key.topic, partition=key.partition, error=str(error))
+
+
+def _commit(consumer: Consumer, offsets: dict[PartitionKey, int]) -> None:
+    """Commit now. A refusal costs duplicates that the records will recognise, so it is logged and no more."""
+    if not offsets:
+        return
+    try:
+        consumer.commit(
+            offsets=[TopicPartition(k.topic, k.partition, o) for k, o in offsets.items() if o != OFFSET_INVALID],
+            asynchronous=False,
+        )
+    except KafkaException as error:
+        log.warning("offsets not committed on revocation", error=str(error))

@@ -1,0 +1,138 @@
+"""The live copy of webhooks: complete before anybody reads it, then never more than a second behind.
+
+A thread listens for NOTIFY (within milliseconds of a commit) and, since a notification can be missed while a connection
+is down, reconciles by `changed_at` every `reconcile_interval_ms`. The reconcile looks back over an overlap: a
+transaction's `changed_at` is taken before its commit, so a later reader can find an earlier time.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from go2hooks.core.webhook import Webhook
+from go2hooks.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CHANNEL: Final = "go2hooks_webhooks"
+_OVERLAP = timedelta(seconds=10)
+_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
+
+_COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT NULL, sealed_secret, sealed_previous_secret,
+    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), changed_at FROM webhooks """
+_ALL = _COLUMNS + "WHERE deleted_at IS NULL"
+_BY_ID = _COLUMNS + "WHERE id = ANY(%s)"
+_CHANGED_SINCE = _COLUMNS + "WHERE changed_at > %s ORDER BY changed_at"
+_LATEST_CHANGE = "SELECT coalesce(max(changed_at), 'epoch') FROM webhooks"
+
+
+def _webhook(row: Sequence[Any], events: frozenset[str], account_id: str) -> Webhook:
+    return Webhook(row[0], account_id, row[2], events, *row[4:9])
+
+
+async def find_webhook(connection: AsyncConnection[Any], webhook_id: str) -> Webhook | None:
+    """One webhook as it is now; None when there is none or it is deleted."""
+    row = await (await connection.execute(_BY_ID, [[webhook_id]])).fetchone()
+    return None if row is None or row[5] else _webhook(row, frozenset(row[3]), row[1])
+
+
+class WebhookFollower:
+    """Calls `apply` with every webhook at `start`, then with each that changes (tombstones included), on its thread."""
+
+    def __init__(self, settings: Settings, apply: Callable[[Webhook], None]) -> None:
+        self._url = settings.database_url.get_secret_value()
+        self._interval_s = settings.reconcile_interval_ms / 1000
+        self._apply = apply
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow_for_ever, name="live-copy", daemon=True)
+        self._watermark = datetime.fromtimestamp(0, UTC)
+        self._interned: dict[frozenset[str], frozenset[str]] = {}
+        self._accounts: dict[str, str] = {}
+        self._heard = 0.0
+
+    def start(self) -> None:
+        """Load everything, then follow. Blocks until the copy is complete; waits for a Postgres that is away."""
+        connection = self._connect_patiently()
+        if connection is None:
+            return
+        self._load(connection)
+        self._first = connection
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """Give up waiting and following; does not block."""
+        self._stop.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def age_s(self) -> float:
+        """Seconds since the copy last agreed with Postgres."""
+        return time.monotonic() - self._heard
+
+    # --- thread
+
+    def _follow_for_ever(self) -> None:
+        connection: psycopg.Connection[Any] | None = self._first
+        while connection is not None:
+            try:
+                with connection:
+                    self._follow(connection)
+            except psycopg.Error as error:
+                log.warning("live copy lost Postgres; reconnecting", error=type(error).__name__)
+            connection = self._connect_patiently()  # None once stopped
+
+    def _follow(self, connection: psycopg.Connection[Any]) -> None:
+        while not self._stop.is_set():
+            self._reconcile(connection)
+            until = time.monotonic() + self._interval_s
+            while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
+                changed = {note.payload for note in connection.notifies(timeout=min(left, 0.25), stop_after=1)}
+                if changed:
+                    self._take(connection.execute(_BY_ID, [list(changed)]))
+
+    def _reconcile(self, connection: psycopg.Connection[Any]) -> None:
+        self._take(connection.execute(_CHANGED_SINCE, [self._watermark - _OVERLAP]))
+        self._heard = time.monotonic()
+
+    def _load(self, connection: psycopg.Connection[Any]) -> None:
+        row = connection.execute(_LATEST_CHANGE).fetchone()
+        self._watermark = row[0] if row is not None else self._watermark
+        with connection.transaction(), connection.cursor(name="webhooks") as cursor:
+            cursor.itersize = 5000
+            cursor.execute(_ALL)
+            self._take(cursor)
+        self._heard = time.monotonic()
+
+    def _take(self, rows: Iterable[Sequence[Any]]) -> None:
+        for row in rows:
+            events = frozenset(row[3])
+            events = self._interned.setdefault(events, events)
+            account = self._accounts.setdefault(row[1], row[1])
+            self._apply(_webhook(row, events, account))
+            self._watermark = max(self._watermark, row[9])
+
+    def _connect_patiently(self) -> psycopg.Connection[Any] | None:
+        """A listening connection, however long that takes; None when stopped meanwhile."""
+        attempt = 0
+        while not self._stop.is_set():
+            try:
+                connection = psycopg.connect(
+                    self._url, autocommit=True, connect_timeout=3, application_name="go2hooks-live"
+                )
+                connection.execute(f"LISTEN {CHANNEL}")
+            except psycopg.Error as error:
+                log.warning("Postgres is away; the live copy waits", error=type(error).__name__)
+                self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                attempt += 1
+            else:
+                return connection
+        return None

@@ -1,0 +1,95 @@
+"""Every metric of router and dispatcher, in one list. None has a label per webhook or account."""
+
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+from go2hooks.telemetry.instruments import ROWS_BUCKETS, Counter, Gauge, Histogram
+
+# --- router
+
+#: Events read from the event topics, by event type (undecodable ones are only in the next one).
+EVENTS = Counter("go2hooks_events_total", "Events read from Kafka", ("event",))
+#: Events that were written to go2.events.dead, by reason.
+EVENTS_DEAD = Counter("go2hooks_events_dead_total", "Events that could not become deliveries", ("reason",))
+#: Deliveries written: divided by events, the fan-out.
+DELIVERIES_CREATED = Counter("go2hooks_deliveries_created_total", "Deliveries written to Kafka by the router")
+#: Deliveries written and not yet acknowledged by Kafka.
+ROUTER_IN_FLIGHT = Gauge("go2hooks_router_in_flight", "Deliveries produced and not yet acknowledged")
+
+# --- dispatcher
+
+#: Attempts made, by outcome: `delivered` or the failure's name.
+ATTEMPTS = Counter("go2hooks_attempts_total", "Attempts made", ("outcome",))
+#: Deliveries that came to an end, by state: delivered, failed (dead-lettered), skipped.
+DELIVERIES_FINISHED = Counter("go2hooks_deliveries_finished_total", "Deliveries that came to an end", ("state",))
+#: Retries written to a tier, by tier (its delay, such as 5s).
+RETRIES = Counter("go2hooks_retries_total", "Retries written to a retry tier", ("tier",))
+#: Messages dropped because the same attempt was already recorded or under way.
+DUPLICATES = Counter("go2hooks_duplicates_dropped_total", "Messages recognised as duplicates and dropped")
+#: Internal messages that could not be decoded (there should be none).
+DELIVERIES_DEAD = Counter("go2hooks_deliveries_undecodable_total", "Delivery messages that could not be decoded")
+#: One attempt, from its first step to the end of the response.
+REQUEST_SECONDS = Histogram("go2hooks_request_duration_seconds", "Duration of one attempt")
+#: From Kafka's acceptance of the event to the receiver's answer, first attempts only.
+DELIVERY_SECONDS = Histogram(
+    "go2hooks_event_to_delivery_seconds", "From the event in Kafka to the answer, first attempts"
+)
+#: The same for deliveries that waited for their turn (overflow): measured apart, never left out.
+DEFERRED_SECONDS = Histogram(
+    "go2hooks_deferred_delivery_seconds", "From the event in Kafka to the answer, deferred ones"
+)
+#: How long after its due time a retry was started.
+RETRY_LATENESS_SECONDS = Histogram("go2hooks_retry_lateness_seconds", "Start of a retry after its due time")
+#: Attempts under way.
+IN_FLIGHT = Gauge("go2hooks_dispatcher_in_flight", "Attempts under way")
+#: Deliveries in memory, by place: lane queues, due buffers, records not yet written.
+QUEUED = Gauge("go2hooks_dispatcher_queued", "Deliveries in memory, by place", ("place",))
+#: Deliveries sent round by the overflow topic.
+OVERFLOWED = Counter("go2hooks_deliveries_overflowed_total", "Deliveries moved to the overflow topic", ("why",))
+#: Webhooks whose circuit is open in this process.
+CIRCUITS_OPEN = Gauge("go2hooks_circuits_open", "Webhooks that get one probe at a time")
+#: Connections to receivers, by state.
+CONNECTIONS = Gauge("go2hooks_connections", "Connections to receivers, by state", ("state",))
+#: Time to write one batch of attempt records, failure counts included.
+RECORD_SECONDS = Histogram("go2hooks_record_batch_seconds", "Time to write one batch of attempt records")
+#: Records in a batch.
+RECORD_ROWS = Histogram("go2hooks_record_batch_rows", "Attempt records in one batch", ROWS_BUCKETS)
+#: Webhooks disabled by this process after too many consecutive failures.
+WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabled after consecutive failures")
+
+# --- both
+
+#: Messages between what was read and the end of the log, by topic.
+LAG_MESSAGES = Gauge("go2hooks_lag_messages", "Messages not yet read, by topic", ("topic",))
+#: Age of the oldest thing that is due and not finished, by topic: what to alert on. Waiting retries are not late.
+LAG_SECONDS = Gauge("go2hooks_lag_seconds", "Age of the oldest due message that is not finished, by topic", ("topic",))
+#: Webhooks in the live copy, by state.
+WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("state",))
+#: Time since the live copy last heard from Postgres.
+LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the live copy was last reconciled")
+
+_BOTH = (LAG_MESSAGES, LAG_SECONDS, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
+_ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, ROUTER_IN_FLIGHT)
+_DISPATCHER = (
+    ATTEMPTS, DELIVERIES_FINISHED, RETRIES, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
+    DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
+    RECORD_SECONDS, RECORD_ROWS, WEBHOOKS_DISABLED,
+)  # fmt: skip
+
+
+def _registry(instruments: tuple[Counter | Gauge | Histogram, ...]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    for instrument in instruments:
+        registry.register(instrument)
+    return registry
+
+
+def router_registry() -> CollectorRegistry:
+    return _registry(_ROUTER + _BOTH)
+
+
+def dispatcher_registry() -> CollectorRegistry:
+    return _registry(_DISPATCHER + _BOTH)

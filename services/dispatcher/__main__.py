@@ -1,0 +1,54 @@
+"""`python -m services.dispatcher`: builds the adapters, runs until SIGTERM, drains."""
+
+import asyncio
+
+import structlog
+import uvloop
+
+from go2hooks.runtime import Shutdown, run_service
+from go2hooks.settings import Settings, load_settings
+from go2hooks.telemetry import logs
+from go2hooks.telemetry.health import HealthServer, announce_port
+from go2hooks.telemetry.metrics import dispatcher_registry
+from services.dispatcher.app import Dispatcher
+from services.dispatcher.senders import build_sender
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    settings = load_settings()
+    logs.configure(settings, "dispatcher")
+    settings.encryption_keys()
+    shutdown = Shutdown(settings.drain_timeout_s).install()
+    uvloop.run(run(settings, shutdown))
+
+
+async def run(settings: Settings, shutdown: Shutdown) -> None:
+    """The dispatcher from start to drained."""
+    dispatcher = Dispatcher(settings, build_sender(settings))
+    health = HealthServer(settings.metrics_host, settings.metrics_port, dispatcher_registry(), dispatcher.ready)
+    health.start()
+    announce_port(health.port)
+    log.info("dispatcher starting", metrics_port=health.port, sender=settings.sender)
+    starting = asyncio.create_task(_start_and_watch(dispatcher))
+    stopping = asyncio.create_task(shutdown.wait_async())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    failure = starting.exception() if starting.done() else None
+    if failure is None:
+        starting.cancel()
+    # A little less than the whole: the watchdog ends the process when the time is up.
+    await dispatcher.drain(max(0.1, shutdown.remaining_s() - 1.0))
+    health.close()
+    if failure is not None:
+        raise failure
+    log.info("dispatcher stopped")
+
+
+async def _start_and_watch(dispatcher: Dispatcher) -> None:
+    await dispatcher.start()
+    await dispatcher.watch()
+
+
+if __name__ == "__main__":
+    run_service(main)

@@ -1,0 +1,237 @@
+"""The dispatcher as a whole: three intakes, one pipeline, one recorder; started, watched and drained."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from psycopg import AsyncConnection
+
+from go2hooks.core.duplicates import Claims
+from go2hooks.core.errors import Go2HooksError, UnavailableError
+from go2hooks.core.lanes import LaneLimits, Lanes
+from go2hooks.core.retry import RetryPolicy
+from go2hooks.core.webhook import Webhook
+from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP, consumer_config, producer_config
+from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.producer import LoopProducer
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_recorded, from_ms, maintain_partitions
+from go2hooks.postgres.live import WebhookFollower
+from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.secrets import SecretBox
+from go2hooks.settings import Settings
+from go2hooks.telemetry import metrics
+from services.dispatcher.delay import RetryIntake
+from services.dispatcher.intake import Intake, Ticket
+from services.dispatcher.overflow import OverflowLane
+from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms, webhook_changed
+from services.dispatcher.recorder import Recorder
+from services.dispatcher.senders import Sender
+from services.dispatcher.webhooks import Webhooks
+
+log = structlog.get_logger(__name__)
+
+_STORE_S: Final = 0.1
+_REPORT_S: Final = 1.0
+_MAINTAIN_S: Final = 1800.0
+
+
+class Dispatcher:
+    """Build, `start`, then `watch`; `drain` ends it. One event loop; the poll threads only hand messages over."""
+
+    def __init__(self, settings: Settings, sender: Sender) -> None:
+        self._settings = settings
+        self._sender = sender
+        self._loop = asyncio.get_running_loop()
+        url = settings.database_url.get_secret_value()
+        self._reading = PatientConnection(url, "dispatcher-reads")
+        self._writing = PatientConnection(url, "dispatcher-records")
+        self._webhooks = Webhooks(SecretBox(settings.encryption_keys()), self._reading)
+        self._follower = WebhookFollower(settings, self._on_webhook)
+        self._following = False
+        self._producer = LoopProducer(producer_config(settings), self._loop)
+        policy = DisablePolicy(
+            settings.disable_after_failures, from_ms(round(settings.disable_min_span_s * 1000)) - from_ms(0)
+        )
+        self._recorder = Recorder(self._writing, policy, settings.record_batch_ms / 1000, settings.record_batch_rows)
+        self._lanes: Lanes[Ticket] = Lanes(_lane_limits(settings))
+        self._claims = Claims()
+        self._pipeline = Pipeline(
+            Collaborators(
+                self._webhooks, sender, self._producer, self._recorder, self._lanes, self._claims,
+                RetryPolicy(settings.retry_delays), settings.webhook_id_header,
+            )
+        )  # fmt: skip
+        self._overflow = OverflowLane(self._pipeline)
+        self._pipeline.hold = self._overflow.hold
+        self._intakes = self._build_intakes()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._expose()
+
+    async def start(self) -> None:
+        """Load the live copy, make sure of today's partitions, then consume."""
+        await asyncio.to_thread(self._follower.start)
+        self._following = True
+        await self._maintain()
+        for intake in self._intakes:
+            intake.consumer.start()
+        self._tasks = [
+            asyncio.create_task(self._recorder.run(), name="recorder"),
+            asyncio.create_task(self._overflow.run(), name="overflow"),
+            self._every(_STORE_S, self._store_offsets),
+            self._every(_REPORT_S, self._report),
+            asyncio.create_task(self._maintain_for_ever(), name="maintenance"),
+        ]
+
+    async def watch(self) -> None:
+        """Returns only by raising: UnavailableError when something that it stands on has failed for good."""
+        while True:
+            await asyncio.sleep(0.2)
+            for intake in self._intakes:
+                if intake.consumer.failure is not None:
+                    raise UnavailableError(f"consumer of {intake.source} died: {intake.consumer.failure}")
+            if self._producer.failure is not None:
+                raise UnavailableError(f"Kafka refused a message for good: {self._producer.failure}")
+            for task in self._tasks:
+                if task.done():
+                    raise UnavailableError(f"{task.get_name()} ended") from task.exception()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Start nothing new, finish and record what is under way, commit, leave. Bounded by `timeout_s`."""
+        log.info("draining", under_way=self._lanes.in_flight)
+        try:
+            async with asyncio.timeout(timeout_s):
+                # Leaving the group revokes every partition, and revocation is what drains one.
+                await asyncio.gather(*(intake.consumer.stop() for intake in self._intakes))
+        except TimeoutError:
+            log.warning("drain cut short; what was under way will be sent again", under_way=self._lanes.in_flight)
+        await self._producer.stop()
+        await _cancel(self._tasks)
+        await self._sender.close()
+        await asyncio.to_thread(self._follower.stop)
+        await self._reading.close()
+        await self._writing.close()
+
+    def ready(self) -> dict[str, bool]:
+        """For /readyz. Any thread."""
+        return {
+            "webhooks": self._following and self._follower.age_s() < 30,  # noqa: PLR2004  # seconds; the reconcile's is below one
+            "kafka": all(i.consumer.assigned and i.consumer.reachable for i in self._intakes),
+            "postgres": self._writing.healthy or self._reading.healthy,
+        }
+
+    # --- building
+
+    def _build_intakes(self) -> Sequence[Intake]:
+        s = self._settings
+        shared = (self._evict, self._pipeline.bury, self._find_recorded, self._claims)
+        main = Intake("main", self._pipeline.admit, *shared)
+        retry = RetryIntake(
+            self._pipeline.admit, *shared, buffer_messages=s.retry_buffer_messages, max_due=s.window_deliveries
+        )
+        overflow = Intake("overflow", self._pipeline.admit, *shared, always_doubtful=True)
+        tiers = [retry_topic(delay) for delay in dict.fromkeys(s.retry_delays)]
+        self._consume(main, DISPATCHER_GROUP, [DELIVERIES], s.window_deliveries, prefetch_kib=8192)
+        self._consume(retry, RETRY_GROUP, tiers, s.window_deliveries, prefetch_kib=1024, batch=100)
+        self._consume(overflow, OVERFLOW_GROUP, [DELIVERIES_OVERFLOW], s.overflow_window_deliveries, prefetch_kib=1024)
+        return main, retry, overflow
+
+    def _consume(
+        self, intake: Intake, group: str, topics: list[str], window: int, *, prefetch_kib: int, batch: int = 500
+    ) -> None:
+        config = consumer_config(self._settings, group, prefetch_kib=prefetch_kib)
+        intake.consumer = PolledConsumer(
+            config,
+            topics,
+            intake,
+            self._loop,
+            window=window,
+            revoke_timeout_s=self._settings.revoke_timeout_s,
+            batch=batch,
+        )
+
+    def _expose(self) -> None:
+        metrics.IN_FLIGHT.read_from(lambda: {(): self._lanes.in_flight})
+        metrics.CIRCUITS_OPEN.read_from(lambda: {(): self._lanes.open_circuits()})
+        metrics.WEBHOOKS.read_from(self._webhooks.count_by_state)
+        metrics.LIVE_COPY_AGE_SECONDS.read_from(lambda: {(): self._follower.age_s()})
+        metrics.QUEUED.read_from(
+            lambda: {
+                ("lanes",): self._lanes.queued,
+                ("due",): sum(intake.waiting for intake in self._intakes if isinstance(intake, RetryIntake)),
+                ("overflow",): len(self._overflow),
+                ("records",): len(self._recorder),
+            }
+        )
+
+    # --- collaborators' calls
+
+    def _on_webhook(self, webhook: Webhook) -> None:
+        """Called by the live copy's thread."""
+        old = self._webhooks.apply(webhook)
+        if self._following and webhook_changed(old, webhook):
+            self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)
+
+    async def _find_recorded(self, keys: Sequence[AttemptKey]) -> set[int]:
+        async def work(connection: AsyncConnection[Any]) -> set[int]:
+            return await find_recorded(connection, keys)
+
+        return await self._reading.run(work)
+
+    def _evict(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
+        return self._lanes.evict(unwanted) + self._overflow.evict(unwanted)
+
+    # --- now and then
+
+    def _every(self, interval_s: float, work: Callable[[], None]) -> asyncio.Task[None]:
+        async def run() -> None:
+            while True:
+                await asyncio.sleep(interval_s)
+                work()
+
+        return asyncio.create_task(run(), name=work.__name__)
+
+    def _store_offsets(self) -> None:
+        for intake in self._intakes:
+            intake.store_offsets()
+
+    def _report(self) -> None:
+        self._lanes.sweep(time.monotonic())
+        for intake in self._intakes:
+            intake.report_lag(now_ms())
+
+    async def _maintain(self) -> None:
+        async def work(connection: AsyncConnection[Any]) -> tuple[int, int]:
+            return await maintain_partitions(
+                connection, datetime.now(UTC).date(), self._settings.attempts_retention_days
+            )
+
+        created, dropped = await self._writing.run(work)
+        if created or dropped:
+            log.info("partitions of attempts", created=created, dropped=dropped)
+
+    async def _maintain_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_MAINTAIN_S)
+            await self._maintain()
+
+
+def _lane_limits(settings: Settings) -> LaneLimits:
+    return LaneLimits(
+        max_sends=settings.max_sends,
+        window=settings.window_deliveries,
+        webhook_max_sends=settings.webhook_max_sends,
+        circuit_failures=settings.circuit_failures,
+        probe_s=settings.circuit_probe_ms / 1000,
+    )
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception) and not isinstance(result, Go2HooksError):
+            log.error("background task ended badly", error=repr(result))

@@ -1,0 +1,224 @@
+"""From Kafka's messages to tickets: decode, note the offset, recognise what was done before.
+
+A message may have been handled before when it lay in the log at assignment (an earlier owner may have got to it), when
+the router wrote it while replaying, or when it comes from a retry tier or the overflow (a crash between writing there
+and recording forks the chain). Those are looked up among the recorded attempts before anything is sent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal
+
+import structlog
+from confluent_kafka import Message
+
+from go2hooks.codec import decode_delivery
+from go2hooks.core.delivery import Delivery, Position
+from go2hooks.core.duplicates import Claims
+from go2hooks.core.errors import UndecodableEventError
+from go2hooks.core.offsets import OffsetTracker
+from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer, position_of
+from go2hooks.postgres.attempts import AttemptKey
+from go2hooks.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+Source = Literal["main", "retry", "overflow"]
+FindRecorded = Callable[[Sequence[AttemptKey]], Awaitable[set[int]]]
+
+_DRAIN_POLL_S: Final = 0.01
+
+
+class Partition:
+    """One assignment of one partition."""
+
+    __slots__ = ("gone", "held", "key", "suspect_until", "tracker")
+
+    def __init__(self, assignment: Assignment, epoch: int) -> None:
+        self.key = assignment.key
+        self.suspect_until = assignment.suspect_until
+        self.tracker = OffsetTracker(epoch)
+        self.held = 0  # tickets that are neither finished nor dropped
+        self.gone = False  # revoked or lost: what has not started must not
+
+
+class Ticket:
+    """One delivery in this process, from its message to its record."""
+
+    __slots__ = ("buffered", "delivery", "intake", "partition", "position")
+
+    def __init__(self, delivery: Delivery, position: Position, partition: Partition, intake: "Intake") -> None:
+        self.delivery = delivery
+        self.position = position
+        self.partition = partition
+        self.intake = intake
+        self.buffered = False  # waits, or has waited, in a due buffer: no longer counts in the consumer's window
+
+    @property
+    def source(self) -> Source:
+        return self.intake.source
+
+    def finish(self) -> None:
+        """All that had to be kept is kept: its offset may be committed."""
+        self.intake.finished(self)
+
+    def drop(self) -> None:
+        """It is not for this process any more; the partition's next owner reads it again."""
+        self.intake.dropped(self)
+
+
+class Intake:
+    """The sink of one consumer. Everything runs on the event loop."""
+
+    def __init__(
+        self,
+        source: Source,
+        admit: Callable[[Ticket], None],
+        evict: Callable[[Callable[[Ticket], bool]], list[Ticket]],
+        bury: Callable[[Message, UndecodableEventError, Callable[[], None]], None],
+        find_recorded: FindRecorded,
+        claims: Claims,
+        *,
+        always_doubtful: bool = False,
+    ) -> None:
+        """`always_doubtful` where every message may be a fork's second half."""
+        self.source = source
+        self.consumer: PolledConsumer
+        self._admit = admit
+        self._evict = evict
+        self._bury = bury
+        self._find_recorded = find_recorded
+        self._claims = claims
+        self._always_doubtful = always_doubtful
+        self._partitions: dict[PartitionKey, Partition] = {}
+        self._epoch = 0
+        self._look_ups: set[asyncio.Task[None]] = set()
+        self._last_read_ms: dict[str, int] = {}
+
+    # --- Sink
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        self._epoch += 1
+        for assignment in assignments:
+            self._partitions[assignment.key] = Partition(assignment, self._epoch)
+
+    def receive(self, messages: list[Message]) -> None:
+        doubtful: list[Ticket] = []
+        for message in messages:
+            ticket = self._take(message)
+            if ticket is None:
+                continue
+            if self._is_doubtful(ticket):
+                doubtful.append(ticket)
+            else:
+                self._admit(ticket)
+        if doubtful:
+            task = asyncio.create_task(self._look_up(doubtful))
+            self._look_ups.add(task)
+            task.add_done_callback(self._look_ups.discard)
+
+    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        """Drop what has not started, wait for what has, give the offsets to commit."""
+        leaving = self._forget(keys)
+        while any(partition.held for partition in leaving):  # noqa: ASYNC110  # once per rebalance, and bounded by the caller
+            await asyncio.sleep(_DRAIN_POLL_S)
+        offsets = ((partition.key, partition.tracker.committable()) for partition in leaving)
+        return {key: offset for key, offset in offsets if offset is not None}
+
+    def lost(self, keys: Sequence[PartitionKey]) -> None:
+        self._forget(keys)
+
+    # --- tickets
+
+    def finished(self, ticket: Ticket) -> None:
+        ticket.partition.tracker.complete(ticket.position.offset)
+        self._let_go(ticket)
+
+    def dropped(self, ticket: Ticket) -> None:
+        self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
+        self._let_go(ticket)
+
+    def store_offsets(self) -> None:
+        """Hand finished offsets to librdkafka, which commits them."""
+        finished: dict[PartitionKey, int] = {}
+        for key, partition in self._partitions.items():
+            offset = partition.tracker.committable()
+            if offset is not None:
+                finished[key] = offset
+                partition.tracker.committed(offset)
+        if finished:
+            self.consumer.store(finished)
+
+    def report_lag(self, now_ms: int) -> None:
+        """Set the lag gauges of this intake's topics."""
+        backlog: dict[str, int] = {}
+        for key, count in self.consumer.backlog().items():
+            backlog[key.topic] = backlog.get(key.topic, 0) + count
+        for topic, count in backlog.items():
+            metrics.LAG_MESSAGES.set(count, topic)
+            metrics.LAG_SECONDS.set(self._lag_s(topic, count, now_ms), topic)
+
+    # --- inside
+
+    def _lag_s(self, topic: str, backlog: int, now_ms: int) -> float:
+        return max(0.0, (now_ms - self._last_read_ms.get(topic, now_ms)) / 1000) if backlog else 0.0
+
+    def _is_doubtful(self, ticket: Ticket) -> bool:
+        return (
+            self._always_doubtful or ticket.position.offset < ticket.partition.suspect_until or ticket.delivery.suspect
+        )
+
+    def _take(self, message: Message) -> Ticket | None:
+        """The message's ticket; None when there is nothing to do for it."""
+        position = position_of(message)
+        topic, number, offset = position
+        partition = self._partitions.get(PartitionKey(topic, number))
+        if partition is None:  # revoked while this batch was on its way
+            self.consumer.release()
+            return None
+        partition.tracker.begin(offset)
+        self._last_read_ms[topic] = message.timestamp()[1]
+        try:
+            delivery = decode_delivery(message.value() or b"")
+        except UndecodableEventError as error:
+            metrics.DELIVERIES_DEAD.add()
+            self._bury(message, error, lambda: self._complete(partition, offset))
+            return None
+        if not self._claims.claim(delivery.id, delivery.attempt):
+            metrics.DUPLICATES.add()
+            self._complete(partition, offset)
+            return None
+        partition.held += 1
+        return Ticket(delivery, position, partition, self)
+
+    def _complete(self, partition: Partition, offset: int) -> None:
+        partition.tracker.complete(offset)
+        self.consumer.release()
+
+    async def _look_up(self, tickets: list[Ticket]) -> None:
+        """Admit those of `tickets` whose attempt is not recorded yet."""
+        deliveries = [ticket.delivery for ticket in tickets]
+        recorded = await self._find_recorded(
+            [AttemptKey(d.webhook_id, d.origin_ms, d.id, d.attempt) for d in deliveries]
+        )
+        for n, ticket in enumerate(tickets):
+            if n in recorded:
+                metrics.DUPLICATES.add()
+                self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
+                ticket.finish()
+            elif ticket.partition.gone:
+                ticket.drop()
+            else:
+                self._admit(ticket)
+
+    def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
+        leaving = [self._partitions.pop(key) for key in keys if key in self._partitions]
+        for partition in leaving:
+            partition.gone = True
+        for ticket in self._evict(lambda ticket: ticket.partition.gone):
+            ticket.drop()
+        return leaving
+
+    def _let_go(self, ticket: Ticket) -> None:
+        ticket.partition.held -= 1
+        self.consumer.release()

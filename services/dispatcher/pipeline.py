@@ -1,0 +1,314 @@
+"""What happens to one delivery: admitted, sent, judged, kept, recorded, let go. Each step has one home; this is the sentence.
+
+request  = prepare(delivery, webhook, secrets, now)    pure
+response = await sender.send(request)                  shell
+outcome  = classify(response, now)                     pure
+step     = next_step(delivery, outcome, now, policy)   pure
+keep(step), then record, then finish                   retry or dead letter in Kafka, row in Postgres, offset
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
+
+import structlog
+from confluent_kafka import Message
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.classify import classify
+from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.duplicates import Claims
+from go2hooks.core.errors import EventError, SealError, TargetError
+from go2hooks.core.lanes import Admission, Lanes
+from go2hooks.core.outcome import (
+    Answer,
+    DeadLetter,
+    Delivered,
+    Done,
+    Failed,
+    Failure,
+    NoAnswer,
+    Outcome,
+    Response,
+    RetryAt,
+    Skip,
+    SkipReason,
+)
+from go2hooks.core.record import AttemptRecord, record_attempt, record_pending, record_skip
+from go2hooks.core.request import prepare
+from go2hooks.core.retry import RetryPolicy, next_step
+from go2hooks.core.webhook import Webhook
+from go2hooks.kafka.producer import LoopProducer
+from go2hooks.kafka.topics import DELIVERIES_DEAD, DELIVERIES_OVERFLOW, delay_label, retry_topic
+from go2hooks.telemetry import metrics
+from services.dispatcher.intake import Ticket
+from services.dispatcher.recorder import Recorder
+from services.dispatcher.senders import Sender
+from services.dispatcher.webhooks import Webhooks
+
+log = structlog.get_logger(__name__)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What the pipeline works with; built in `__main__`."""
+
+    webhooks: Webhooks
+    sender: Sender
+    producer: LoopProducer
+    recorder: Recorder
+    lanes: Lanes[Ticket]
+    claims: Claims
+    policy: RetryPolicy
+    id_header: Literal["webhook", "delivery"]
+
+
+class Pipeline:
+    """Takes tickets, carries them out. Everything runs on the event loop."""
+
+    def __init__(self, collaborators: Collaborators) -> None:
+        self._webhooks = collaborators.webhooks
+        self._sender = collaborators.sender
+        self._producer = collaborators.producer
+        self._recorder = collaborators.recorder
+        self._lanes = collaborators.lanes
+        self._claims = collaborators.claims
+        self._policy = collaborators.policy
+        self._id_header = collaborators.id_header
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.hold: Callable[
+            [Ticket], None
+        ]  #: keeps an overflowed ticket that still has no room; set by the overflow lane
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way and nothing waits to be recorded."""
+        return not self._tasks and self._recorder.idle
+
+    # --- admission
+
+    def admit(self, ticket: Ticket) -> None:
+        """Start it, let it wait in its lane, or move it aside; look up a webhook that is not known yet."""
+        if not self._webhooks.knows(ticket.delivery.webhook_id):
+            self.spawn(self._admit_unknown(ticket))
+            return
+        skip = self._reason_to_skip(ticket.delivery)
+        if skip is not None:
+            self._skip(ticket, skip)
+            return
+        match self._offer(ticket):
+            case Admission.START:
+                self.spawn(self._attempt(ticket))
+            case Admission.QUEUED:
+                return
+            case Admission.FULL | Admission.BLOCKED if ticket.source == "overflow":
+                self.hold(ticket)
+            case Admission.FULL:
+                self.overflow(ticket, "busy")
+            case Admission.BLOCKED:
+                self.overflow(ticket, "circuit") if ticket.source == "main" else self.park(ticket)
+
+    def readmit(self, ticket: Ticket) -> bool:
+        """Offer a held ticket again. False when there is still no room for it."""
+        skip = self._reason_to_skip(ticket.delivery)
+        if skip is not None:
+            self._skip(ticket, skip)
+            return True
+        admission = self._offer(ticket)
+        if admission is Admission.START:
+            self.spawn(self._attempt(ticket))
+        return admission in (Admission.START, Admission.QUEUED)
+
+    def send_round(self, ticket: Ticket) -> None:
+        """It has been held for long enough: make place for what lies behind it."""
+        if self._lanes.is_blocked(ticket.delivery.webhook_id):
+            self.park(ticket)
+        else:
+            self.overflow(ticket, "busy")
+
+    def _offer(self, ticket: Ticket) -> Admission:
+        return self._lanes.offer(ticket.delivery.webhook_id, ticket, time.monotonic())
+
+    async def _admit_unknown(self, ticket: Ticket) -> None:
+        """Created a moment ago, or deleted: only Postgres knows."""
+        await self._webhooks.fetch(ticket.delivery.webhook_id)
+        self.admit(ticket)
+
+    def _reason_to_skip(self, delivery: Delivery) -> Skip | None:
+        webhook = self._webhooks.get(delivery.webhook_id)
+        if webhook is None or webhook.account_id != delivery.account_id:
+            return Skip(SkipReason.DELETED)
+        if delivery.kind == Kind.TEST:
+            return None
+        if not webhook.is_active:
+            return Skip(SkipReason.DISABLED)
+        return None if webhook.wants(delivery.event) else Skip(SkipReason.UNSUBSCRIBED)
+
+    # --- the sentence
+
+    async def _attempt(self, ticket: Ticket) -> None:
+        delivery = ticket.delivery
+        skip = self._reason_to_skip(delivery)  # again: it may have waited in its lane
+        if skip is not None or ticket.partition.gone:
+            self._end_unsent(ticket, skip)
+            return
+        began_ms = now_ms()
+        response = await self._send(delivery)
+        ended_ms = now_ms()
+        outcome = classify(response, ended_ms)
+        step = next_step(delivery, outcome, ended_ms, self._policy)
+        self._measure(ticket, outcome, response, began_ms, ended_ms)
+        self._give_back(ticket, ok=isinstance(outcome, Delivered), duration_s=response.duration_ms / 1000)
+        excerpt = response.excerpt if isinstance(response, Answer) else b""
+        record = record_attempt(delivery, ticket.position, outcome, step, began_ms, response.duration_ms, excerpt)
+        match step:
+            case Done():
+                self._record(ticket, record)
+            case RetryAt():
+                self._retry(ticket, step, record)
+            case DeadLetter():
+                self._dead_letter(ticket, outcome, record)
+            case Skip():
+                self._skip(ticket, step)
+            case _:
+                assert_never(step)
+
+    async def _send(self, delivery: Delivery) -> Response:
+        webhook = self._webhooks.get(delivery.webhook_id)
+        try:
+            secrets = self._webhooks.secrets(delivery.webhook_id, now_ms())
+            request = prepare(delivery, webhook.url if webhook else "", secrets, now_ms(), self._id_header)
+        except TargetError as error:
+            return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
+        except SealError:
+            log.error(  # noqa: TRY400  # the traceback says nothing more
+                "secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=delivery.webhook_id
+            )
+            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
+        try:
+            return await self._sender.send(request)
+        except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
+            log.exception("attempt failed inside", delivery_id=delivery.id)
+            return NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
+
+    def _give_back(self, ticket: Ticket, *, ok: bool, duration_s: float) -> None:
+        """The lane has a place free: start what waits, move aside what must not wait in memory."""
+        webhook_id = ticket.delivery.webhook_id
+        stranded = self._lanes.finish(webhook_id, ok=ok, duration_s=duration_s, now=time.monotonic())
+        for other in stranded:
+            self.overflow(other, "circuit")
+        self.start_waiting()
+
+    def start_waiting(self) -> None:
+        for ticket in self._lanes.startable():
+            self.spawn(self._attempt(ticket))
+
+    def _end_unsent(self, ticket: Ticket, skip: Skip | None) -> None:
+        self._give_back(ticket, ok=True, duration_s=0.0)
+        if skip is None or ticket.partition.gone:
+            ticket.drop()
+        else:
+            self._skip(ticket, skip)
+
+    # --- what is kept
+
+    def _record(self, ticket: Ticket, record: AttemptRecord) -> None:
+        def recorded() -> None:
+            self._claims.recorded(record.delivery_id, ticket.delivery.attempt)
+            ticket.finish()
+
+        self._recorder.add(record, recorded)
+
+    def _skip(self, ticket: Ticket, skip: Skip) -> None:
+        metrics.DELIVERIES_FINISHED.add(1, "skipped")
+        self._record(ticket, record_skip(ticket.delivery, ticket.position, skip, now_ms()))
+
+    def _retry(self, ticket: Ticket, step: RetryAt, record: AttemptRecord) -> None:
+        """Keep the next attempt in its tier, and only then record this one: a record promises that the chain goes on."""
+        delay_s = self._policy.delays_s[step.tier]
+        metrics.RETRIES.add(1, delay_label(delay_s))
+        following = ticket.delivery._replace(attempt=ticket.delivery.attempt + 1, due_ms=step.due_ms)
+        self._produce(retry_topic(delay_s), following, lambda: self._record(ticket, record))
+
+    def _dead_letter(self, ticket: Ticket, outcome: Outcome, record: AttemptRecord) -> None:
+        metrics.DELIVERIES_FINISHED.add(1, "failed")
+        if ticket.delivery.kind == Kind.TEST or not isinstance(outcome, Failed):
+            self._record(ticket, record)
+            return
+        headers = [("go2hooks-reason", outcome.failure.encode()), ("go2hooks-detail", outcome.message[:500].encode())]
+        self._producer.produce(
+            DELIVERIES_DEAD, ticket.delivery.webhook_id, encode_delivery(ticket.delivery),
+            lambda: self._record(ticket, record), headers,
+        )  # fmt: skip
+
+    def bury(self, message: Message, error: EventError, on_kept: Callable[[], None]) -> None:
+        """Keep a message of ours that cannot be decoded, with where it came from."""
+        log.error("undecodable delivery message", topic=message.topic(), offset=message.offset(), error=str(error))
+        where = f"{message.topic()}/{message.partition()}/{message.offset()}"
+        headers = [("go2hooks-reason", error.reason.encode()), ("go2hooks-position", where.encode())]
+        key = (message.key() or b"").decode("utf-8", "replace")
+        self._producer.produce(DELIVERIES_DEAD, key, message.value() or b"", on_kept, headers)
+
+    # --- moved aside, without using an attempt
+
+    def overflow(self, ticket: Ticket, why: Literal["busy", "circuit"]) -> None:
+        """Its lane has no room: let it come round again by the overflow topic."""
+        metrics.OVERFLOWED.add(1, why)
+        waits_for_first = ticket.delivery.attempt == 1 and ticket.source == "main"
+        self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery)
+        if waits_for_first:
+            self._recorder.add(record_pending(ticket.delivery, ticket.position, now_ms()), lambda: None)
+
+    def park(self, ticket: Ticket) -> None:
+        """Its circuit is open: let it wait in the tier that fits the next probe."""
+        wait_s = self._lanes.probe_in_s(ticket.delivery.webhook_id, time.monotonic())
+        step = self._policy.wait(0, wait_s, now_ms())
+        metrics.OVERFLOWED.add(1, "parked")
+        self._move(ticket, retry_topic(self._policy.delays_s[step.tier]), ticket.delivery._replace(due_ms=step.due_ms))
+
+    def _move(self, ticket: Ticket, topic: str, delivery: Delivery) -> None:
+        # The claim goes first: the message may come back to us before its acknowledgement does.
+        self._claims.give_up(delivery.id, delivery.attempt)
+        self._produce(topic, delivery, ticket.finish)
+
+    def _produce(self, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
+        self._producer.produce(topic, delivery.webhook_id, encode_delivery(delivery), on_kept)
+
+    # --- inside
+
+    def _measure(self, ticket: Ticket, outcome: Outcome, response: Response, began_ms: int, ended_ms: int) -> None:
+        delivery = ticket.delivery
+        metrics.REQUEST_SECONDS.observe(response.duration_ms / 1000)
+        if delivery.attempt > 1 and delivery.due_ms:
+            metrics.RETRY_LATENESS_SECONDS.observe(max(0, began_ms - delivery.due_ms) / 1000)
+        match outcome:
+            case Delivered():
+                metrics.ATTEMPTS.add(1, "delivered")
+                metrics.DELIVERIES_FINISHED.add(1, "delivered")
+                if delivery.attempt == 1:
+                    latency = metrics.DELIVERY_SECONDS if ticket.source == "main" else metrics.DEFERRED_SECONDS
+                    latency.observe(max(0, ended_ms - delivery.origin_ms) / 1000)
+            case Failed(failure):
+                metrics.ATTEMPTS.add(1, failure)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A defect of ours. Its offset stays incomplete, so it is tried again after a restart; be loud until then.
+            log.error("delivery task died", exc_info=error)
+
+
+def webhook_changed(old: Webhook | None, new: Webhook) -> bool:
+    """Whether a change gives a receiver a fresh start."""
+    return old is not None and (old.url, old.is_active) != (new.url, new.is_active)

@@ -1,0 +1,92 @@
+"""Writes attempt records in batches, and only then lets their offsets go.
+
+What waits here is bounded by the consumers' windows: a ticket leaves its window when its record is written. So with
+Postgres away sending stops once the windows are full, and nothing is committed that is not recorded.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from go2hooks.core.record import AttemptRecord
+from go2hooks.postgres.attempts import DisablePolicy, write_batch
+from go2hooks.postgres.patient import PatientConnection
+from go2hooks.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+_UNWRITABLE: Final = "The record of this attempt could not be written as it was."
+
+
+class Recorder:
+    """One batch at a time: what is added while a batch is being written makes up the next."""
+
+    def __init__(self, connection: PatientConnection, policy: DisablePolicy, batch_s: float, batch_rows: int) -> None:
+        self._connection = connection
+        self._policy = policy
+        self._batch_s = batch_s
+        self._batch_rows = batch_rows
+        self._records: list[AttemptRecord] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._wake = asyncio.Event()
+        self._writing = False
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def idle(self) -> bool:
+        return not self._records and not self._writing
+
+    def add(self, record: AttemptRecord, on_recorded: Callable[[], None]) -> None:
+        """Have it written soon; `on_recorded` runs once it is."""
+        self._records.append(record)
+        self._callbacks.append(on_recorded)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write batches until cancelled."""
+        while True:
+            await self._wake.wait()
+            if len(self._records) < self._batch_rows:
+                await asyncio.sleep(self._batch_s)  # let a batch gather
+            self._wake.clear()
+            while self._records:
+                await self._write_next()
+
+    async def _write_next(self) -> None:
+        records, self._records = self._records[: self._batch_rows], self._records[self._batch_rows :]
+        callbacks, self._callbacks = self._callbacks[: self._batch_rows], self._callbacks[self._batch_rows :]
+        self._writing = True
+        began = time.monotonic()
+        for webhook_id in await self._write(records):
+            metrics.WEBHOOKS_DISABLED.add()
+            log.warning("webhook disabled after consecutive failures", webhook_id=webhook_id)
+        metrics.RECORD_SECONDS.observe(time.monotonic() - began)
+        metrics.RECORD_ROWS.observe(len(records))
+        self._writing = False
+        for on_recorded in callbacks:
+            on_recorded()
+
+    async def _write(self, records: list[AttemptRecord]) -> list[str]:
+        """Write them all. A row that Postgres refuses is found by halving, and written without what a receiver put in it."""
+
+        async def work(connection: AsyncConnection[Any]) -> list[str]:
+            return await write_batch(connection, records, self._policy)
+
+        try:
+            return await self._connection.run(work)
+        except psycopg.DataError:
+            if len(records) > 1:
+                half = len(records) // 2
+                return await self._write(records[:half]) + await self._write(records[half:])
+            (record,) = records
+            if record.error_message == _UNWRITABLE:
+                raise
+            log.exception("record refused by Postgres", delivery_id=record.delivery_id, attempt=record.attempt)
+            return await self._write([record._replace(error_message=_UNWRITABLE, response_excerpt=None)])

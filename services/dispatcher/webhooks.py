@@ -1,0 +1,77 @@
+"""What the dispatcher knows of webhooks: the live copy, a look at Postgres for those it does not know, opened secrets."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from psycopg import AsyncConnection
+
+from go2hooks.core.webhook import Webhook
+from go2hooks.postgres.live import find_webhook
+from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.secrets import SecretBox
+
+_TOMBSTONES: Final = 10_000
+_OPENED_SECRETS: Final = 20_000
+
+
+class Webhooks:
+    """Webhooks by id. `apply` is called by the live copy's thread, the rest by the event loop."""
+
+    def __init__(self, box: SecretBox, connection: PatientConnection) -> None:
+        self._by_id: dict[str, Webhook] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()  # deleted, or never there: bounded, oldest forgotten first
+        self._connection = connection
+        self._open = lru_cache(maxsize=_OPENED_SECRETS)(box.open)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def apply(self, webhook: Webhook) -> Webhook | None:
+        """Take over a new or changed webhook, or a tombstone. Returns what was there before."""
+        if webhook.is_deleted:
+            self._bury(webhook.id)
+            return self._by_id.pop(webhook.id, None)
+        old = self._by_id.get(webhook.id)
+        self._by_id[webhook.id] = webhook
+        self._gone.pop(webhook.id, None)
+        return old
+
+    def get(self, webhook_id: str) -> Webhook | None:
+        """The webhook; None when it is deleted or not known."""
+        return self._by_id.get(webhook_id)
+
+    def knows(self, webhook_id: str) -> bool:
+        """Whether `get` is the last word. A webhook may be younger than the live copy's last news."""
+        return webhook_id in self._by_id or webhook_id in self._gone
+
+    async def fetch(self, webhook_id: str) -> None:
+        """Ask Postgres; afterwards the webhook is known, or known to be gone. Waits while Postgres is away."""
+
+        async def work(connection: AsyncConnection[tuple[object, ...]]) -> Webhook | None:
+            return await find_webhook(connection, webhook_id)
+
+        webhook = await self._connection.run(work)
+        if webhook is None:
+            self._bury(webhook_id)
+        else:
+            self.apply(webhook)
+
+    def secrets(self, webhook_id: str, now_ms: int) -> Sequence[str]:
+        """The secrets that sign now, the present one first. Raises SealError when no key opens them."""
+        webhook = self._by_id[webhook_id]
+        secret = self._open(webhook.sealed_secret, webhook_id)
+        if webhook.sealed_previous_secret is None or now_ms >= webhook.previous_secret_expires_ms:
+            return (secret,)
+        return secret, self._open(webhook.sealed_previous_secret, webhook_id)
+
+    def count_by_state(self) -> dict[tuple[str, ...], float]:
+        """For the gauge; walks the whole copy, so it belongs to a scrape and not to a delivery."""
+        active = sum(webhook.is_active for webhook in list(self._by_id.values()))
+        return {("active",): active, ("disabled",): len(self._by_id) - active}
+
+    def _bury(self, webhook_id: str) -> None:
+        self._gone[webhook_id] = None
+        while len(self._gone) > _TOMBSTONES:
+            self._gone.popitem(last=False)

@@ -1,0 +1,68 @@
+"""`python -m services.router`: builds the adapters, routes until SIGTERM, commits."""
+
+import threading
+
+import structlog
+
+from go2hooks.codec import EventCodec
+from go2hooks.core.matching import SubscriptionIndex
+from go2hooks.kafka.client import ROUTER_GROUP, consumer_config, producer_config
+from go2hooks.postgres.live import WebhookFollower
+from go2hooks.runtime import Shutdown, run_service
+from go2hooks.settings import Settings, load_settings
+from go2hooks.telemetry import logs, metrics
+from go2hooks.telemetry.health import HealthServer, announce_port
+from go2hooks.telemetry.metrics import router_registry
+from services.router.fanout import Router
+
+log = structlog.get_logger(__name__)
+
+_STALE_S = 30.0
+
+
+def main() -> None:
+    settings = load_settings()
+    logs.configure(settings, "router")
+    shutdown = Shutdown(settings.drain_timeout_s).install()
+    index = SubscriptionIndex()
+    follower = WebhookFollower(settings, index.apply)
+    loaded = threading.Event()
+    router = build_router(settings, index)
+
+    def ready() -> dict[str, bool]:
+        return {
+            "webhooks": loaded.is_set() and follower.age_s() < _STALE_S,
+            "kafka": router.assigned and router.reachable,
+        }
+
+    health = HealthServer(settings.metrics_host, settings.metrics_port, router_registry(), ready)
+    health.start()
+    announce_port(health.port)
+    metrics.WEBHOOKS.read_from(lambda: {("routed",): len(index)})
+    metrics.LIVE_COPY_AGE_SECONDS.read_from(lambda: {(): follower.age_s()})
+    log.info("router starting", metrics_port=health.port)
+    shutdown.on_request(follower.abandon)
+    follower.start()  # the copy is complete before the first event is read
+    loaded.set()
+    if not shutdown.requested:
+        router.start()
+    while not shutdown.requested:
+        router.step()
+    router.close(max(0.1, shutdown.remaining_s() - 2.0))
+    follower.stop()
+    health.close()
+    log.info("router stopped")
+
+
+def build_router(settings: Settings, index: SubscriptionIndex) -> Router:
+    return Router(
+        consumer_config(settings, ROUTER_GROUP),
+        producer_config(settings),
+        index,
+        EventCodec(settings.schema_dir),
+        settings.router_window_messages,
+    )
+
+
+if __name__ == "__main__":
+    run_service(main)

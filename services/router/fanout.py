@@ -1,0 +1,236 @@
+"""Events in, deliveries out: decode, match, render once, write one delivery per match.
+
+Commit rule: a batch's offsets are stored when Kafka has acknowledged every delivery and dead letter that came of it and
+of all batches before it. A crash replays the rest; delivery ids are deterministic, and replayed deliveries say that
+they are suspect, so dispatchers look before they send.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from go2hooks.codec import EventCodec, encode_delivery
+from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.core.fanout import first_deliveries
+from go2hooks.core.matching import SubscriptionIndex
+from go2hooks.core.payload import render
+from go2hooks.core.validation import validate
+from go2hooks.kafka.consumer import PartitionKey, position_of, suspect_limit
+from go2hooks.kafka.topics import DELIVERIES, EVENT_TOPICS, EVENTS_DEAD
+from go2hooks.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+Headers = list[tuple[str, str | bytes | None]]
+
+_BATCH: Final = 1000
+_POLL_S: Final = 0.05
+_REVOKE_FLUSH_S: Final = 10.0
+
+
+class _Batch:
+    """Messages taken together: complete when `remaining` writes are acknowledged and reading is over."""
+
+    __slots__ = ("next_offsets", "remaining")
+
+    def __init__(self) -> None:
+        self.remaining = 0
+        self.next_offsets: dict[PartitionKey, int] = {}
+
+
+class Router:
+    """One consumer, one producer, one thread. Not thread-safe; only `index` is written by another thread."""
+
+    def __init__(
+        self,
+        consumer_config: dict[str, Any],
+        producer_config: dict[str, Any],
+        index: SubscriptionIndex,
+        codec: EventCodec,
+        window: int,
+    ) -> None:
+        self._consumer = Consumer(consumer_config | {"error_cb": self._on_error})
+        self._producer = Producer(producer_config | {"error_cb": self._on_error})
+        self._index = index
+        self._codec = codec
+        self._window = window
+        self._in_flight = 0
+        self._batches: deque[_Batch] = deque()
+        self._suspect_until: dict[PartitionKey, int] = {}
+        self._last_read_ms: dict[str, int] = {}  # topic → Kafka's time of the message read last
+        self._failure: str | None = None
+        self.assigned = False
+        self.reachable = True  #: False from the moment all brokers are away until something is read or acknowledged
+        self._reported = 0.0
+        metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._in_flight})
+
+    def start(self) -> None:
+        self._consumer.subscribe(
+            list(EVENT_TOPICS), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def step(self) -> None:
+        """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good."""
+        self._producer.poll(0)
+        if self._in_flight >= self._window:
+            self._producer.poll(_POLL_S)
+        else:
+            first = self._consumer.poll(_POLL_S if not self._in_flight else 0.002)
+            if first is not None:
+                self._route_all([first, *self._consumer.consume(_BATCH - 1, 0)])
+        self._store_finished()
+        self._report_lag()
+        if self._failure is not None:
+            raise UnavailableError(f"Kafka refused a delivery for good: {self._failure}")
+
+    def close(self, timeout_s: float) -> None:
+        """Finish what is produced, commit, leave the group. Bounded by `timeout_s`."""
+        unacknowledged = self._producer.flush(timeout_s)
+        if unacknowledged:
+            log.warning(
+                "stopping with deliveries unacknowledged; their events will be routed again", count=unacknowledged
+            )
+        self._store_finished()
+        self._consumer.close()
+
+    # --- routing
+
+    def _route_all(self, messages: Sequence[Message]) -> None:
+        batch = _Batch()
+        batch.remaining = 1  # our own hold, so that early reports cannot complete a batch that is still being read
+        self._batches.append(batch)
+        for message in messages:
+            error = message.error()
+            if error is None:
+                self._route(message, batch)
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                log.warning("kafka reports", error=error.str())
+        batch.remaining -= 1
+
+    def _route(self, message: Message, batch: _Batch) -> None:
+        position = position_of(message)
+        key = PartitionKey(position.topic, position.partition)
+        _kind, origin_ms = message.timestamp()
+        self._last_read_ms[key.topic] = origin_ms
+        try:
+            event = self._codec.decode(message.value() or b"")
+            validate(event)
+        except EventError as error:
+            self._bury(message, error, batch)
+        else:
+            metrics.EVENTS.add(1, event.type)
+            webhook_ids = self._index.match(event.account_id, event.type)
+            if webhook_ids:
+                suspect = position.offset < self._suspect_until.get(key, 0)
+                for delivery in first_deliveries(event, render(event), webhook_ids, origin_ms, suspect=suspect):
+                    self._produce(batch, DELIVERIES, delivery.webhook_id, encode_delivery(delivery))
+                metrics.DELIVERIES_CREATED.add(len(webhook_ids))
+        batch.next_offsets[key] = position.offset + 1
+
+    def _bury(self, message: Message, error: EventError, batch: _Batch) -> None:
+        """Keep a bad event as it came, with where it came from and why it is bad."""
+        metrics.EVENTS_DEAD.add(1, error.reason)
+        topic, partition, offset = position_of(message)
+        headers: Headers = [
+            ("go2hooks-reason", error.reason),
+            ("go2hooks-detail", str(error)[:500]),
+            ("go2hooks-topic", topic),
+            ("go2hooks-partition", str(partition)),
+            ("go2hooks-offset", str(offset)),
+        ]
+        self._produce(batch, EVENTS_DEAD, message.key(), message.value(), headers)
+
+    def _produce(
+        self,
+        batch: _Batch,
+        topic: str,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+    ) -> None:
+        def report(error: KafkaError | None, _message: Message) -> None:
+            self._in_flight -= 1
+            if error is None:
+                batch.remaining -= 1
+            else:
+                self._failure = error.str()
+
+        batch.remaining += 1
+        self._in_flight += 1
+        while True:
+            try:
+                self._producer.produce(topic, value, key, on_delivery=report, headers=headers)
+            except BufferError:
+                self._producer.poll(_POLL_S)
+            else:
+                return
+
+    # --- offsets
+
+    def _store_finished(self) -> None:
+        finished: dict[PartitionKey, int] = {}
+        while self._batches and not self._batches[0].remaining:
+            finished |= self._batches.popleft().next_offsets
+        for key, offset in finished.items():
+            if key in self._suspect_until:  # still ours
+                try:
+                    self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
+                except KafkaException as error:
+                    log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        for partition in partitions:
+            self._suspect_until[PartitionKey(partition.topic, partition.partition)] = suspect_limit(consumer, partition)
+        self.assigned = True
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._producer.flush(_REVOKE_FLUSH_S)
+        self._store_finished()
+        try:
+            consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].name() != "_NO_OFFSET":
+                log.warning("offsets not committed on revocation; the events will be routed again", error=str(error))
+        self._forget(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("partitions lost", partitions=len(partitions))
+        self._forget(consumer, partitions)
+
+    def _forget(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {PartitionKey(p.topic, p.partition) for p in partitions}
+        for key in gone:
+            self._suspect_until.pop(key, None)
+        for batch in self._batches:
+            batch.next_offsets = {key: offset for key, offset in batch.next_offsets.items() if key not in gone}
+        consumer.incremental_unassign(partitions)
+
+    # --- telemetry
+
+    def _report_lag(self) -> None:
+        now = time.time()
+        if now - self._reported < 1.0:
+            return
+        self._reported = now
+        lags: dict[str, int] = dict.fromkeys(EVENT_TOPICS, 0)
+        partitions = self._consumer.assignment()
+        for partition in self._consumer.position(partitions) if partitions else ():
+            _low, high = self._consumer.get_watermark_offsets(partition, cached=True)
+            if high >= 0 and partition.offset >= 0:
+                lags[partition.topic] += max(0, high - partition.offset)
+        for topic, lag in lags.items():
+            metrics.LAG_MESSAGES.set(lag, topic)
+            age_s = max(0.0, now - self._last_read_ms.get(topic, now * 1000) / 1000) if lag else 0.0
+            metrics.LAG_SECONDS.set(age_s, topic)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failure = error.str()
+        log.warning("kafka client reports", error=error.str(), fatal=error.fatal())

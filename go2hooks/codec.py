@@ -1,0 +1,226 @@
+"""Avro bytes to core types and back.
+
+Every message is framed by Avro's single-object encoding: `C3 01`, the CRC-64-AVRO fingerprint of the writer's schema,
+the record. Which schema wrote a message is known by that fingerprint alone, from three places: the schemas that ship
+with this version, the former ones in `schemas/history`, and the operator's own folder (`GO2HOOKS_SCHEMA_DIR`).
+
+A message that our own schema wrote is read as it is. One from an older or a newer writer is resolved to our schema by
+Avro's rules: fields that it lacks take their defaults, fields that we don't know are dropped.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro.schema import SchemaParseException, fingerprint, to_parsing_canonical_form
+
+from go2hooks.core.delivery import Delivery
+from go2hooks.core.errors import InvalidEventError, SettingsError, UndecodableEventError
+from go2hooks.core.event import Event, EventType
+
+MARKER: Final = b"\xc3\x01"
+HEADER_BYTES: Final = 10  # the marker and the fingerprint
+
+_CONFLUENT_MARKER: Final = b"\x00"
+_SUFFIX: Final = ".avsc"
+_RECORD_OF_EVENT: Final[dict[str, str]] = {
+    EventType.CLICK: "go2.events.v1.Click",
+    EventType.LINK_CREATED: "go2.events.v1.LinkCreated",
+    EventType.LINK_UPDATED: "go2.events.v1.LinkUpdated",
+    EventType.LINK_DELETED: "go2.events.v1.LinkDeleted",
+    EventType.DOMAIN_VERIFIED: "go2.events.v1.DomainVerified",
+    EventType.QR_SCANNED: "go2.events.v1.QrScanned",
+}
+_DELIVERY_RECORD: Final = "go2.webhooks.v1.Delivery"
+
+
+class Schema(NamedTuple):
+    """One record schema, parsed for fastavro."""
+
+    name: str  #: full name of the record
+    header: bytes  #: what a single-object message of this schema starts with
+    parsed: dict[str, Any]
+    source: str  #: the file that it was read from
+
+
+def _load_folder(folder: Traversable) -> Iterator[Schema]:
+    if not folder.is_dir():
+        raise SettingsError(f"{folder} is not a folder of {_SUFFIX} files")
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(_SUFFIX):
+            yield load_schema(file)
+
+
+def load_schema(file: Traversable) -> Schema:
+    """Read one `.avsc` file. Raises SettingsError naming it when it is not a record schema."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        canonical = to_parsing_canonical_form(raw)
+        parsed = parse_schema(_without_logical_types(raw))
+    except (OSError, ValueError, KeyError, TypeError, SchemaParseException) as error:
+        raise SettingsError(f"{file} is not an Avro record schema: {_described(error)}") from error
+    if not isinstance(parsed, dict) or parsed["type"] != "record":
+        raise SettingsError(f"{file} is not an Avro record schema: its outermost type is none")
+    header = MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+    return Schema(parsed["name"], header, parsed, str(file))
+
+
+def _without_logical_types(schema: Any) -> Any:
+    """Times stay integers: no datetime is built only to be taken apart, and none is out of its range."""
+    if isinstance(schema, dict):
+        return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
+    if isinstance(schema, list):
+        return [_without_logical_types(value) for value in schema]
+    return schema
+
+
+def _data_fields(schema: Schema) -> tuple[str, ...]:
+    data = next(field for field in schema.parsed["fields"] if field["name"] == "data")
+    return tuple(field["name"] for field in data["type"]["fields"])
+
+
+class _Reader(NamedTuple):
+    """How messages of one fingerprint are read."""
+
+    record: str
+    writer: dict[str, Any]
+    reader: dict[str, Any] | None  #: None when our own schema wrote them: nothing to resolve
+
+
+class _Schemas:
+    """The schemas that we write, and the readers for everything that we understand."""
+
+    def __init__(self, extra_dir: Path | None = None) -> None:
+        packaged = resources.files("schemas")
+        self.own = {schema.name: schema for schema in _load_folder(packaged)}
+        self.readers: dict[bytes, _Reader] = {}
+        for folder in (packaged / "history", extra_dir):
+            if folder is not None:
+                self._add_writers(folder)
+        for schema in self.own.values():
+            self.readers[schema.header] = _Reader(schema.name, schema.parsed, None)
+
+    def _add_writers(self, folder: Traversable) -> None:
+        for schema in _load_folder(folder):
+            ours = self.own.get(schema.name)
+            if ours is None:
+                raise SettingsError(
+                    f"{schema.source} holds the record {schema.name}, which is none of ours: {', '.join(self.own)}"
+                )
+            self.readers[schema.header] = _Reader(schema.name, schema.parsed, ours.parsed)
+
+    def read(self, raw: bytes) -> tuple[_Reader, dict[str, Any]]:
+        """The reader that fits the message, and the record. Raises UndecodableEventError."""
+        reader = self.readers.get(raw[:HEADER_BYTES])
+        if reader is None:
+            raise _unknown(raw)
+        stream = BytesIO(raw)
+        stream.seek(HEADER_BYTES)
+        try:
+            record = cast("dict[str, Any]", schemaless_reader(stream, reader.writer, reader.reader))
+        except Exception as error:  # fastavro lets through whatever malformed bytes provoke
+            raise UndecodableEventError(f"malformed {reader.record}: {_described(error)}") from error
+        if stream.tell() != len(raw):
+            raise UndecodableEventError(f"{len(raw) - stream.tell()} bytes follow the {reader.record}")
+        return reader, record
+
+
+def _unknown(raw: bytes) -> UndecodableEventError:
+    """The error for bytes that start with no header of ours."""
+    if not raw:
+        return UndecodableEventError("the message is empty")
+    if raw[:1] == _CONFLUENT_MARKER:
+        return UndecodableEventError("framed for a schema registry, but no schema registry is configured")
+    if raw[:2] != MARKER:
+        return UndecodableEventError(f"neither framing starts with the bytes {raw[:2].hex(' ')}")
+    if len(raw) < HEADER_BYTES:
+        return UndecodableEventError(f"the header is cut off after {len(raw)} bytes")
+    return UndecodableEventError(f"no known schema has the fingerprint {raw[2:HEADER_BYTES].hex()}")
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error!s:.200}"
+
+
+class EventCodec:
+    """Events to single-object Avro and back. Immutable once built; safe to share between threads."""
+
+    def __init__(self, schema_dir: Path | None = None) -> None:
+        """Load every schema. Raises SettingsError naming the file when one in `schema_dir` cannot be used."""
+        self._schemas = _Schemas(schema_dir)
+        self._own = {kind: self._schemas.own[record] for kind, record in _RECORD_OF_EVENT.items()}
+        self._type_of_record = {record: str(kind) for kind, record in _RECORD_OF_EVENT.items()}
+        self._data_fields = {kind: _data_fields(schema) for kind, schema in self._own.items()}
+
+    def encode(self, event: Event) -> bytes:
+        """Raises InvalidEventError when the type is unknown or `data` does not fit the type's schema.
+
+        Fields that the schema does not have are refused; those with a default may be left out.
+        """
+        schema = self._own.get(event.type)
+        if schema is None:
+            raise InvalidEventError(f"unknown event type {event.type!r:.80}; known are {', '.join(EventType)}")
+        record = {"id": event.id, "accountId": event.account_id, "timestamp": event.timestamp_ms, "data": event.data}
+        stream = BytesIO()
+        stream.write(schema.header)
+        try:
+            schemaless_writer(stream, schema.parsed, record, strict_allow_default=True)
+        except Exception as error:  # fastavro lets through whatever a misfit value provokes
+            raise InvalidEventError(f"data does not fit the schema of {event.type}: {_described(error)}") from error
+        return stream.getvalue()
+
+    def decode(self, raw: bytes) -> Event:
+        """Raises UndecodableEventError when the bytes are not one whole event of a known schema.
+
+        The event is not yet validated: see `core.validation`.
+        """
+        reader, record = self._schemas.read(raw)
+        kind = self._type_of_record.get(reader.record)
+        if kind is None:
+            raise UndecodableEventError(f"a {reader.record} is no event")
+        data = record["data"]
+        if reader.reader is not None:  # resolution leaves the writer's order
+            data = {name: data[name] for name in self._data_fields[kind]}
+        return Event(record["id"], record["accountId"], kind, record["timestamp"], data)
+
+
+def _delivery_codec() -> tuple[Callable[[Delivery], bytes], Callable[[bytes], Delivery]]:
+    """Both directions, closed over what they need: they run once per delivery and hop."""
+    schemas = _Schemas()
+    schema = schemas.own[_DELIVERY_RECORD]
+    header, parsed = schema.header, schema.parsed
+    fields = tuple(field["name"] for field in parsed["fields"])
+
+    def encode(delivery: Delivery) -> bytes:
+        stream = BytesIO()
+        stream.write(header)
+        schemaless_writer(stream, parsed, dict(zip(fields, delivery, strict=True)))
+        return stream.getvalue()
+
+    def decode(raw: bytes) -> Delivery:
+        reader, record = schemas.read(raw)
+        if reader.record != _DELIVERY_RECORD:
+            raise UndecodableEventError(f"a {reader.record} is no delivery")
+        if reader.reader is None:
+            return Delivery._make(record.values())
+        return Delivery._make(record[name] for name in fields)
+
+    return encode, decode
+
+
+_encode_delivery, _decode_delivery = _delivery_codec()
+
+
+def encode_delivery(delivery: Delivery) -> bytes:
+    """A delivery as it travels through Kafka."""
+    return _encode_delivery(delivery)
+
+
+def decode_delivery(raw: bytes) -> Delivery:
+    """Raises UndecodableEventError when the bytes are not one whole delivery of a known schema."""
+    return _decode_delivery(raw)

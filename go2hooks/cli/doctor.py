@@ -1,0 +1,33 @@
+"""`go2hooks doctor`."""
+
+from pathlib import Path
+
+import click
+
+from go2hooks.cli.stack import find_settings, stack_option
+
+
+@click.command()
+@stack_option
+def doctor(data_dir: Path | None) -> None:
+    """Check Kafka, Postgres, keys and clocks; say what is wrong and what to do about it.
+
+    Exit status 1 when there is a problem.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from go2hooks.cli.checks import check_kafka, check_postgres
+
+    settings = find_settings(data_dir)
+    findings = [*check_kafka(settings), *check_postgres(settings)]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mark = "[bold red]✗[/]" if finding.remedy else "[green]✓[/]"
+        table.add_row(
+            mark, finding.subject, f"{finding.detail}\n→ {finding.remedy}" if finding.remedy else finding.detail
+        )
+    Console(highlight=False).print(table)
+    problems = sum(bool(finding.remedy) for finding in findings)
+    if problems:
+        raise click.ClickException(f"{problems} problem(s) found.")

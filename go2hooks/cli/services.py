@@ -1,0 +1,42 @@
+"""`go2hooks api`, `router`, `dispatcher`: each becomes the service, in this process."""
+
+import importlib.util
+import os
+import sys
+
+import click
+
+
+def _become(module: str, needed: tuple[str, ...]) -> None:
+    """Replace this process, so that signals and the exit status are the service's own."""
+    for package in needed:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own module
+
+
+@click.command()
+def api() -> None:
+    """Run the control API and the dashboard.
+
+    Listens on GO2HOOKS_API_HOST and GO2HOOKS_API_PORT; /metrics, /healthz and /readyz are there too.
+    """
+    _become("services.api", ("flask", "waitress"))
+
+
+@click.command()
+def router() -> None:
+    """Run a router: it turns events into one delivery per matching webhook.
+
+    Run several to share the partitions. /metrics, /healthz and /readyz are on GO2HOOKS_METRICS_PORT.
+    """
+    _become("services.router", ())
+
+
+@click.command()
+def dispatcher() -> None:
+    """Run a dispatcher: it signs, sends, retries and records deliveries.
+
+    Run several to share the partitions. /metrics, /healthz and /readyz are on GO2HOOKS_METRICS_PORT.
+    """
+    _become("services.dispatcher", ("aiohttp", "httptools"))

@@ -1,0 +1,50 @@
+"""Where a command finds its servers: in the environment, or in the directory of a stack that `go2hooks up` runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from go2hooks.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def stack_option(function: F) -> F:
+    """`--data-dir`, for commands that talk to servers."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Use the servers of the stack that `go2hooks up --data-dir DIR` runs, not those of the environment.",
+    )(function)
+
+
+def read_endpoints(data_dir: Path) -> dict[str, Any]:
+    """What a running stack says about itself. Raises ClickException when none runs there."""
+    path = data_dir / "endpoints.json"
+    try:
+        endpoints: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise click.ClickException(
+            f"No stack is up in {data_dir}. Start one: go2hooks up --data-dir {data_dir}"
+        ) from None
+    except PermissionError:
+        raise click.ClickException(
+            f"{path} belongs to another user: run this as the one who started the stack."
+        ) from None
+    return endpoints
+
+
+def find_settings(data_dir: Path | None) -> "Settings":
+    """Settings of the environment, with the servers and the key of the stack in `data_dir` if one is named."""
+    from go2hooks.settings import load_settings
+
+    if data_dir is None:
+        return load_settings()
+    endpoints = read_endpoints(data_dir)
+    servers = {"kafka_bootstrap_servers": endpoints["kafka"], "database_url": endpoints["postgres"]}
+    key = data_dir / "secret-key"
+    return load_settings(**servers, **({"secret_keys": key.read_text(encoding="ascii")} if key.exists() else {}))

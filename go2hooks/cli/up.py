@@ -1,0 +1,42 @@
+"""`go2hooks up`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".data"),
+    show_default=True,
+    help="Where Kafka, Postgres, keys and logs live; kept between starts.",
+)
+@click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the API.  [default: a free one, kept]")
+@click.option("--dispatchers", type=click.IntRange(1, 64), default=1, show_default=True, help="Dispatcher processes.")
+def up(data_dir: Path, api_port: int | None, dispatchers: int) -> None:
+    """Run the whole system in the foreground, until Ctrl-C.
+
+    Starts Kafka, Postgres, the API, a router and dispatchers, restarts what dies, and writes DIR/endpoints.json
+    whenever all are ready. GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS and GO2HOOKS_DATABASE_URL point it at servers that
+    exist; then it starts none of that kind. Logs are in DIR/logs.
+    """
+    from rich.console import Console
+
+    from go2hooks.local.supervisor import StackOptions, run_stack
+
+    console = Console(stderr=True, highlight=False)
+    options = StackOptions(data_dir=data_dir, api_port=api_port, dispatchers=dispatchers)
+
+    def on_ready(endpoints: dict[str, Any]) -> None:
+        _announce(console, endpoints, data_dir)
+
+    with console.status("Starting …"):
+        run_stack(options, lambda line: console.print(line, markup=False), on_ready)
+
+
+def _announce(console: Any, endpoints: dict[str, Any], data_dir: Path) -> None:
+    console.print(f"[bold green]All ready.[/] API {endpoints['api']} · dashboard {endpoints['dashboard']}")
+    console.print(f"Addresses, API key and process ids: {data_dir / 'endpoints.json'} · Ctrl-C stops everything.")

@@ -1,0 +1,161 @@
+"""For producers: put events into Kafka, durably and in order per account.
+
+    with EventProducer("localhost:9092") as producer:
+        producer.send(Event(new_event_id(), "acc_1", EventType.CLICK, time.time_ns() // 1_000_000, data))
+
+Leaving the block waits until Kafka has every event, and raises UnavailableError when it could not be given some.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from go2hooks.codec import EventCodec
+from go2hooks.core.errors import InvalidEventError, UnavailableError
+from go2hooks.core.event import Event
+from go2hooks.core.validation import validate
+from go2hooks.kafka.topics import TOPIC_OF_EVENT
+
+OnDelivery = Callable[[Exception | None], None]
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    "enable.idempotence": True,  # a retry inside librdkafka neither doubles nor reorders
+    "acks": "all",
+    "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
+    "message.timeout.ms": 120_000,
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 65_536,
+    "partitioner": "murmur2_random",  # as the Java producer places keys
+    "reconnect.backoff.max.ms": 1000,
+}
+_POLL_S: Final = 0.05
+_REPORT_S: Final = 1.0  # for the reports of what was just purged
+_TIME_BYTES: Final = 6
+_RANDOM_BYTES: Final = 10
+
+
+def new_event_id() -> str:
+    """`evt_` and 32 hex digits: 48 bits of milliseconds, so that ids sort by time, and 80 random ones."""
+    now_ms = time.time_ns() // 1_000_000
+    return f"evt_{now_ms.to_bytes(_TIME_BYTES, 'big').hex()}{secrets.token_hex(_RANDOM_BYTES)}"
+
+
+class EventProducer:
+    """Sends events with idempotence on. One per process is enough; it may be shared between threads.
+
+    What Kafka has not yet acknowledged waits in a bounded queue in memory, for up to `message.timeout.ms` (2 min).
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        config: dict[str, Any] | None = None,
+        send_timeout_s: float = 30.0,
+        close_timeout_s: float = 30.0,
+        schema_dir: Path | None = None,
+    ) -> None:
+        """Connect in the background: an absent broker shows in `send` and `close`, not here.
+
+        `config` holds librdkafka settings that override ours. `send_timeout_s` bounds how long `send` waits for room in
+        the queue. Raises ValueError for a setting that librdkafka does not know.
+        """
+        try:
+            self._producer = Producer(_DEFAULTS | (config or {}) | {"bootstrap.servers": bootstrap_servers})
+        except KafkaException as error:
+            raise ValueError(f"librdkafka refuses its configuration: {error}") from error
+        self._codec = EventCodec(schema_dir)
+        self._send_timeout_s = send_timeout_s
+        self._close_timeout_s = close_timeout_s
+        self._counting = Lock()
+        self._delivered = 0
+        self._failed = 0
+
+    @property
+    def delivered(self) -> int:
+        """How many events Kafka has acknowledged, as far as their reports were served."""
+        return self._delivered
+
+    @property
+    def failed(self) -> int:
+        """How many events were given up, as far as their reports were served."""
+        return self._failed
+
+    def send(self, event: Event, on_delivery: OnDelivery | None = None) -> None:
+        """Queue one event, and serve the reports of earlier ones. Blocks only while the queue is full.
+
+        `on_delivery` gets None once Kafka has the event, or the UnavailableError that ended its life; it is called from
+        a later `send`, `flush` or `close`, in that caller's thread, where an exception of its own comes out. Raises InvalidEventError at once when the event
+        breaks the contract or its schema, UnavailableError when the queue stays full for `send_timeout_s`.
+        """
+        validate(event)
+        value = self._codec.encode(event)
+        topic = TOPIC_OF_EVENT[event.type]
+        deadline = time.monotonic() + self._send_timeout_s
+        while not self._queued(topic, event.account_id.encode(), value, on_delivery):
+            if time.monotonic() >= deadline:
+                raise UnavailableError(
+                    f"the producer's queue stayed full for {self._send_timeout_s:g} s: Kafka takes nothing or too little"
+                )
+            self._producer.poll(_POLL_S)
+        self._producer.poll(0)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait at most `timeout_s` for every report. Returns how many events are still waiting."""
+        return int(self._producer.flush(timeout_s))
+
+    def close(self) -> None:
+        """Wait at most `close_timeout_s`, then let go of what is left. Closing twice is fine.
+
+        Raises UnavailableError when events were not delivered, now or earlier: its message says how many. Each of them
+        has had its `on_delivery` called with an error.
+        """
+        waiting = self.flush(self._close_timeout_s)
+        if waiting:
+            self._producer.purge()
+            waiting = self.flush(_REPORT_S)
+        lost = self._failed + waiting
+        if lost:
+            raise UnavailableError(f"{lost} of {lost + self._delivered} events did not reach Kafka")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except UnavailableError as lost:
+            if error is None:
+                raise
+            error.add_note(str(lost))  # the error that ended the block goes first
+
+    def _queued(self, topic: str, key: bytes, value: bytes, on_delivery: OnDelivery | None) -> bool:
+        def report(error: KafkaError | None, _message: Message) -> None:
+            self._count(error)
+            if on_delivery is not None:
+                on_delivery(None if error is None else UnavailableError(f"Kafka did not take the event: {error.str()}"))
+
+        try:
+            self._producer.produce(topic, value, key, on_delivery=report)
+        except BufferError:
+            return False
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                raise InvalidEventError(f"the event is too large for Kafka: {len(value)} bytes") from error
+            raise UnavailableError(f"Kafka did not take the event: {error.args[0].str()}") from error
+        return True
+
+    def _count(self, error: KafkaError | None) -> None:
+        with self._counting:
+            if error is None:
+                self._delivered += 1
+            else:
+                self._failed += 1

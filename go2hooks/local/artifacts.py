@@ -6,6 +6,7 @@ The list is complete and pinned, so nothing is resolved at run time, and a start
 import fcntl
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -111,3 +112,15 @@ def _verify(path: Path, jar: Jar) -> None:
         raise StackError(
             f"{jar.filename} arrived damaged or altered (SHA-256 {digest}, expected {jar.sha256}). Start again to fetch it anew."
         )
+
+
+def main() -> None:
+    """Fill the cache ahead of the first start."""
+    try:
+        kafka_classpath()
+    except StackError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+# make setup: into .venv · make demo: the whole pipeline, live · make test: checks and tests
+
+# Any Python from 3.11; what a version manager only pretends to have is passed over.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test lint format clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka-jars.txt
+	@test -n "$(PYTHON)" || { \
+	  echo "Python 3.11 or newer is needed; $$(python3 --version 2>/dev/null || echo no python3) is here." >&2; \
+	  echo "Install one (apt install python3.11, brew install python@3.13, python.org), then: make setup PYTHON=/path/to/python3" >&2; \
+	  exit 1; }
+	@"$(PYTHON)" tools/bootstrap.py
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/go2hooks demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -35,8 +35,9 @@ def configure(settings: Settings, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for quieter in ("alembic", "waitress.queue", "psycopg.pool"):  # what they say at INFO, every start says again
+    for quieter in ("alembic", "psycopg.pool"):  # what they say at INFO, every start says again
         logging.getLogger(quieter).setLevel(logging.WARNING)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line per request that has to wait
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

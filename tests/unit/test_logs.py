@@ -37,7 +37,8 @@ def written(request, monkeypatch):
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
 def test_secrets_are_masked_in_messages_values_nested_values_and_tracebacks(written, planted):
     log = structlog.get_logger("test")
-    log.info("message " + planted, value=planted, nested={"deep": [planted]}, number=7)
+    message = f"message {planted}"
+    log.info(message, value=planted, nested={"deep": [planted]}, number=7)
     log.error("failed", exc_info=RuntimeError(planted))
     logging.getLogger("library").warning("foreign %s", planted)
     text = written.getvalue()

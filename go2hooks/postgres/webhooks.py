@@ -1,0 +1,142 @@
+"""SQL of `webhooks`, as the API asks it. Every question names the account: another account's webhook does not exist."""
+
+# ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
+
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+DISABLED_BY_USER: Final = "disabled_by_user"
+
+_COLUMNS: Final = """id, name, url, events, is_active, consecutive_failures, disabled_at, disabled_reason,
+    created_at, updated_at, previous_secret_expires_at"""
+_OWN: Final = "id = %(id)s AND account_id = %(account)s AND deleted_at IS NULL"
+
+
+class WebhookRow(NamedTuple):
+    """A webhook as its owner sees it; its secrets stay in the database."""
+
+    id: str
+    name: str
+    url: str
+    events: list[str]
+    is_active: bool
+    consecutive_failures: int
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    previous_secret_expires_at: datetime | None
+
+
+class NewWebhook(NamedTuple):
+    """What is needed to create one."""
+
+    id: str
+    account_id: str
+    name: str
+    url: str
+    events: list[str]
+    sealed_secret: bytes
+
+
+class WebhookChange(NamedTuple):
+    """What to change; None leaves as it is."""
+
+    name: str | None = None
+    url: str | None = None
+    events: list[str] | None = None
+    is_active: bool | None = None
+
+
+def create(conn: Connection[Any], new: NewWebhook, limit: int) -> WebhookRow | None:
+    """Insert it, unless its account has `limit` webhooks; then None.
+
+    The account's row is locked first, in a statement of its own: so the count sees what the lock waited for.
+    """
+    with conn.transaction(), conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
+        cursor.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", [new.account_id])
+        return cursor.execute(
+            f"""INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret)
+                SELECT %(id)s, %(account_id)s, %(name)s, %(url)s, %(events)s, %(sealed_secret)s
+                WHERE (SELECT count(*) FROM webhooks WHERE account_id = %(account_id)s AND deleted_at IS NULL) < %(limit)s
+                RETURNING {_COLUMNS}""",
+            new._asdict() | {"limit": limit},
+        ).fetchone()
+
+
+def count(conn: Connection[Any], account_id: str) -> int:
+    row = conn.execute(
+        "SELECT count(*) FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def page(conn: Connection[Any], account_id: str, limit: int, offset: int) -> list[WebhookRow]:
+    """The account's webhooks, oldest first."""
+    with conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
+        return cursor.execute(
+            f"""SELECT {_COLUMNS} FROM webhooks WHERE account_id = %s AND deleted_at IS NULL
+                ORDER BY created_at, id LIMIT %s OFFSET %s""",
+            [account_id, limit, offset],
+        ).fetchall()
+
+
+def find(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow | None:
+    return _one(conn, f"SELECT {_COLUMNS} FROM webhooks WHERE {_OWN}", account_id, webhook_id)
+
+
+def change(conn: Connection[Any], account_id: str, webhook_id: str, wanted: WebhookChange) -> WebhookRow | None:
+    """Apply the change in one statement. Activating clears the count of failures, even of an active webhook."""
+    return _one(
+        conn,
+        f"""UPDATE webhooks SET
+                name = coalesce(%(name)s, name),
+                url = coalesce(%(url)s, url),
+                events = coalesce(%(events)s::text[], events),
+                is_active = coalesce(%(is_active)s::bool, is_active),
+                consecutive_failures = CASE WHEN %(is_active)s::bool THEN 0 ELSE consecutive_failures END,
+                failing_since = CASE WHEN %(is_active)s::bool THEN NULL ELSE failing_since END,
+                disabled_at = CASE WHEN %(is_active)s::bool THEN NULL
+                    WHEN NOT %(is_active)s::bool AND is_active THEN clock_timestamp() ELSE disabled_at END,
+                disabled_reason = CASE WHEN %(is_active)s::bool THEN NULL
+                    WHEN NOT %(is_active)s::bool AND is_active THEN %(by_user)s ELSE disabled_reason END,
+                updated_at = clock_timestamp()
+            WHERE {_OWN} RETURNING {_COLUMNS}""",
+        account_id,
+        webhook_id,
+        **wanted._asdict(),
+        by_user=DISABLED_BY_USER,
+    )
+
+
+def rotate_secret(
+    conn: Connection[Any], account_id: str, webhook_id: str, sealed_secret: bytes, overlap: timedelta
+) -> WebhookRow | None:
+    """The present secret becomes the previous one, which signs too until the overlap ends; an older one is forgotten."""
+    return _one(
+        conn,
+        f"""UPDATE webhooks SET
+                sealed_previous_secret = sealed_secret,
+                previous_secret_expires_at = clock_timestamp() + %(overlap)s::interval,
+                sealed_secret = %(sealed_secret)s,
+                updated_at = clock_timestamp()
+            WHERE {_OWN} RETURNING {_COLUMNS}""",
+        account_id,
+        webhook_id,
+        sealed_secret=sealed_secret,
+        overlap=overlap,
+    )
+
+
+def delete(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
+    """Leave a tombstone, by which deliveries under way are recognised. False when it is not there (any more)."""
+    sql = f"UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE {_OWN}"
+    return conn.execute(sql, {"account": account_id, "id": webhook_id}).rowcount == 1
+
+
+def _one(conn: Connection[Any], sql: str, account_id: str, webhook_id: str, **values: Any) -> WebhookRow | None:
+    with conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
+        return cursor.execute(sql, {"account": account_id, "id": webhook_id, **values}).fetchone()

@@ -1,0 +1,49 @@
+"""`python -m services.api`: build the adapters, serve until SIGTERM, drain, exit 0."""
+
+import sys
+
+import structlog
+
+from go2hooks.core.errors import SettingsError
+from go2hooks.postgres.pool import open_pool
+from go2hooks.postgres.secrets import SecretBox
+from go2hooks.runtime import Shutdown
+from go2hooks.settings import Settings, load_settings
+from go2hooks.telemetry import logs
+from go2hooks.telemetry.health import announce_port
+from services.api.app import create_app
+from services.api.outbox import KafkaDeliveryWriter
+from services.api.server import ApiServer, bind
+
+_CLOSE_S = 2.0
+
+
+def main() -> int:
+    try:
+        settings = load_settings()
+        logs.configure(settings, "api")
+        serve(settings)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError for a missing key or a port that is taken."""
+    shutdown = Shutdown(settings.drain_timeout_s).install()
+    secret_box = SecretBox(settings.encryption_keys())
+    listener = bind(settings.api_host, settings.api_port)
+    writer = KafkaDeliveryWriter(settings)
+    log = structlog.get_logger("services.api")
+    with open_pool(settings, service="api", max_size=settings.api_threads) as pool:
+        server = ApiServer(create_app(settings, pool, secret_box, writer), listener, settings)
+        announce_port(server.port)
+        log.info("listening", host=settings.api_host, port=server.port)
+        server.serve(shutdown)
+    writer.close(_CLOSE_S)
+    log.info("drained")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The Flask application, put together from what `__main__` built."""
+
+from threading import BoundedSemaphore
+
+from flask import Flask, Response, request
+
+from go2hooks.postgres.pool import Pool
+from go2hooks.postgres.secrets import SecretBox
+from go2hooks.settings import Settings
+from services.api import deliveries, testing, webhooks
+from services.api.context import EXTENSION, DeliveryWriter, Services
+from services.api.errors import register_error_handlers
+from services.api.health import Readiness, health_blueprint
+from services.api.observe import observe
+
+
+def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_writer: DeliveryWriter) -> Flask:
+    """The whole API. Opens nothing: its adapters come as they are and stay the caller's to close."""
+    app = Flask(__name__, static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=settings.api_max_body_bytes, PROVIDE_AUTOMATIC_OPTIONS=False)
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # both would answer with a redirect, in HTML
+    app.extensions[EXTENSION] = Services(
+        settings=settings,
+        pool=pool,
+        secret_box=secret_box,
+        delivery_writer=delivery_writer,
+        writing=BoundedSemaphore(max(1, settings.api_threads // 2)),
+        watching=BoundedSemaphore(max(1, settings.api_threads // 4)),
+    )
+    registry = observe(app)
+    app.after_request(_harden)
+    register_error_handlers(app)
+    for resource in (webhooks, deliveries, testing):
+        app.register_blueprint(resource.blueprint)
+    app.register_blueprint(health_blueprint(Readiness(pool, delivery_writer), registry))
+    return app
+
+
+def _harden(response: Response) -> Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.path.startswith("/api/"):
+        response.headers["Cache-Control"] = "no-store"  # some answers hold a secret
+    return response

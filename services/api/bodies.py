@@ -1,0 +1,123 @@
+"""Read what a caller sent, strictly, and say precisely what is wrong with it."""
+
+import json
+from typing import Any, Final, NoReturn, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from services.api.context import services
+from services.api.errors import ApiError, invalid
+
+_MAX_DETAILS: Final = 20
+_MAX_NAME_CHARS: Final = 100
+
+_SENTENCES: Final = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "string_type": "must be a string",
+    "string_unicode": "must not contain half of a surrogate pair",
+    "string_too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be an array",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+}
+
+
+class Body(BaseModel):
+    """A request body: JSON types as they are, no field that we don't know."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Query(BaseModel):
+    """A query string: everything arrives as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_B = TypeVar("_B", bound=Body)
+_Q = TypeVar("_Q", bound=Query)
+
+
+def read_body(model: type[_B], *, optional: bool = False) -> _B:
+    """The request's JSON as a model. Raises ApiError: 400, 413, 415 or 422. An optional body may be missing."""
+    raw = request.get_data()
+    if optional and not raw:
+        return _validate(model, {})
+    if request.mimetype != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
+        raise ApiError(
+            415, "unsupported_media_type", "The body must be JSON, sent as application/json, not compressed."
+        )
+    return _validate(model, _parse(raw))
+
+
+def read_query(model: type[_Q]) -> _Q:
+    """The request's query string as a model. Raises ApiError 422."""
+    repeated = {name: "is given more than once" for name, values in request.args.lists() if len(values) > 1}
+    if repeated:
+        raise invalid(repeated)
+    return _validate(model, request.args.to_dict())
+
+
+def _parse(raw: bytes) -> Any:
+    """Strict JSON: RFC 8259, in UTF-8, no NaN, no key twice (readers differ in which one counts)."""
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise _malformed("it is not UTF-8") from None
+    except RecursionError:
+        raise _malformed("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise _malformed(
+            f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits, and the two below
+        raise _malformed(
+            str(error) if isinstance(error, _JsonError) else "it holds a number that is too long"
+        ) from None
+
+
+class _JsonError(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise _JsonError("an object has the same key twice")
+    return names
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _JsonError(f"{name} is not JSON")
+
+
+def _malformed(why: str) -> ApiError:
+    return ApiError(400, "malformed_json", f"The body is not valid JSON: {why}.")
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _validate(model: type[_M], value: Any) -> _M:
+    if not isinstance(value, dict):
+        raise ApiError(422, "validation_failed", "The body must be a JSON object.")
+    try:
+        return model.model_validate(value, context=services().settings)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)[:_MAX_DETAILS]
+    raise invalid({_field(fault["loc"]): _sentence(fault["type"], fault["msg"]) for fault in faults})
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """`events.1`; for a rule about several fields, `body`."""
+    return ".".join(map(str, location))[:_MAX_NAME_CHARS] or "body"
+
+
+def _sentence(kind: str, message: str) -> str:
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    return _SENTENCES.get(kind, message)

@@ -1,0 +1,46 @@
+"""What a request handler works with: built once in `__main__`, reached through the app."""
+
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import Protocol, cast
+
+from flask import current_app, g
+
+from go2hooks.core.delivery import Delivery
+from go2hooks.postgres.pool import Pool
+from go2hooks.postgres.secrets import SecretBox
+from go2hooks.settings import Settings
+
+EXTENSION = "go2hooks"
+
+
+class DeliveryWriter(Protocol):
+    """Hands deliveries to the dispatchers."""
+
+    def write(self, delivery: Delivery) -> None:
+        """Return once Kafka keeps it. Raises UnavailableError when Kafka does not within 5 s."""
+
+    def is_reachable(self) -> bool:
+        """Whether Kafka answers. Blocks for a second or two at most."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The adapters, and the bounds that requests share."""
+
+    settings: Settings
+    pool: Pool
+    secret_box: SecretBox
+    delivery_writer: DeliveryWriter
+    writing: BoundedSemaphore  #: threads that may wait for Kafka at once: the others stay free for everybody else
+    watching: BoundedSemaphore  #: threads that may wait for an attempt's result at once
+
+
+def services() -> Services:
+    return cast("Services", current_app.extensions[EXTENSION])
+
+
+def account_id() -> str:
+    """The account whose key this request carries."""
+    return cast("str", g.account_id)

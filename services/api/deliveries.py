@@ -1,0 +1,138 @@
+"""`/webhooks/{id}/deliveries`: what was sent, what came of it."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Annotated, Any, Final
+
+from flask import Blueprint, Response
+from pydantic import BeforeValidator, Field
+
+from go2hooks.core.event import EventType
+from go2hooks.core.outcome import State
+from go2hooks.postgres import deliveries
+from go2hooks.postgres.deliveries import DeliveryRow, Filter, Place
+from services.api.answers import iso, success
+from services.api.bodies import Query, read_query
+from services.api.context import services
+from services.api.errors import ApiError, invalid
+from services.api.webhooks import URL_PREFIX, admit, own_webhook
+
+blueprint = Blueprint("deliveries", __name__, url_prefix=URL_PREFIX)
+blueprint.before_request(admit)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_YEAR: Final = 9998  # in any zone still a year that Python knows
+_MICROSECOND: Final = timedelta(microseconds=1)
+_CHECK_BYTES: Final = 6
+
+
+def _read_time(text: Any) -> datetime:
+    """ISO 8601 with a zone, within the years 1970 to 9998."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a time such as 2024-01-01T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError("must end in Z or an offset such as %2B02:00")
+    if not _EPOCH.year <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"must lie in the years {_EPOCH.year} to {_LAST_YEAR}")
+    return moment
+
+
+def _read_status(text: Any) -> str:
+    if text not in tuple(State):
+        raise ValueError(f"must be one of {', '.join(State)}")
+    return str(text)
+
+
+def _read_event(text: Any) -> str:
+    if text not in tuple(EventType):
+        raise ValueError(f"must be one of {', '.join(EventType)}")
+    return str(text)
+
+
+Time = Annotated[datetime, BeforeValidator(_read_time)]
+
+
+class DeliveriesQuery(Query):
+    """Query string: ?cursor=&perPage=&status=&event=&since=&until=, all optional."""
+
+    cursor: str | None = None
+    per_page: int = Field(20, ge=1, le=100, alias="perPage")
+    status: Annotated[str | None, BeforeValidator(_read_status)] = None
+    event: Annotated[str | None, BeforeValidator(_read_event)] = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+@blueprint.get("/<webhook_id>/deliveries")
+def list_deliveries(webhook_id: str) -> Response:
+    """Newest first. `meta.nextCursor` continues where this page ended, whatever has arrived since."""
+    query = read_query(DeliveriesQuery)
+    below = None if query.cursor is None else read_cursor(query.cursor, webhook_id)
+    wanted = Filter(query.status, query.event, query.since, query.until)
+    own_webhook(webhook_id)
+    with services().pool.connection() as conn:
+        rows = deliveries.page(conn, webhook_id, wanted, query.per_page + 1, below)
+    shown_rows, more = rows[: query.per_page], len(rows) > query.per_page
+    cursor = write_cursor(webhook_id, shown_rows[-1]) if more else None
+    meta = {"perPage": query.per_page, "hasMore": more, "nextCursor": cursor}
+    return success([shown(row) for row in shown_rows], meta=meta)
+
+
+def shown(row: DeliveryRow) -> dict[str, Any]:
+    """A delivery as its last record tells it."""
+    attempted = row.attempt > 0 and row.state != State.SKIPPED
+    return {
+        "id": row.delivery_id,
+        "event": row.event,
+        "eventId": row.event_id,
+        "kind": row.kind,
+        "status": row.state,
+        "attempts": row.attempt - 1 if row.state == State.SKIPPED else row.attempt,
+        "statusCode": row.status_code,
+        "responseTimeMs": milliseconds(row.duration_ms),
+        "errorCode": row.error_code,
+        "errorMessage": row.error_message,
+        "createdAt": iso(row.created_at),
+        "lastAttemptAt": iso(row.attempted_at) if attempted else None,
+        "nextRetryAt": iso(row.next_attempt_at),
+    }
+
+
+def milliseconds(duration_ms: float | None) -> float | None:
+    return None if duration_ms is None else round(duration_ms, 2)
+
+
+# --- cursor: the place where a page ended, and a check that it was ours for this webhook
+
+
+def write_cursor(webhook_id: str, last: DeliveryRow) -> str:
+    place = f"{(last.created_at - _EPOCH) // _MICROSECOND}.{last.delivery_id}".encode()
+    return base64.urlsafe_b64encode(_check(place, webhook_id) + place).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str, webhook_id: str) -> Place:
+    """Raises ApiError 422 for what `write_cursor` did not write for this webhook."""
+    try:
+        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise _foreign_cursor() from None
+    check, place = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
+    if check != _check(place, webhook_id):
+        raise _foreign_cursor()
+    try:
+        microseconds, _, delivery_id = place.decode("ascii").partition(".")
+        return Place(_EPOCH + int(microseconds) * _MICROSECOND, delivery_id)
+    except (ValueError, OverflowError):
+        raise _foreign_cursor() from None
+
+
+def _foreign_cursor() -> ApiError:
+    return invalid({"cursor": "is not one that this list gave"})
+
+
+def _check(place: bytes, webhook_id: str) -> bytes:
+    """Against mistakes, not against malice: a made-up cursor shows its maker's own deliveries, from another place."""
+    return blake2b(place, digest_size=_CHECK_BYTES, key=webhook_id.encode()[:64]).digest()

@@ -1,0 +1,65 @@
+"""`/healthz`, `/readyz`, `/metrics`: for the operator, outside the API's base path and without a key."""
+
+import threading
+import time
+from typing import Final
+
+import psycopg
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import CollectorRegistry
+
+from go2hooks.postgres.pool import Pool
+from services.api.answers import as_json
+from services.api.context import DeliveryWriter
+
+_REMEMBERED_S: Final = 1.0
+
+
+class Readiness:
+    """Whether Postgres and Kafka answer. Asked by anybody, so it asks them once a second at most, in one thread at a time."""
+
+    def __init__(self, pool: Pool, delivery_writer: DeliveryWriter) -> None:
+        self._pool = pool
+        self._delivery_writer = delivery_writer
+        self._lock = threading.Lock()
+        self._asked = float("-inf")
+        self._known = {"postgres": False, "kafka": False}
+
+    def checks(self) -> dict[str, bool]:
+        """By server. Blocks up to 4 s, and only for the first who asks; the others get what was known."""
+        if time.monotonic() - self._asked >= _REMEMBERED_S and self._lock.acquire(blocking=False):
+            try:
+                self._known = {"postgres": self._postgres(), "kafka": self._delivery_writer.is_reachable()}
+                self._asked = time.monotonic()
+            finally:
+                self._lock.release()
+        return self._known
+
+    def _postgres(self) -> bool:
+        """Reachable, and migrated."""
+        try:
+            with self._pool.connection() as conn:
+                conn.execute("SELECT 1 FROM webhooks LIMIT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+
+def health_blueprint(readiness: Readiness, registry: CollectorRegistry) -> Blueprint:
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/healthz")
+    def healthz() -> Response:
+        return as_json({"status": "ok"}, 200)
+
+    @blueprint.get("/readyz")
+    def readyz() -> Response:
+        checks = readiness.checks()
+        return as_json(checks, 200 if all(checks.values()) else 503)
+
+    @blueprint.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint

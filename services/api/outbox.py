@@ -1,0 +1,65 @@
+"""Deliveries from the API to Kafka: few, each waited for, since a caller is told that it was accepted."""
+
+import logging
+import threading
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.client import producer_config
+from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.settings import Settings
+
+_GIVE_UP_MS: Final = 5000
+_REPORT_GRACE_S: Final = 1.0
+_LOOK_S: Final = 1.5
+
+
+class KafkaDeliveryWriter:
+    """Writes to `go2.deliveries`, keyed by webhook. Safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._producer = Producer(
+            producer_config(settings) | {"message.timeout.ms": _GIVE_UP_MS, "logger": logging.getLogger("librdkafka")}
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="delivery-reports", daemon=True)
+        self._thread.start()
+
+    def write(self, delivery: Delivery) -> None:
+        """Return once every in-sync replica has it. Raises UnavailableError when none does within 5 s."""
+        reported = threading.Event()
+        errors: list[KafkaError] = []
+
+        def report(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                errors.append(error)
+            reported.set()
+
+        try:
+            self._producer.produce(DELIVERIES, encode_delivery(delivery), delivery.webhook_id, on_delivery=report)
+        except (BufferError, KafkaException) as error:
+            raise UnavailableError(f"Kafka takes nothing: {error}") from error
+        if not reported.wait(_GIVE_UP_MS / 1000 + _REPORT_GRACE_S):
+            raise UnavailableError("Kafka did not acknowledge in time")
+        if errors:
+            raise UnavailableError(f"Kafka did not acknowledge: {errors[0].str()}")
+
+    def is_reachable(self) -> bool:
+        """Whether a broker answers within a second and a half."""
+        try:
+            return bool(self._producer.list_topics(timeout=_LOOK_S).brokers)
+        except KafkaException:
+            return False
+
+    def close(self, timeout_s: float) -> None:
+        self._producer.flush(timeout_s)
+        self._stop.set()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            self._producer.poll(0.1)

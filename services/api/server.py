@@ -1,0 +1,169 @@
+"""The WSGI server: waitress in one process, made to answer in our envelope, to end slow clients and to drain."""
+
+import errno
+import socket
+import time
+from typing import Any, Final
+
+from flask import Flask
+from waitress import create_server, wasyncore
+from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask
+from waitress.utilities import ServerNotImplemented
+
+from go2hooks.core.errors import SettingsError
+from go2hooks.runtime import Shutdown
+from go2hooks.settings import Settings
+from services.api.answers import encode, failure_body
+from services.api.errors import describe
+
+_CONNECTIONS: Final = 1000
+_REQUEST_S: Final = 15  # a request must have arrived in whole after this, and an idle connection is closed
+_LINGER_S: Final = 3.0
+_HALF_SENT_S: Final = 2.0  # how long a drain waits for requests that are half sent
+_MAX_HEAD_BYTES: Final = 16384
+_BACKLOG: Final = 1024
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SettingsError that names the variable to change."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            remedy = f"port {port} is taken: set GO2HOOKS_API_PORT to another port, or to 0 for a free one"
+        else:
+            remedy = f"{error.strerror}: check GO2HOOKS_API_HOST and GO2HOOKS_API_PORT"
+        raise SettingsError(f"cannot listen on {host}:{port}: {remedy}") from error
+    return listener
+
+
+class ApiServer:
+    """Serves `app` on a bound socket, in the calling thread and `api_threads` others."""
+
+    def __init__(self, app: Flask, listener: socket.socket, settings: Settings) -> None:
+        self._server = create_server(
+            app,
+            sockets=[listener],
+            threads=settings.api_threads,
+            asyncore_use_poll=True,
+            connection_limit=_CONNECTIONS,
+            channel_timeout=_REQUEST_S,
+            cleanup_interval=1,
+            backlog=_BACKLOG,
+            max_request_header_size=_MAX_HEAD_BYTES,
+            max_request_body_size=settings.api_max_body_bytes + 1,
+            ident="go2hooks",
+            expose_tracebacks=False,
+            log_socket_errors=False,
+        )
+        self._server.channel_class = _Channel
+        self.port: int = listener.getsockname()[1]
+
+    def serve(self, shutdown: Shutdown) -> None:
+        """Answer until the shutdown begins; then take no new connections, answer what has arrived, and return."""
+        shutdown.on_request(self._server.pull_trigger)
+        while not shutdown.requested:
+            self._turn(1.0)
+        wasyncore.dispatcher.close(self._server)
+        patience = time.monotonic() + _HALF_SENT_S
+        while self._is_busy(half_sent=time.monotonic() < patience) and shutdown.remaining_s() > 0:
+            self._turn(0.05)
+        self._server.task_dispatcher.shutdown(timeout=shutdown.remaining_s())
+        wasyncore.close_all(self._server._map)  # noqa: SLF001  # waitress's own name for its connections
+
+    def _turn(self, timeout_s: float) -> None:
+        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001
+
+    def _is_busy(self, *, half_sent: bool) -> bool:
+        """Whether a request is being answered, an answer is still to be sent or, if asked, a request half received."""
+        return any(
+            channel.requests or channel.total_outbufs_len or (half_sent and channel.request is not None)
+            for channel in self._server.active_channels.values()
+        )
+
+
+class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress is untyped
+    """What waitress refuses before the app sees it, in our envelope."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        # 501 is waitress's answer to a Transfer-Encoding that it does not know: the caller's fault, not ours.
+        status, reason = (400, "Bad Request") if isinstance(error, ServerNotImplemented) else (error.code, error.reason)
+        code, message = describe(status)
+        body = encode({"success": False, "error": failure_body(code, message)})
+        self.status = f"{status} {reason}"
+        self.response_headers.append(("Content-Type", "application/json"))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.channel.lingers = True
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection. Bytes that trickle in do not keep it open, and who is refused while sending still gets the answer."""
+
+    error_task_class = _ErrorTask
+    lingers = False  # whether to go on reading, and dropping, what comes after the last answer
+    _lingering_until: float | None = None
+    _began = 0.0
+    last_activity: float
+
+    def received(self, data: bytes) -> Any:
+        """Count a request's time from its first byte, not from its latest: that is what slow-loris lives on."""
+        if self.request is None:
+            self._began = self.last_activity
+        result = super().received(data)
+        if self.request is not None:
+            self.last_activity = self._began
+        return result
+
+    def handle_close(self) -> None:
+        """Closing with bytes unread would reset the connection, and the answer with it; so first read them."""
+        if not self.lingers or not self.connected:
+            super().handle_close()
+            return
+        self.lingers = False
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            super().handle_close()
+        else:
+            self._lingering_until = time.monotonic() + _LINGER_S
+
+    def readable(self) -> Any:
+        return super().readable() if self._lingering_until is None else True
+
+    def writable(self) -> Any:
+        return super().writable() if self._lingering_until is None else self._has_lingered(self._lingering_until)
+
+    def handle_read(self) -> None:
+        if self._lingering_until is None:
+            super().handle_read()
+        elif not self._discard():
+            super().handle_close()
+
+    def handle_write(self) -> None:
+        if self._lingering_until is None:
+            super().handle_write()
+        else:
+            super().handle_close()
+
+    def _discard(self) -> bool:
+        """False when the client has closed."""
+        try:
+            return bool(self.socket.recv(65536))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    @staticmethod
+    def _has_lingered(until: float) -> bool:
+        return time.monotonic() > until

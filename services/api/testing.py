@@ -1,0 +1,156 @@
+"""`POST /webhooks/{id}/test`: one example event to one webhook, through Kafka and the dispatcher like any other."""
+
+import secrets
+import time
+from typing import Annotated, Any, Final
+
+import psycopg
+import structlog
+from flask import Blueprint, Response
+from pydantic import AfterValidator, BeforeValidator
+
+from go2hooks.core.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.event import WILDCARD, Event, EventType
+from go2hooks.core.outcome import State
+from go2hooks.core.payload import render
+from go2hooks.core.record import AttemptRecord, record_pending
+from go2hooks.core.samples import example_payload
+from go2hooks.postgres import deliveries
+from go2hooks.postgres.deliveries import DeliveryRow
+from go2hooks.postgres.webhooks import WebhookRow
+from services.api.answers import success
+from services.api.bodies import Body, Query, read_body, read_query
+from services.api.context import account_id, services
+from services.api.deliveries import milliseconds
+from services.api.errors import busy
+from services.api.webhooks import URL_PREFIX, admit, own_webhook
+
+log = structlog.get_logger(__name__)
+
+blueprint = Blueprint("testing", __name__, url_prefix=URL_PREFIX)
+blueprint.before_request(admit)
+
+_GRACE_S: Final = 3.0  # beyond the attempt's own timeout: the way through Kafka and into the record
+_FIRST_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.25
+
+
+def _known(event: str) -> str:
+    if event not in tuple(EventType):
+        raise ValueError(f"unknown; known are {', '.join(EventType)}")
+    return event
+
+
+def _read_flag(text: Any) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return bool(text == "true")
+
+
+class SendBody(Body):
+    """Optional: without it, the first event type that the webhook subscribes to."""
+
+    event: Annotated[str, AfterValidator(_known)] = ""
+
+
+class SendQuery(Query):
+    """Query string: ?wait=true, optional."""
+
+    wait: Annotated[bool, BeforeValidator(_read_flag)] = False
+
+
+@blueprint.post("/<webhook_id>/test")
+def send_test_event(webhook_id: str) -> Response:
+    """202 with the delivery's id; with `wait=true` 200 with the attempt's result, if there is one in time."""
+    query = read_query(SendQuery)
+    body = read_body(SendBody, optional=True)
+    webhook = own_webhook(webhook_id)
+    delivery = _new_delivery(webhook, body.event or _first_event(webhook))
+    _send(delivery)
+    result = _watch(delivery) if query.wait else None
+    if result is None:
+        return success({"id": delivery.id, "status": State.PENDING}, 202)
+    return success(_shown(result))
+
+
+def _first_event(webhook: WebhookRow) -> str:
+    return next((name for name in webhook.events if name != WILDCARD), EventType.CLICK)
+
+
+def _new_delivery(webhook: WebhookRow, event_type: str) -> Delivery:
+    now_ms = time.time_ns() // 1_000_000
+    event_id = f"evt_test_{secrets.token_hex(12)}"
+    rendered = render(Event(event_id, account_id(), event_type, now_ms, example_payload(event_type).data))
+    return Delivery(
+        id=delivery_id(event_id, webhook.id),
+        webhook_id=webhook.id,
+        account_id=account_id(),
+        event_id=event_id,
+        event=event_type,
+        timestamp=rendered.timestamp,
+        body=rendered.body,
+        attempt=1,
+        due_ms=0,
+        kind=Kind.TEST,
+        origin_ms=now_ms,
+        suspect=False,
+    )
+
+
+def _send(delivery: Delivery) -> None:
+    """Record it as pending, then hand it to Kafka. Raises UnavailableError, and forgets it, when Kafka won't have it."""
+    if not services().writing.acquire(blocking=False):
+        raise busy("Too many test events are being sent at the moment; try again in a second.")
+    try:
+        _record_and_write(delivery, record_pending(delivery, None, delivery.origin_ms))
+    finally:
+        services().writing.release()
+
+
+def _record_and_write(delivery: Delivery, pending: AttemptRecord) -> None:
+    with services().pool.connection() as conn:
+        deliveries.insert_pending(conn, pending)
+    try:
+        services().delivery_writer.write(delivery)
+    except Exception:
+        with services().pool.connection() as conn:
+            deliveries.forget_pending(conn, pending)
+        raise
+
+
+def _watch(delivery: Delivery) -> DeliveryRow | None:
+    """The attempt's record; None when it is not there in time, or too many are waiting for theirs already."""
+    if not services().watching.acquire(blocking=False):
+        return None
+    try:
+        return _poll(delivery, time.monotonic() + services().settings.delivery_timeout_s + _GRACE_S)
+    finally:
+        services().watching.release()
+
+
+def _poll(delivery: Delivery, deadline: float) -> DeliveryRow | None:
+    pause_s = _FIRST_PAUSE_S
+    while time.monotonic() < deadline:
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+        try:
+            with services().pool.connection() as conn:
+                row = deliveries.latest(conn, delivery.webhook_id, delivery.origin_ms, delivery.id)
+        except psycopg.OperationalError as error:  # it was accepted: the caller learns that, whatever happens now
+            log.warning("Postgres is away; a test's result is waited for", error=type(error).__name__)
+            continue
+        if row is not None and row.state != State.PENDING:
+            return row
+    return None
+
+
+def _shown(row: DeliveryRow) -> dict[str, Any]:
+    return {
+        "id": row.delivery_id,
+        "status": row.state,
+        "delivered": row.state == State.DELIVERED,
+        "statusCode": row.status_code,
+        "responseTimeMs": milliseconds(row.duration_ms),
+        "errorCode": row.error_code,
+        "errorMessage": row.error_message,
+    }

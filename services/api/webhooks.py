@@ -1,0 +1,235 @@
+"""`/webhooks`: list, create, read, change, delete, rotate the secret."""
+
+import re
+import secrets
+import string
+from datetime import timedelta
+from typing import Annotated, Any, Final, Self
+
+from flask import Blueprint, Response, request, url_for
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, model_validator
+
+from go2hooks.core.errors import TargetError
+from go2hooks.core.event import SUBSCRIBABLE
+from go2hooks.core.signing import SECRET_BYTES, generate_secret
+from go2hooks.core.target import check_target
+from go2hooks.postgres import webhooks
+from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookRow
+from go2hooks.settings import Settings
+from services.api.answers import iso, success
+from services.api.auth import require_account
+from services.api.bodies import Body, Query, read_body, read_query
+from services.api.context import account_id, services
+from services.api.errors import ApiError, webhook_not_found
+
+URL_PREFIX: Final = "/api/v1/webhooks"
+WEBHOOK_ID: Final = re.compile(r"wh_[0-9A-Za-z]{1,64}")
+_ID_ALPHABET: Final = string.digits + string.ascii_letters
+_ID_LENGTH: Final = 22  # 131 bits
+_MAX_NAME_CHARS: Final = 200
+_MAX_EVENTS: Final = 20
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def admit() -> None:
+    """Before each request: the key first, then the id's form. What cannot be an id is one that nobody has."""
+    require_account()
+    webhook_id = (request.view_args or {}).get("webhook_id")
+    if webhook_id is not None and not WEBHOOK_ID.fullmatch(webhook_id):
+        raise webhook_not_found()
+
+
+blueprint = Blueprint("webhooks", __name__, url_prefix=URL_PREFIX)
+blueprint.before_request(admit)
+
+
+# --- what a caller may send
+
+
+def _check_name(name: str) -> str:
+    if _CONTROL.search(name):
+        raise ValueError("must not contain control characters")
+    name = name.strip()
+    if not 1 <= len(name) <= _MAX_NAME_CHARS:
+        raise ValueError(f"must have 1 to {_MAX_NAME_CHARS} characters")
+    return name
+
+
+def _check_url(url: str, info: ValidationInfo) -> str:
+    settings: Settings = info.context  # type: ignore[assignment]  # `read_body` hands it over
+    try:
+        check_target(url, allow_insecure=settings.allow_insecure_targets)
+    except TargetError as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _check_events(events: list[str]) -> list[str]:
+    if not events:
+        raise ValueError(f"must name at least one of {', '.join(SUBSCRIBABLE)}")
+    if len(events) > _MAX_EVENTS:
+        raise ValueError(f"must not name more than {_MAX_EVENTS} events")
+    unknown = [name for name in dict.fromkeys(events) if name not in SUBSCRIBABLE]
+    if unknown:
+        shown = ", ".join(repr(name[:50]) for name in unknown)
+        raise ValueError(f"unknown: {shown}; known are {', '.join(SUBSCRIBABLE)}")
+    if len(set(events)) != len(events):
+        raise ValueError("must not name an event twice")
+    return events
+
+
+# Far above what the checks allow, and cheap: nothing that follows sees a megabyte.
+_Text = Annotated[str, StringConstraints(max_length=65536)]
+Name = Annotated[_Text, AfterValidator(_check_name)]
+Url = Annotated[_Text, AfterValidator(_check_url)]
+Events = Annotated[list[str], AfterValidator(_check_events)]
+
+
+class CreateBody(Body):
+    """POST /webhooks."""
+
+    name: Name
+    url: Url
+    events: Events
+
+
+class ChangeBody(Body):
+    """PATCH /webhooks/{id}: any of them, none of them null."""
+
+    name: Name = ""
+    url: Url = ""
+    events: Events = Field(default_factory=list)
+    is_active: bool = Field(default=True, alias="isActive")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("name at least one of name, url, events, isActive")
+        return self
+
+
+class NoBody(Body):
+    """Nothing to say."""
+
+
+class PageQuery(Query):
+    """Query string: ?page=&perPage=, both optional."""
+
+    page: int = Field(1, ge=1, le=100_000)
+    per_page: int = Field(20, ge=1, le=100, alias="perPage")
+
+
+# --- what it gets
+
+
+def shown(webhook: WebhookRow) -> dict[str, Any]:
+    return {
+        "id": webhook.id,
+        "name": webhook.name,
+        "url": webhook.url,
+        "events": webhook.events,
+        "isActive": webhook.is_active,
+        "consecutiveFailures": webhook.consecutive_failures,
+        "disabledAt": iso(webhook.disabled_at),
+        "disabledReason": webhook.disabled_reason,
+        "createdAt": iso(webhook.created_at),
+        "updatedAt": iso(webhook.updated_at),
+    }
+
+
+def shown_with_secret(webhook: WebhookRow, secret: str) -> dict[str, Any]:
+    """The only place that a secret leaves by; in the page's order."""
+    fields = shown(webhook)
+    head = {name: fields.pop(name) for name in ("id", "name", "url", "events")}
+    return head | {"secret": secret} | fields
+
+
+# --- the endpoints
+
+
+@blueprint.get("")
+def list_webhooks() -> Response:
+    query = read_query(PageQuery)
+    with services().pool.connection() as conn:
+        total = webhooks.count(conn, account_id())
+        rows = webhooks.page(conn, account_id(), query.per_page, (query.page - 1) * query.per_page)
+    meta = {
+        "page": query.page,
+        "perPage": query.per_page,
+        "total": total,
+        "hasMore": query.page * query.per_page < total,
+    }
+    return success([shown(row) for row in rows], meta=meta)
+
+
+@blueprint.post("")
+def create_webhook() -> Response:
+    body = read_body(CreateBody)
+    settings = services().settings
+    webhook_id, secret = _new_id(), _new_secret()
+    sealed = services().secret_box.seal(secret, webhook_id)
+    new = NewWebhook(webhook_id, account_id(), body.name, body.url, body.events, sealed)
+    with services().pool.connection() as conn:
+        row = webhooks.create(conn, new, settings.webhooks_per_account)
+    if row is None:
+        limit = settings.webhooks_per_account
+        raise ApiError(409, "webhook_limit_reached", f"Your account has {limit} webhooks already, which is the limit.")
+    location = url_for("webhooks.get_webhook", webhook_id=webhook_id)
+    return success(shown_with_secret(row, secret), 201, location=location)
+
+
+@blueprint.get("/<webhook_id>")
+def get_webhook(webhook_id: str) -> Response:
+    return success(shown(own_webhook(webhook_id)))
+
+
+@blueprint.patch("/<webhook_id>")
+def change_webhook(webhook_id: str) -> Response:
+    wanted = WebhookChange(**read_body(ChangeBody).model_dump(exclude_unset=True))
+    with services().pool.connection() as conn:
+        row = webhooks.change(conn, account_id(), webhook_id, wanted)
+    return success(shown(_found(row)))
+
+
+@blueprint.delete("/<webhook_id>")
+def delete_webhook(webhook_id: str) -> Response:
+    with services().pool.connection() as conn:
+        if not webhooks.delete(conn, account_id(), webhook_id):
+            raise webhook_not_found()
+    return success({"id": webhook_id, "deleted": True})
+
+
+@blueprint.post("/<webhook_id>/rotate-secret")
+def rotate_secret(webhook_id: str) -> Response:
+    """A new secret, shown once. The old one signs too until `previousSecretExpiresAt`.
+
+    A second rotation within the overlap replaces the previous secret: the oldest stops signing at once.
+    """
+    read_body(NoBody, optional=True)
+    secret = _new_secret()
+    sealed = services().secret_box.seal(secret, webhook_id)
+    overlap = timedelta(seconds=services().settings.secret_overlap_s)
+    with services().pool.connection() as conn:
+        row = _found(webhooks.rotate_secret(conn, account_id(), webhook_id, sealed, overlap))
+    expires = {"previousSecretExpiresAt": iso(row.previous_secret_expires_at)}
+    return success(shown_with_secret(row, secret) | expires)
+
+
+def own_webhook(webhook_id: str) -> WebhookRow:
+    """The account's webhook. Raises ApiError 404."""
+    with services().pool.connection() as conn:
+        return _found(webhooks.find(conn, account_id(), webhook_id))
+
+
+def _found(row: WebhookRow | None) -> WebhookRow:
+    if row is None:
+        raise webhook_not_found()
+    return row
+
+
+def _new_id() -> str:
+    return "wh_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+def _new_secret() -> str:
+    return generate_secret(secrets.token_bytes(SECRET_BYTES))

@@ -1,0 +1,116 @@
+"""The API on a real database, called as its users call it; and what stands in for Kafka where Kafka is not the point."""
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from pydantic import SecretStr
+from werkzeug.test import TestResponse
+
+from go2hooks.core.delivery import Delivery
+from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres.api_keys import create_key
+from go2hooks.postgres.pool import Pool, open_pool
+from go2hooks.postgres.secrets import SecretBox
+from go2hooks.settings import Settings
+from services.api import create_app
+
+HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", "events": ["click", "link.created"]}
+
+
+@dataclass
+class Outbox:
+    """Keeps what is written to it, as Kafka would; or is away."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    is_away: bool = False
+    on_write: Callable[[Delivery], None] | None = None
+
+    def write(self, delivery: Delivery) -> None:
+        if self.is_away:
+            raise UnavailableError("Kafka is away")
+        self.deliveries.append(delivery)
+        if self.on_write is not None:
+            self.on_write(delivery)
+
+    def is_reachable(self) -> bool:
+        return not self.is_away
+
+
+@dataclass
+class Caller:
+    """One account's way to the API."""
+
+    client: FlaskClient
+    account_id: str
+    key: str
+
+    def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> TestResponse:
+        headers = {"Authorization": f"Bearer {self.key}"} | options.pop("headers", {})
+        if body is not None:
+            options["json"] = body
+        return self.client.open(f"/api/v1{path}", method=method, headers=headers, **options)
+
+    def create(self, **changes: Any) -> dict[str, Any]:
+        answer = self("POST", "/webhooks", HOOK | changes)
+        assert answer.status_code == 201, answer.text
+        return answer.json["data"]
+
+
+@pytest.fixture
+def secret_key() -> str:
+    return base64.b64encode(os.urandom(32)).decode()
+
+
+@pytest.fixture
+def api_settings(database_url: str, secret_key: str) -> Settings:
+    return Settings(database_url=SecretStr(database_url), secret_keys=secret_key, delivery_timeout_s=0.2)
+
+
+@pytest.fixture
+def pool(api_settings: Settings) -> Iterator[Pool]:
+    with open_pool(api_settings, max_size=8) as pool:
+        yield pool
+
+
+@pytest.fixture
+def secret_box(api_settings: Settings) -> SecretBox:
+    return SecretBox(api_settings.encryption_keys())
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    return Outbox()
+
+
+@pytest.fixture
+def app(api_settings: Settings, pool: Pool, secret_box: SecretBox, outbox: Outbox) -> Flask:
+    return create_app(api_settings, pool, secret_box, outbox)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def caller(app: Flask, database: psycopg.Connection[Any]) -> Callable[[str], Caller]:
+    """From an account's id to its way to the API."""
+    return lambda account: Caller(app.test_client(), account, create_key(database, account).key)
+
+
+@pytest.fixture
+def acme(caller: Callable[[str], Caller]) -> Caller:
+    return caller("acme")
+
+
+@pytest.fixture
+def rival(caller: Callable[[str], Caller]) -> Caller:
+    return caller("rival")

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,19 +12,18 @@ import click
 
 from go2hooks.cli.event_lines import ANY, parse_line
 from go2hooks.cli.stack import find_settings, stack_option
-from go2hooks.core.errors import EventError
+from go2hooks.core.errors import EventError, UnavailableError
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
 
 if TYPE_CHECKING:
     from go2hooks.producer import EventProducer
 
-_FLUSH_TIMEOUT_S = 30.0
 _ERRORS_SHOWN = 20
 
 
 @click.command()
-@click.argument("event", type=click.Choice([*EventType, ANY]))
+@click.argument("event", type=click.Choice([*(kind.value for kind in EventType), ANY]))
 @click.option("--account", required=True, help="Account that the events belong to.")
 @click.option("--count", type=click.IntRange(1), help="How many to make up.  [default: 1]")
 @click.option(
@@ -52,13 +50,11 @@ def emit(
     tally = _Tally()
     events = _made_up(event, account, count or 1) if lines is None else _from_lines(lines, event, account, tally)
     started = time.monotonic()
-    with EventProducer(settings.kafka_bootstrap_servers) as producer:
-        _send(producer, _paced(events, rate), tally)
-        waiting = producer.flush(_FLUSH_TIMEOUT_S)
-    if waiting:
-        tally.fail(
-            f"Kafka at {settings.kafka_bootstrap_servers} did not acknowledge {waiting} events in {_FLUSH_TIMEOUT_S:g} s"
-        )
+    try:
+        with EventProducer(settings.kafka_bootstrap_servers, schema_dir=settings.schema_dir) as producer:
+            _send(producer, _paced(events, rate), tally)
+    except UnavailableError as error:
+        raise click.ClickException(f"{error} (at {settings.kafka_bootstrap_servers})") from error
     click.echo(f"{tally.sent} events are in Kafka, after {time.monotonic() - started:.2f} s.", err=True)
     if tally.failed:
         raise click.ClickException(f"{tally.failed} were not sent.")
@@ -90,18 +86,22 @@ def _send(producer: "EventProducer", events: Iterator[Event], tally: _Tally) -> 
 
 
 def _made_up(event: str, account: str, count: int) -> Iterator[Event]:
+    from go2hooks.producer import new_event_id
+
     source = random.Random()  # noqa: S311  # sample data
     kinds = itertools.cycle(EventType if event == ANY else [event])
     for kind in itertools.islice(kinds, count):
-        yield Event(_new_id(), account, str(kind), _now_ms(), sample_data(kind, source))
+        yield Event(new_event_id(), account, str(kind), _now_ms(), sample_data(kind, source))
 
 
 def _from_lines(lines: IO[str], event: str, account: str, tally: _Tally) -> Iterator[Event]:
+    from go2hooks.producer import new_event_id
+
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield parse_line(line, expected=event, account_id=account, new_id=_new_id, now_ms=_now_ms())
+            yield parse_line(line, expected=event, account_id=account, new_id=new_event_id, now_ms=_now_ms())
         except EventError as error:
             tally.fail(f"line {number}: {error}")
 
@@ -113,10 +113,6 @@ def _paced(events: Iterator[Event], rate: float | None, sleep: Callable[[float],
         if rate is not None and (ahead := started + n / rate - time.monotonic()) > 0:
             sleep(ahead)
         yield event
-
-
-def _new_id() -> str:
-    return f"evt_{secrets.token_hex(16)}"
 
 
 def _now_ms() -> int:

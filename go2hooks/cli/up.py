@@ -27,7 +27,7 @@ def up(data_dir: Path, api_port: int | None, dispatchers: int) -> None:
 
     from go2hooks.local.supervisor import StackOptions, run_stack
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     options = StackOptions(data_dir=data_dir, api_port=api_port, dispatchers=dispatchers)
 
     def on_ready(endpoints: dict[str, Any]) -> None:

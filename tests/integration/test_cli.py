@@ -1,0 +1,211 @@
+"""The command line against a real Kafka and a real Postgres."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from go2hooks.codec import EventCodec
+from go2hooks.core.event import Event, EventType
+from go2hooks.core.signing import body_signature, standard_signature
+from go2hooks.kafka.topics import EVENT_TOPICS
+from go2hooks.postgres.secrets import SecretBox
+
+GO2HOOKS = Path(sys.executable).with_name("go2hooks")
+KEY = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+
+Cli = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def cli(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Cli:
+    """`cli("topics")` runs it against this test's servers."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")} | {
+        "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
+        "GO2HOOKS_DATABASE_URL": database_url,
+        "GO2HOOKS_SECRET_KEYS": KEY,
+        "GO2HOOKS_TOPIC_PARTITIONS": "2",
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: str, stdin: str = "", **more_env: str) -> subprocess.CompletedProcess:
+        command = [GO2HOOKS, *arguments]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=env | more_env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    return run
+
+
+def events_of(kafka_bootstrap: str, account: str) -> list[Event]:
+    """Every event of the account that is in Kafka now."""
+    consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
+    metadata = consumer.list_topics(timeout=10).topics
+    ends = {
+        (topic, partition): consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        for topic in EVENT_TOPICS
+        for partition in metadata[topic].partitions
+    }
+    consumer.assign([TopicPartition(topic, partition, 0) for (topic, partition), end in ends.items() if end])
+    messages, codec = [], EventCodec()
+    while len(messages) < sum(ends.values()):
+        message = consumer.poll(10)
+        assert message is not None
+        messages.append(message)
+    consumer.close()
+    return [codec.decode(message.value()) for message in messages if message.key() == account.encode()]
+
+
+def test_made_up_events_of_every_type_arrive(cli: Cli, kafka_bootstrap: str):
+    assert cli("topics").returncode == 0
+    result = cli("emit", "all", "--account", "made-up", "--count", "12")
+    assert result.returncode == 0, result.stderr
+    assert sorted(event.type for event in events_of(kafka_bootstrap, "made-up")) == sorted([*EventType, *EventType])
+
+
+def test_a_bad_line_is_named_and_the_others_are_sent(cli: Cli, kafka_bootstrap: str):
+    cli("topics")
+    good = {"qrId": "qr_1", "linkId": "l", "slug": "s", "domain": "d", "destinationUrl": "https://example.com"}
+    lines = [
+        {"data": good},
+        {"data": {"nonsense": 1}},
+        {"id": "evt_2", "timestamp": "2024-01-01T12:00:00Z", "data": good},
+    ]
+    stdin = "\n".join([json.dumps(lines[0]), "{oops", json.dumps(lines[1]), "", json.dumps(lines[2])])
+    result = cli("emit", "qr.scanned", "--account", "from-lines", "--file", "-", stdin=stdin)
+    assert result.returncode == 1
+    assert "line 2: not JSON" in result.stderr
+    assert "2 were not sent" in result.stderr
+    events = events_of(kafka_bootstrap, "from-lines")
+    assert len(events) == 2
+    assert {event.timestamp_ms for event in events} >= {1_704_110_400_000}
+
+
+def test_a_rate_is_kept(cli: Cli):
+    cli("topics")
+    result = cli("emit", "click", "--account", "paced", "--count", "11", "--rate", "10")
+    seconds = float(re.search(r"after ([\d.]+) s", result.stderr)[1])
+    assert 1.0 <= seconds < 3.0
+
+
+def test_the_life_of_a_key(cli: Cli):
+    created = cli("keys", "create", "--account", "acme", "--name", "ci")
+    key_id = re.search(r"key_\w+", created.stderr)[0]
+    assert created.stdout.startswith("go2_")
+    listed = cli("keys", "list", "--account", "acme").stdout
+    assert key_id in listed
+    assert created.stdout.strip() not in listed
+    assert cli("keys", "revoke", key_id).returncode == 0
+    again = cli("keys", "revoke", key_id)
+    assert (again.returncode, "revoked before" in again.stderr) == (1, True)
+
+
+def test_migrate_says_that_nothing_is_left(cli: Cli):
+    assert cli("migrate").stdout == "The database is up to date.\n"
+
+
+def test_topics_are_made_once(cli: Cli):
+    cli("topics")
+    assert cli("topics").stdout == "The topics are as they should be.\n"
+
+
+def test_the_doctor_finds_nothing_wrong_where_nothing_is(cli: Cli):
+    cli("topics")
+    result = cli("doctor")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("✓") == 7
+
+
+def test_the_doctor_names_what_is_wrong_and_the_remedy(cli: Cli):
+    cli("topics")
+    result = cli(
+        "doctor", GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS="3000", GO2HOOKS_RETRY_DELAYS="7s", GO2HOOKS_TOPIC_PARTITIONS="64"
+    )
+    assert result.returncode == 1
+    assert "GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS here" in result.stdout
+    assert "go2.deliveries.retry.7s is missing" in result.stdout
+    assert "64 are wanted" in result.stdout
+
+
+def test_the_doctor_finds_a_secret_that_the_key_does_not_open(cli: Cli, database_url: str):
+    cli("topics")
+    sealed = SecretBox([b"another key, 32 bytes in length.."[:32]]).seal(SECRET, "wh_1")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("INSERT INTO accounts (id) VALUES ('acme')")
+        connection.execute(
+            "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES (%s, %s, %s, %s, %s, %s)",
+            ["wh_1", "acme", "n", "https://example.com", ["click"], sealed],
+        )
+    result = cli("doctor")
+    assert result.returncode == 1
+    assert "1 of 1 webhook secrets do not open" in result.stdout
+
+
+def test_the_doctor_survives_servers_that_are_away(cli: Cli):
+    away = {"GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "GO2HOOKS_DATABASE_URL": "postgresql://127.0.0.1:9/x"}
+    result = cli("doctor", **away)
+    assert result.returncode == 1
+    assert "Start Kafka" in result.stdout
+    assert "correct GO2HOOKS_DATABASE_URL" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_config_shows_every_setting_and_no_secret(cli: Cli, database_url: str):
+    result = cli("config", GO2HOOKS_RETRY_DELAYS="250ms,2m")
+    assert "250ms,2m" in result.stdout
+    assert KEY not in result.stdout
+    assert database_url.split(":")[2].partition("@")[0] not in result.stdout
+
+
+def test_a_wrong_setting_is_one_clear_line(cli: Cli):
+    result = cli("config", GO2HOOKS_API_PORT="99999")
+    assert result.returncode == 1
+    assert "GO2HOOKS_API_PORT" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[subprocess.Popen, str]]:
+    command = [GO2HOOKS, "listen", "--port", "0", "--secret", SECRET, "--fail-first", "1"]
+    environment = os.environ | {"COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        yield process, re.search(r"http://\S+", process.stdout.readline())[0]
+        process.terminate()
+
+
+def test_listen_verifies_and_fails_as_told(listener: tuple[subprocess.Popen, str]):
+    process, url = listener
+    body = b'{"event":"click","timestamp":"2024-01-01T12:00:00Z","data":{}}'
+    headers = {
+        "X-Webhook-Event": "click",
+        "X-Webhook-Signature": body_signature(SECRET, body),
+        "webhook-id": "dlv_1",
+        "webhook-timestamp": "1704110400",
+        "webhook-signature": standard_signature([SECRET], "dlv_1", 1_704_110_400, body),
+    }
+    with pytest.raises(HTTPError, match="500"):
+        urlopen(Request(url, body, headers), timeout=10)
+    with urlopen(Request(url, body, headers), timeout=10) as response:
+        assert response.status == 200
+    with urlopen(Request(url, body + b" ", headers), timeout=10):
+        process.terminate()
+    said = process.stdout.read()
+    assert said.count("both signatures right") == 2
+    assert "wrong X-Webhook-Signature, webhook-signature" in said

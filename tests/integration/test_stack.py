@@ -1,0 +1,189 @@
+"""`go2hooks up`: the whole stack as its users start, stop, kill and start it again."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+GO2HOOKS = Path(sys.executable).with_name("go2hooks")
+READY_S = 60
+
+
+class Stack:
+    """A `go2hooks up` of the test's own."""
+
+    def __init__(self, data_dir: Path, *arguments: str, **env: str) -> None:
+        self.dir = data_dir
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")}
+        command = [GO2HOOKS, "up", "--data-dir", data_dir, *arguments]
+        self.log = data_dir.with_suffix(".log")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=clean | env, stdout=log, stderr=log, start_new_session=True)
+
+    def endpoints(self, accept: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
+        """Wait until endpoints.json is there and acceptable."""
+        path, deadline = self.dir / "endpoints.json", time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            if path.exists() and accept(endpoints := json.loads(path.read_bytes())):
+                return endpoints
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def children(endpoints: dict[str, Any]) -> list[psutil.Process]:
+    pids = [pid for found in endpoints["pids"].values() for pid in (found if isinstance(found, list) else [found])]
+    return [psutil.Process(pid) for pid in pids if pid is not None]
+
+
+def wait_gone(processes: list[psutil.Process], timeout_s: float = 10) -> list[psutil.Process]:
+    """Those that still run after `timeout_s`; what init has not yet reaped has ended."""
+    deadline = time.monotonic() + timeout_s
+    while left := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+    return []
+
+
+def webhooks_of(endpoints: dict[str, Any]) -> dict[str, Any]:
+    request = Request(f"{endpoints['api']}/webhooks", headers={"Authorization": f"Bearer {endpoints['apiKey']}"})
+    with urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """Not pytest's own directory: an unprivileged Postgres has to get there."""
+    with tempfile.TemporaryDirectory(prefix="go2hooks-stack-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def stack(place: Path) -> Iterator[Stack]:
+    running = Stack(place / "first", "--dispatchers", "2")
+    yield running
+    running.end()
+
+
+def test_it_announces_everything_that_a_client_needs(stack: Stack):
+    endpoints = stack.endpoints()
+    assert set(endpoints) == {"api", "apiKey", "account", "kafka", "postgres", "dashboard", "metrics", "pids"}
+    assert len(endpoints["pids"]["dispatcher"]) == len(endpoints["metrics"]["dispatcher"]) == 2
+    assert len(children(endpoints)) == 6
+    assert webhooks_of(endpoints)["data"] == []
+    for urls in endpoints["metrics"].values():
+        for url in [urls] if isinstance(urls, str) else urls:
+            assert b"# HELP" in urlopen(url, timeout=10).read()
+
+
+@pytest.mark.parametrize("name", ["endpoints.json", "secret-key", "api-key.json", "postgres/password"])
+def test_what_is_secret_is_for_its_owner_alone(stack: Stack, name: str):
+    stack.endpoints()
+    assert stat.S_IMODE((stack.dir / name).stat().st_mode) == 0o600
+
+
+def test_postgres_takes_no_connection_without_the_password(stack: Stack):
+    url = stack.endpoints()["postgres"]
+    password = url.split(":")[2].partition("@")[0]
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(url.replace(password, "wrong"), connect_timeout=5)
+
+
+@pytest.mark.parametrize("name", ["router", "dispatcher", "api", "postgres", "kafka"])
+def test_a_child_that_is_killed_is_started_again(stack: Stack, name: str):
+    def pid_of(endpoints: dict[str, Any]) -> int:
+        found = endpoints["pids"][name]
+        return found[0] if isinstance(found, list) else found
+
+    before = stack.endpoints()
+    os.kill(pid_of(before), signal.SIGKILL)
+    after = stack.endpoints(lambda endpoints: pid_of(endpoints) != pid_of(before))
+    assert {key: after[key] for key in ("api", "kafka", "postgres")} == {
+        key: before[key] for key in ("api", "kafka", "postgres")
+    }
+    assert wait_gone([psutil.Process(pid_of(before))] if psutil.pid_exists(pid_of(before)) else []) == []
+    assert webhooks_of(after)["success"]
+
+
+def test_a_second_stack_in_the_same_directory_is_refused(stack: Stack):
+    stack.endpoints()
+    second = subprocess.run([GO2HOOKS, "up", "--data-dir", stack.dir], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "runs in" in second.stderr
+    assert str(stack.process.pid) in second.stderr
+
+
+def test_two_stacks_run_side_by_side(stack: Stack, place: Path):
+    first, other = stack.endpoints(), Stack(place / "second")
+    second = other.endpoints()
+    assert first["kafka"] != second["kafka"]
+    assert webhooks_of(first)["success"]
+    assert webhooks_of(second)["success"]
+    assert other.end(signal.SIGINT) == 0
+    assert wait_gone(children(first), timeout_s=0) == children(first)
+
+
+def test_a_port_that_is_taken_is_named_with_the_remedy(stack: Stack, place: Path):
+    port = stack.endpoints()["api"].split(":")[2].partition("/")[0]
+    refused = Stack(place / "third", "--api-port", port)
+    assert refused.process.wait(30) == 1
+    assert f"Port {port} is taken. Choose another with --api-port" in refused.log.read_text()
+
+
+def test_it_uses_the_servers_that_it_is_given(place: Path, kafka_bootstrap: str, database_url: str):
+    stack = Stack(
+        place / "fourth", GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap, GO2HOOKS_DATABASE_URL=database_url
+    )
+    endpoints = stack.endpoints()
+    assert (endpoints["kafka"], endpoints["postgres"]) == (kafka_bootstrap, database_url)
+    assert (endpoints["pids"]["kafka"], endpoints["pids"]["postgres"]) == (None, None)
+    assert stack.end() == 0
+
+
+def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
+    killed = Stack(place / "fifth")
+    before = killed.endpoints()
+    producer = Producer({"bootstrap.servers": before["kafka"]})
+    producer.produce("go2.events.dead", b"kept", partition=0)
+    assert producer.flush(10) == 0
+    cluster = AdminClient({"bootstrap.servers": before["kafka"]}).list_topics(timeout=10).cluster_id
+    running = children(before)
+
+    killed.end(signal.SIGKILL)
+    assert wait_gone(running) == []
+
+    again = Stack(killed.dir)
+    after = again.endpoints(lambda endpoints: endpoints["pids"] != before["pids"])
+    assert after["apiKey"] == before["apiKey"]
+    assert webhooks_of(after)["success"]
+    assert AdminClient({"bootstrap.servers": after["kafka"]}).list_topics(timeout=10).cluster_id == cluster
+    consumer = Consumer({"bootstrap.servers": after["kafka"], "group.id": "kept"})
+    assert consumer.get_watermark_offsets(TopicPartition("go2.events.dead", 0), timeout=10) == (0, 1)
+    consumer.close()
+    assert again.end() == 0
+
+
+def test_sigterm_stops_every_child_and_takes_the_addresses_away(stack: Stack):
+    running = children(stack.endpoints())
+    assert stack.end(signal.SIGTERM) == 0
+    assert wait_gone(running, timeout_s=0.5) == []
+    assert not (stack.dir / "endpoints.json").exists()

@@ -1,0 +1,253 @@
+"""The history of deliveries, on a real database."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from go2hooks.core.outcome import State
+from go2hooks.postgres import deliveries
+from go2hooks.postgres.deliveries import Filter, Place
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+COLUMNS = (
+    "webhook_id", "created_at", "delivery_id", "attempt", "account_id", "event_id", "event", "kind", "state",
+    "status_code", "duration_ms", "error_code", "error_message", "next_attempt_at", "attempted_at",
+)  # fmt: skip
+
+
+@pytest.fixture
+def hook(acme):
+    return acme.create(events=["*"])["id"]
+
+
+@pytest.fixture
+def history(database, hook):
+    """`history(delivery, attempt, state, **columns)` records an attempt, `minute` minutes past noon."""
+
+    def record(delivery_id, attempt, state, *, minute=0, webhook=hook, event="click", **columns):
+        created = NOON + timedelta(minutes=minute)
+        row = {
+            "webhook_id": webhook, "created_at": created, "delivery_id": delivery_id, "attempt": attempt,
+            "account_id": "acme", "event_id": f"evt_{delivery_id}", "event": event, "kind": "event", "state": state,
+            "attempted_at": created + timedelta(seconds=attempt),
+        } | columns  # fmt: skip
+        names = ", ".join(row)
+        marks = ", ".join(["%s"] * len(row))
+        database.execute(f"INSERT INTO attempts ({names}) VALUES ({marks})", list(row.values()))
+
+    return record
+
+
+@pytest.fixture
+def one_of_each(history):
+    """One delivery in each state, a minute apart, the oldest first."""
+    history(
+        "dlv_delivered", 1, "retrying", minute=1, status_code=500, error_code="bad_status", error_message="answered 500"
+    )
+    history("dlv_delivered", 2, "delivered", minute=1, status_code=204, duration_ms=12.5)
+    history("dlv_failed", 5, "retrying", minute=2, event="link.created")
+    history(
+        "dlv_failed",
+        6,
+        "failed",
+        minute=2,
+        event="link.created",
+        error_code="timeout",
+        error_message="no answer in 10 s",
+    )
+    history("dlv_retrying", 0, "pending", minute=3)
+    retry_at = NOON + timedelta(minutes=3, milliseconds=5250)
+    history("dlv_retrying", 1, "retrying", minute=3, status_code=503, duration_ms=3.25, next_attempt_at=retry_at)
+    history("dlv_skipped", 1, "retrying", minute=4)
+    history("dlv_skipped", 2, "skipped", minute=4, error_code="webhook_disabled", error_message="disabled")
+    history("dlv_pending", 0, "pending", minute=5, event="qr.scanned", kind="test")
+
+
+def ids(answer):
+    assert answer.status_code == 200, answer.text
+    return [entry["id"].removeprefix("dlv_") for entry in answer.json["data"]]
+
+
+def test_each_delivery_appears_once_as_its_last_attempt_left_it_newest_first(acme, hook, one_of_each):
+    answer = acme("GET", f"/webhooks/{hook}/deliveries")
+    assert ids(answer) == ["pending", "skipped", "retrying", "failed", "delivered"]
+    entries = {entry["status"]: entry for entry in answer.json["data"]}
+    assert entries["delivered"] == {
+        "id": "dlv_delivered", "event": "click", "eventId": "evt_dlv_delivered", "kind": "event", "status": "delivered",
+        "attempts": 2, "statusCode": 204, "responseTimeMs": 12.5, "errorCode": None, "errorMessage": None,
+        "createdAt": "2026-11-20T12:01:00Z", "lastAttemptAt": "2026-11-20T12:01:02Z", "nextRetryAt": None,
+    }  # fmt: skip
+    assert entries["retrying"]["nextRetryAt"] == "2026-11-20T12:03:05.250Z"
+    assert entries["retrying"]["attempts"] == 1
+    assert (entries["failed"]["errorCode"], entries["failed"]["errorMessage"]) == ("timeout", "no answer in 10 s")
+    assert entries["failed"]["attempts"] == 6
+    assert (entries["skipped"]["attempts"], entries["skipped"]["lastAttemptAt"]) == (1, None)
+    assert (entries["pending"]["attempts"], entries["pending"]["lastAttemptAt"]) == (0, None)
+    assert entries["pending"]["kind"] == "test"
+    assert answer.json["meta"] == {"perPage": 20, "hasMore": False, "nextCursor": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        *((f"status={state}", [state]) for state in State),
+        ("event=click", ["skipped", "retrying", "delivered"]),
+        ("event=link.created", ["failed"]),
+        ("event=link.created&status=failed", ["failed"]),
+        ("event=link.created&status=delivered", []),
+        ("event=click&status=retrying", ["retrying"]),
+        ("since=2026-11-20T12:03:00Z", ["pending", "skipped", "retrying"]),
+        ("until=2026-11-20T12:03:00Z", ["failed", "delivered"]),
+        ("since=2026-11-20T14:02:00%2B02:00&until=2026-11-20T12:03:00.001Z", ["retrying", "failed"]),
+        ("since=2027-01-01T00:00:00Z", []),
+        ("status=retrying&until=2026-11-20T12:03:00Z", []),
+    ],
+)
+def test_filters_apply_to_the_delivery_as_it_is_now(acme, hook, one_of_each, query, expected):
+    assert ids(acme("GET", f"/webhooks/{hook}/deliveries?{query}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=done", "status"), ("event=*", "event"), ("event=nope", "event"), ("since=yesterday", "since"),
+        ("since=2026-11-20T12:00:00", "since"), ("until=0001-01-01T00:00:00%2B14:00", "until"), ("perPage=101", "perPage"),
+        ("until=9999-12-31T23:59:59-14:00", "until"), ("cursor=x", "cursor"), ("cursor=", "cursor"), ("page=1", "page"),
+        ("cursor=%00", "cursor"), ("cursor=%c3%a4", "cursor"), ("status=failed&status=failed", "status"),
+        ("cursor=" + "A" * 5000, "cursor"), ("since=%00", "since"), ("event=%ff", "event"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_makes_no_sense_is_refused_by_name(acme, hook, query, field):
+    answer = acme("GET", f"/webhooks/{hook}/deliveries?{query}")
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json["error"]["details"]) == [field]
+
+
+@pytest.mark.parametrize("query", ["", "status=retrying", "status=delivered", "event=link.created", "event=click"])
+def test_a_cursor_walks_through_everything_once_while_new_deliveries_arrive(acme, hook, history, query):
+    expected = []
+    for number in range(23):
+        minute = number // 3  # several share their time, so that the id decides
+        event = "link.created" if query.startswith("event=link") or number % 4 == 0 else "click"
+        last = "delivered" if query == "status=delivered" else "retrying"
+        history(f"dlv_{number:03d}", 1, "retrying", minute=minute, event=event)
+        history(f"dlv_{number:03d}", 2, last, minute=minute, event=event)
+        if not query.startswith("event=click") or event == "click":
+            expected.insert(0, f"{number:03d}")
+    seen, cursor = [], ""
+    for page in itertools.count():
+        answer = acme("GET", f"/webhooks/{hook}/deliveries?perPage=4&{query}{cursor}")
+        seen += ids(answer)
+        meta = answer.json["meta"]
+        assert meta["hasMore"] == (meta["nextCursor"] is not None)
+        if not meta["hasMore"]:
+            break
+        assert len(answer.json["data"]) == 4
+        cursor = f"&cursor={meta['nextCursor']}"
+        history(f"dlv_new{page}", 1, "retrying", minute=60 + page, event="click")
+    assert seen == expected
+
+
+def test_a_cursor_that_was_altered_or_belongs_to_another_webhook_is_refused(acme, hook, history):
+    for number in range(3):
+        history(f"dlv_{number}", 1, "delivered", minute=number)
+    cursor = acme("GET", f"/webhooks/{hook}/deliveries?perPage=1").json["meta"]["nextCursor"]
+    other = acme.create()["id"]
+    assert acme("GET", f"/webhooks/{other}/deliveries?cursor={cursor}").status_code == 422
+    for place in range(len(cursor) - 1):  # the last character may carry unused bits
+        altered = cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :]
+        assert acme("GET", f"/webhooks/{hook}/deliveries?cursor={altered}").status_code == 422
+
+
+def test_a_webhook_shows_only_its_own_deliveries(acme, hook, history):
+    other = acme.create()["id"]
+    history("dlv_mine", 1, "delivered")
+    history("dlv_other", 1, "delivered", webhook=other)
+    assert ids(acme("GET", f"/webhooks/{hook}/deliveries")) == ["mine"]
+
+
+# --- cost
+
+QUERIES = {
+    "all": Filter(),
+    "below a cursor": Filter(),
+    "delivered": Filter(status=State.DELIVERED),
+    "failed": Filter(status=State.FAILED),
+    "skipped": Filter(status=State.SKIPPED),
+    "retrying": Filter(status=State.RETRYING),
+    "pending": Filter(status=State.PENDING),
+    "clicks": Filter(event="click"),
+    "links": Filter(event="link.created"),
+    "a day": Filter(since=NOON - timedelta(days=1), until=NOON),
+}
+
+
+@pytest.fixture(scope="module")
+def big_database_url(postgres_url, template_database):
+    """60,000 attempts of 20,000 deliveries of three webhooks over five days; shared by the tests of cost."""
+    name = "big_history"
+    with psycopg.connect(postgres_url("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+        with psycopg.connect(postgres_url(name), autocommit=True) as connection:
+            for day in range(5):
+                connection.execute("SELECT attempts_create_partition(%s)", [(NOON - timedelta(days=day)).date()])
+            connection.execute(
+                """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state,
+                                         attempted_at)
+                   SELECT 'wh_' || n %% 3, at, 'dlv_' || lpad(n::text, 30, '0'), attempt, 'acme', 'evt_' || n,
+                          CASE WHEN n %% 997 = 0 THEN 'domain.verified' WHEN n %% 10 = 0 THEN 'link.created' ELSE 'click' END, 'event',
+                          CASE WHEN attempt < last THEN 'retrying' WHEN n %% 50 = 0 THEN 'failed'
+                               WHEN n %% 51 = 0 THEN 'skipped' WHEN n %% 5000 = 0 THEN 'retrying' ELSE 'delivered' END, at
+                   FROM generate_series(1, 20000) n,
+                        LATERAL (SELECT %(noon)s - n * interval '20 s' AS at, 1 + 2 * (n %% 3) AS last),
+                        LATERAL generate_series(1, last) attempt""",
+                {"noon": NOON},
+            )
+            connection.execute("VACUUM ANALYZE attempts")
+        yield postgres_url(name)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def explain(database_url, wanted, below=None):
+    """Every node of the plan, as it was executed."""
+    query, values = deliveries.page_query("wh_1", wanted, 21, below)
+    with psycopg.connect(database_url) as connection:
+        [[plan]] = connection.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + query.as_string(connection), values
+        ).fetchall()
+    return list(walk(plan[0]["Plan"]))
+
+
+def walk(node):
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
+
+
+def rows_read(nodes):
+    scans = [node for node in nodes if "Scan" in node["Node Type"]]
+    return sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in scans)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_page_of_the_history_is_read_off_an_index(big_database_url, name):
+    """No scan of a table, no sort: so a page costs the same however long the history is."""
+    below = Place(NOON - timedelta(days=2), "dlv_" + "9" * 30) if name == "below a cursor" else None
+    nodes = explain(big_database_url, QUERIES[name], below)
+    kinds = {node["Node Type"] for node in nodes}
+    assert kinds <= {"Limit", "Unique", "Merge Append", "Append", "Index Scan", "Nested Loop", "Index Only Scan"}, nodes
+
+
+@pytest.mark.parametrize("name", ["all", "below a cursor", "delivered", "clicks", "links", "a day"])
+def test_a_page_reads_few_rows_of_a_long_history(big_database_url, name):
+    below = Place(NOON - timedelta(days=2), "dlv_" + "9" * 30) if name == "below a cursor" else None
+    assert rows_read(explain(big_database_url, QUERIES[name], below)) < 300
+
+
+@pytest.mark.parametrize("status", [None, *State])
+def test_what_is_rare_is_found_without_reading_what_is_common(big_database_url, status):
+    nodes = explain(big_database_url, Filter(event="domain.verified", status=status))
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    assert rows_read(nodes) < 300

@@ -91,8 +91,9 @@ class EventProducer:
         """Queue one event, and serve the reports of earlier ones. Blocks only while the queue is full.
 
         `on_delivery` gets None once Kafka has the event, or the UnavailableError that ended its life; it is called from
-        a later `send`, `flush` or `close`, in that caller's thread, where an exception of its own comes out. Raises InvalidEventError at once when the event
-        breaks the contract or its schema, UnavailableError when the queue stays full for `send_timeout_s`.
+        a later `send`, `flush` or `close`, in that caller's thread, where an exception of its own comes out.
+        Raises InvalidEventError at once when the event breaks the contract or its schema or is too large,
+        UnavailableError when the queue stays full for `send_timeout_s`.
         """
         validate(event)
         value = self._codec.encode(event)

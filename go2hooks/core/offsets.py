@@ -18,19 +18,19 @@ class OffsetTracker:
     dropped once it is complete.
     """
 
-    __slots__ = ("_begun", "_committed", "_completed", "_next", "epoch")
+    __slots__ = ("_begun", "_committed", "_incomplete", "_next", "epoch")
 
     def __init__(self, epoch: int = 0) -> None:
         self.epoch = epoch
         self._begun: deque[int] = deque()
-        self._completed: set[int] = set()
+        self._incomplete: set[int] = set()
         self._next = -1  # the offset after the highest one begun
         self._committed = -1
 
     @property
     def incomplete(self) -> int:
         """How many messages have begun and are not complete."""
-        return len(self._begun) - len(self._completed)
+        return len(self._incomplete)
 
     def begin(self, offset: int) -> None:
         """Note that `offset` is being worked on. Raises ValueError when it is not above all earlier ones."""
@@ -38,15 +38,14 @@ class OffsetTracker:
             msg = f"offset {offset} begun after {self._next - 1}"
             raise ValueError(msg)
         self._begun.append(offset)
+        self._incomplete.add(offset)
         self._next = offset + 1
 
     def complete(self, offset: int) -> None:
-        """Note that `offset` is finished and recorded. Completing it twice is an error: KeyError."""
-        if offset in self._completed or not self._begun or offset < self._begun[0]:
-            raise KeyError(offset)
-        self._completed.add(offset)
-        while self._begun and self._begun[0] in self._completed:
-            self._completed.remove(self._begun.popleft())
+        """Note that `offset` is finished and recorded. KeyError when it is not under way: completed, or never begun."""
+        self._incomplete.remove(offset)
+        while self._begun and self._begun[0] not in self._incomplete:
+            self._begun.popleft()
 
     def committable(self) -> int | None:
         """Next offset to read after a restart; None when nothing is new since `committed`."""

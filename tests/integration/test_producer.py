@@ -1,0 +1,164 @@
+"""The producer against a real broker, and against none."""
+
+import secrets
+import time
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Message
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from go2hooks.codec import EventCodec
+from go2hooks.core.errors import InvalidEventError, UnavailableError
+from go2hooks.core.event import Event, EventType
+from go2hooks.core.samples import example_payload
+from go2hooks.kafka.topics import EVENT_TOPICS, TOPIC_OF_EVENT
+from go2hooks.producer import EventProducer, new_event_id
+
+NOWHERE = "127.0.0.1:1"  # nothing listens there
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def bootstrap(kafka_bootstrap: str) -> str:
+    """A broker that has the event topics."""
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    existing = admin.list_topics(timeout=DEADLINE_S).topics
+    missing = [NewTopic(name, num_partitions=4) for name in EVENT_TOPICS if name not in existing]
+    for created in admin.create_topics(missing).values() if missing else ():
+        created.result(DEADLINE_S)
+    return kafka_bootstrap
+
+
+@pytest.fixture
+def account() -> str:
+    """The topics are shared by all tests: an account of our own tells our events apart."""
+    return f"acc_{secrets.token_hex(6)}"
+
+
+def received(bootstrap: str, account: str, count: int) -> list[Message]:
+    """The first `count` messages keyed by the account, over all event topics."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": f"test-{account}", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe(list(EVENT_TOPICS))
+    deadline = time.monotonic() + DEADLINE_S
+    messages: list[Message] = []
+    try:
+        while len(messages) < count and time.monotonic() < deadline:
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None and message.key() == account.encode():
+                messages.append(message)
+    finally:
+        consumer.close()
+    return messages
+
+
+def own(kind: str, account: str) -> Event:
+    return example_payload(kind)._replace(id=new_event_id(), account_id=account)
+
+
+def test_every_type_arrives_in_its_topic_keyed_by_account(bootstrap: str, account: str) -> None:
+    events = [own(kind, account) for kind in EventType]
+    reports: list[Exception | None] = []
+    with EventProducer(bootstrap) as producer:
+        for event in events:
+            producer.send(event, reports.append)
+    assert reports == [None] * len(events)
+    codec = EventCodec()
+    messages = received(bootstrap, account, len(events))
+    arrived = [(codec.decode(message.value()), message.topic()) for message in messages]
+    assert sorted(arrived, key=lambda pair: pair[0].id) == sorted(
+        ((event, TOPIC_OF_EVENT[event.type]) for event in events), key=lambda pair: pair[0].id
+    )
+
+
+def test_the_events_of_one_account_keep_their_order(bootstrap: str, account: str) -> None:
+    events = [own("click", account) for _ in range(500)]
+    with EventProducer(bootstrap) as producer:
+        for event in events:
+            producer.send(event)
+    assert producer.delivered == 500
+    messages = received(bootstrap, account, 500)
+    assert [EventCodec().decode(message.value()).id for message in messages] == [event.id for event in events]
+    assert len({message.partition() for message in messages}) == 1
+
+
+def test_a_queue_smaller_than_the_burst_makes_send_wait_instead_of_fail(bootstrap: str, account: str) -> None:
+    with EventProducer(bootstrap, config={"queue.buffering.max.messages": 5}) as producer:
+        for _ in range(200):
+            producer.send(own("click", account))
+    assert (producer.delivered, producer.failed) == (200, 0)
+
+
+def test_an_invalid_event_is_refused_before_it_is_queued(bootstrap: str, account: str) -> None:
+    with EventProducer(bootstrap) as producer:
+        for broken in (
+            own("click", account)._replace(id=""),
+            own("click", account)._replace(type="link.moved"),
+            own("click", account)._replace(data={}),
+        ):
+            with pytest.raises(InvalidEventError):
+                producer.send(broken)
+        assert producer.flush(0) == 0
+
+
+def test_an_event_too_large_for_kafka_is_invalid(bootstrap: str, account: str) -> None:
+    event = own("click", account)
+    with EventProducer(bootstrap) as producer, pytest.raises(InvalidEventError, match="too large for Kafka"):
+        producer.send(event._replace(data=event.data | {"slug": "x" * 2_000_000}))
+
+
+@pytest.fixture
+def stranded() -> EventProducer:
+    """A producer whose broker is away."""
+    return EventProducer(
+        NOWHERE,
+        config={"queue.buffering.max.messages": 3, "log_level": 0},
+        send_timeout_s=0.3,
+        close_timeout_s=0.3,
+    )
+
+
+def test_a_full_queue_is_unavailable_after_the_deadline(stranded: EventProducer, account: str) -> None:
+    for _ in range(3):
+        stranded.send(own("click", account))
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"stayed full for 0\.3 s"):
+        stranded.send(own("click", account))
+    assert 0.3 <= time.monotonic() - started < 5
+
+
+def test_close_reports_what_was_not_delivered_to_the_caller_and_to_each_callback(
+    stranded: EventProducer, account: str
+) -> None:
+    reports: list[Any] = []
+    stranded.send(own("click", account), reports.append)
+    stranded.send(own("click", account), reports.append)
+    with pytest.raises(UnavailableError, match="2 of 2 events did not reach Kafka"):
+        stranded.close()
+    assert [type(report) for report in reports] == [UnavailableError, UnavailableError]
+    assert stranded.failed == 2
+
+
+def test_the_error_that_ended_the_block_is_not_hidden_by_what_was_lost(stranded: EventProducer, account: str) -> None:
+    with pytest.raises(KeyError) as caught, stranded:  # noqa: PT012  # the block is what is tested
+        stranded.send(own("click", account))
+        raise KeyError("own fault")
+    assert caught.value.__notes__ == ["1 of 1 events did not reach Kafka"]
+
+
+def test_a_setting_that_librdkafka_does_not_know_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"no\.such\.setting"):
+        EventProducer(NOWHERE, config={"no.such.setting": 1})
+
+
+def test_event_ids_sort_by_time_and_never_repeat() -> None:
+    earlier = [new_event_id() for _ in range(1000)]
+    last_ms = time.time_ns() // 1_000_000
+    while time.time_ns() // 1_000_000 <= last_ms:
+        pass
+    later = new_event_id()
+    assert len({*earlier}) == 1000
+    assert max(earlier) < later
+    assert all(len(event_id) == 36 for event_id in earlier)

@@ -8,11 +8,13 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import TransferEncodingError
 from yarl import URL
 
 from go2hooks.core.outcome import Answer, NoAnswer, Response
@@ -25,6 +27,10 @@ from services.dispatcher.senders.protocol import STALE_WITHIN_S
 from services.dispatcher.senders.resolver import Resolver
 
 _OWN_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_FIELD_LIMIT_BYTES: Final = (
+    32768  # together with the next one a bound on memory; the limit itself is checked afterwards
+)
+_HEADERS_LIMIT: Final = 512
 
 
 class AiohttpSender:
@@ -91,9 +97,10 @@ class AiohttpSender:
         ) as response:
             duration_ms = attempt.elapsed_ms()
             attempt.phase = Phase.READING
-            if response.status < 200:  # noqa: PLR2004  # interim ones are skipped: this is 101
+            refusal = _refusal(response)
+            if refusal is not None:
                 response.close()
-                return attempt.no_answer(failures.UPGRADE)
+                return attempt.no_answer(refusal)
             excerpt = await self._read(response)
             retry_after = response.headers.get("Retry-After") if response.status >= 300 else None  # noqa: PLR2004  # no success
             return Answer(response.status, duration_ms, retry_after, excerpt)
@@ -125,9 +132,9 @@ class AiohttpSender:
             auto_decompress=False,
             skip_auto_headers=_OWN_HEADERS,
             timeout=aiohttp.ClientTimeout(total=None),  # one timeout over both tries, above
-            max_line_size=HEAD_LIMIT_BYTES,
-            max_field_size=HEAD_LIMIT_BYTES,
-            max_headers=HEAD_LIMIT_BYTES // 4,
+            max_line_size=_FIELD_LIMIT_BYTES,
+            max_field_size=_FIELD_LIMIT_BYTES,
+            max_headers=_HEADERS_LIMIT,
             trace_configs=[_tracing()],
         )
 
@@ -201,6 +208,14 @@ def _note(phase: Phase, *, reused: bool = False) -> Callable[..., Awaitable[None
     return note
 
 
+def _refusal(response: aiohttp.ClientResponse) -> Cause | None:
+    """What is wrong with a head that aiohttp accepts; interim (1xx) heads it has skipped."""
+    if response.status < 200:  # noqa: PLR2004  # so it is 101, or no status at all
+        return failures.UPGRADE if response.status == HTTPStatus.SWITCHING_PROTOCOLS else failures.NOT_HTTP
+    size = sum(len(name) + len(value) + 4 for name, value in response.raw_headers)
+    return failures.HEAD_TOO_LARGE if size > HEAD_LIMIT_BYTES else None
+
+
 def _explain(error: Exception, phase: Phase) -> Cause:  # noqa: PLR0911  # one per clause
     """The system's errors say what happened; aiohttp's wrap them."""
     match error:
@@ -208,10 +223,12 @@ def _explain(error: Exception, phase: Phase) -> Cause:  # noqa: PLR0911  # one p
             return failures.explain(error.certificate_error, Phase.HANDSHAKE)
         case aiohttp.ClientConnectorError():
             return failures.explain(error.os_error, phase)
+        case aiohttp.ClientOSError() if isinstance(error.__cause__, OSError):
+            return failures.explain(error.__cause__, phase)
         case aiohttp.ServerDisconnectedError():
             return failures.CLOSED_SILENT if isinstance(error.message, str) else failures.CLOSED_EARLY
-        case aiohttp.ClientPayloadError() if isinstance(error.__cause__, aiohttp.http_exceptions.TransferEncodingError):
-            return failures.NOT_HTTP
+        case aiohttp.ClientPayloadError() if isinstance(error.__cause__, TransferEncodingError):
+            return failures.CLOSED_EARLY if "Not enough data" in error.__cause__.message else failures.NOT_HTTP
         case aiohttp.ClientPayloadError():
             return failures.CLOSED_EARLY
         case aiohttp.ClientResponseError():

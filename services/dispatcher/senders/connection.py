@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_keep_alive",
         "_limits",
         "_loop",
+        "_loss",
         "_owner",
         "_parser",
         "_received",
@@ -79,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._future: asyncio.Future[Response | None] | None = None
         self._bucket: Bucket | None = None
+        self._loss: Exception | None = None
         self._started = self._head_at = 0.0
         self._reset()
 
@@ -99,8 +101,8 @@ class Connection(asyncio.Protocol):
         self._bucket = bucket
         bucket.add(self)
         self._future = future = self._loop.create_future()
-        if self._transport is None:  # closed since it was made or taken
-            self._conclude(None)
+        if self._transport is None:  # lost since it was made or taken
+            self.connection_lost(self._loss)
         else:
             self._transport.write(message)
         return future
@@ -159,6 +161,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None  # the parser refers to us
+        self._loss = exc
         self._owner.forget(self)
         if self._future is None:
             return
@@ -182,6 +185,8 @@ class Connection(asyncio.Protocol):
         if status >= 200:  # noqa: PLR2004  # final, not interim
             self._status = status
             self._head_at = time.monotonic()
+        elif status < 100:  # noqa: PLR2004
+            raise ValueError("no status at all")  # stops the parser
         else:
             self._interim += 1
 

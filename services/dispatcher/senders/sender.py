@@ -12,7 +12,7 @@ class Sender(Protocol):
     async def send(self, request: SignedRequest) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError.
 
-        An Answer has any status from 200 to 599 or beyond, redirects included. It stands when its head has arrived and
+        An Answer has any status from 200 to 999, redirects included. It stands when its head has arrived and
         its body is complete, or longer than the limit. A body that does not end within the timeout is a NoAnswer with
         TIMEOUT, whatever its status was.
         """

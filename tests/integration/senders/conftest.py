@@ -1,0 +1,112 @@
+"""Scripted receivers, and both senders on both event loops: every test here runs for each of the four."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+from scripted import Receiver, Script, answering, server_context
+
+from go2hooks.core.addresses import AddressPolicy
+from services.dispatcher.senders import AiohttpSender, Guard, Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders.tls import client_context
+
+SENDERS = {"protocol": ProtocolSender, "aiohttp": AiohttpSender}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def receive() -> AsyncIterator[Callable[..., Awaitable[Receiver]]]:
+    """Starts receivers, each with a script of its own. A script may be bytes: the answer to every request."""
+    receivers: list[Receiver] = []
+
+    async def start(script: Script | bytes, **options: Any) -> Receiver:
+        receiver = Receiver(answering(script) if isinstance(script, bytes) else script)
+        receivers.append(await receiver.start(**options))
+        return receiver
+
+    yield start
+    for receiver in receivers:
+        await receiver.stop()
+
+
+@pytest.fixture(params=SENDERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., Sender]]:
+    """`make_sender(timeout_s=…, body_bytes=…, policy=…, lookup=…, …)`; closed at the test's end, with nothing left open."""
+    senders: list[Sender] = []
+
+    def make(
+        timeout_s: float = 5.0,
+        body_bytes: int = 16384,
+        excerpt_bytes: int = 64,
+        policy: AddressPolicy | None = None,
+        names: Mapping[str, list[str]] | None = None,
+        lookup: Callable[[str], Awaitable[list[str]]] | None = None,
+        **options: Any,
+    ) -> Sender:
+        known = {"localhost": ["127.0.0.1"], **(names or {})}
+
+        async def look_up(host: str) -> list[str]:
+            return known[host]
+
+        sender = SENDERS[kind](
+            Limits(timeout_s, body_bytes, excerpt_bytes),
+            resolver=Resolver(lookup or look_up, ttl_s=0.0),
+            guard=Guard(policy or AddressPolicy(allow_insecure=True)),
+            ssl_context=client_context(ca_file),
+            **options,
+        )
+        senders.append(sender)
+        return sender
+
+    yield make
+    for sender in senders:
+        await sender.close()
+
+
+@pytest.fixture
+def sender(make_sender: Callable[..., Sender]) -> Sender:
+    return make_sender()
+
+
+@pytest.fixture
+def full_backlog() -> Iterator[int]:
+    """A port where connects are neither taken nor refused."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)  # noqa: FBT003
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """A server's TLS with a certificate for localhost that the senders trust."""
+    return server_context(authority.issue_cert("localhost"))

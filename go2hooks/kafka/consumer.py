@@ -7,10 +7,11 @@ offsets every half second, on revocation and on close. Nothing is stored that th
 """
 
 import asyncio
+import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
@@ -71,6 +72,17 @@ def suspect_limit(consumer: Consumer, partition: TopicPartition) -> int:
     return int(high)
 
 
+def backlog(consumer: Consumer, owned: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
+    """Messages of these partitions between what was read and the end of the log, as far as librdkafka has heard."""
+    partitions = [TopicPartition(key.topic, key.partition) for key in owned]
+    lags: dict[PartitionKey, int] = {}
+    for partition in consumer.position(partitions) if partitions else ():
+        _low, high = consumer.get_watermark_offsets(partition, cached=True)
+        if high >= 0 and partition.offset >= 0:
+            lags[PartitionKey(partition.topic, partition.partition)] = max(0, high - partition.offset)
+    return lags
+
+
 class PolledConsumer:
     """Reads `topics` on a thread of its own and hands batches to `sink` on `loop`.
 
@@ -96,6 +108,7 @@ class PolledConsumer:
         self._revoke_timeout_s = revoke_timeout_s
         self._batch = batch
         # Each counter has one writer (poll thread, event loop), so their difference needs no lock.
+        self._owned: tuple[PartitionKey, ...] = ()
         self._handed = 0
         self._released = 0
         self._room = threading.Event()
@@ -104,7 +117,11 @@ class PolledConsumer:
         self.failure: BaseException | None = None  #: what ended the thread, if it did not end by `stop`
         self.assigned = False  #: whether a first assignment has arrived
         self.reachable = True  #: False from the moment all brokers are away until one answers again
+        self.lags: dict[PartitionKey, int] = {}  #: messages not yet read, by partition; a second old at most
         self._asked_at = 0.0
+        self._measured_at = 0.0
+        # One thread at a time may be inside a Consumer: a call from another would wait until poll returns, every time.
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def start(self) -> None:
         self._thread.start()
@@ -121,33 +138,16 @@ class PolledConsumer:
         self._room.set()
 
     def store(self, offsets: dict[PartitionKey, int]) -> None:
-        """Have librdkafka commit these offsets. Does not block; a partition that has moved away is left alone."""
-        for key, offset in offsets.items():
-            try:
-                self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
-            except KafkaException as error:
-                log.info(
-                    "offset not stored: the partition has moved",
-                    topic=key.topic,
-                    partition=key.partition,
-                    error=str(error),
-                )
+        """Have librdkafka commit these offsets soon. Does not block; a partition that has moved away is left alone."""
+        self._commands.put(lambda: self._store(offsets))
 
     def pause(self, key: PartitionKey) -> None:
-        self._toggle(self._consumer.pause, key)
+        """Read no more of this partition. Soon, and without blocking: a few more messages may come."""
+        self._commands.put(lambda: self._toggle(self._consumer.pause, key))
 
     def resume(self, key: PartitionKey) -> None:
-        self._toggle(self._consumer.resume, key)
-
-    def backlog(self) -> dict[PartitionKey, int]:
-        """Messages between what was read and the end of the log, from librdkafka's cache. Does not block."""
-        lags: dict[PartitionKey, int] = {}
-        partitions = self._consumer.assignment()
-        for partition in self._consumer.position(partitions) if partitions else ():
-            _low, high = self._consumer.get_watermark_offsets(partition, cached=True)
-            if high >= 0 and partition.offset >= 0:
-                lags[PartitionKey(partition.topic, partition.partition)] = max(0, high - partition.offset)
-        return lags
+        """Read on. Soon, and without blocking."""
+        self._commands.put(lambda: self._toggle(self._consumer.resume, key))
 
     # --- poll thread
 
@@ -165,6 +165,7 @@ class PolledConsumer:
             self._consumer.close()
 
     def _step(self) -> None:
+        self._obey()
         if not self.reachable:
             self._ask_for_brokers()
         room = self._window - (self._handed - self._released)
@@ -180,6 +181,13 @@ class PolledConsumer:
             self._handed += len(messages)
             self._loop.call_soon_threadsafe(self._sink.receive, messages)
 
+    def _obey(self) -> None:
+        while not self._commands.empty():
+            self._commands.get()()
+        if time.monotonic() - self._measured_at >= 1.0:
+            self._measured_at = time.monotonic()
+            self.lags = backlog(self._consumer, self._owned)
+
     def _ask_for_brokers(self) -> None:
         """Once a second, until one answers; librdkafka reconnects by itself but does not say so."""
         if time.monotonic() - self._asked_at < 1.0:
@@ -194,17 +202,22 @@ class PolledConsumer:
         """Wait until half of the window is free. After a second, pause and go on polling: the group must see us alive."""
         stalled = time.monotonic() + _STALL_S
         while self._is_full() and time.monotonic() < stalled and not self._stop.is_set():
+            self._obey()
             self._room.clear()
             self._room.wait(0.05)
         if not self._is_full() or self._stop.is_set():
             return
         while self._handed - self._released > self._window // 2 and not self._stop.is_set():
-            self._consumer.pause(self._consumer.assignment())  # again each time: partitions may have joined
+            self._consumer.pause(self._owned_partitions())  # again each time: partitions may have joined
+            self._obey()
             leftover = self._consumer.poll(_POLL_S)
             if leftover is not None and self._is_data(leftover):
                 self._handed += 1
                 self._loop.call_soon_threadsafe(self._sink.receive, [leftover])
-        self._consumer.resume(self._consumer.assignment())
+        self._consumer.resume(self._owned_partitions())
+
+    def _owned_partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(key.topic, key.partition) for key in self._owned]
 
     def _is_full(self) -> bool:
         return self._handed - self._released >= self._window
@@ -222,10 +235,11 @@ class PolledConsumer:
         consumer.incremental_assign(partitions)
         assignments = [Assignment(PartitionKey(p.topic, p.partition), suspect_limit(consumer, p)) for p in partitions]
         self._loop.call_soon_threadsafe(self._sink.assigned, assignments)
+        self._owned = (*self._owned, *(assignment.key for assignment in assignments))
         self.assigned = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        keys = [PartitionKey(p.topic, p.partition) for p in partitions]
+        keys = self._disown(partitions)
         finished = asyncio.run_coroutine_threadsafe(self._sink.revoked(keys), self._loop)
         try:
             offsets = finished.result(self._revoke_timeout_s)
@@ -237,15 +251,27 @@ class PolledConsumer:
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        keys = [PartitionKey(p.topic, p.partition) for p in partitions]
+        keys = self._disown(partitions)
         log.warning("partitions lost", partitions=len(keys))
         self._loop.call_soon_threadsafe(self._sink.lost, keys)
         consumer.incremental_unassign(partitions)
+
+    def _disown(self, partitions: list[TopicPartition]) -> list[PartitionKey]:
+        keys = [PartitionKey(p.topic, p.partition) for p in partitions]
+        self._owned = tuple(key for key in self._owned if key not in keys)
+        return keys
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # that is the binding's name for it
             self.reachable = False
         log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+
+    def _store(self, offsets: dict[PartitionKey, int]) -> None:
+        for key, offset in offsets.items():
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
+            except KafkaException as error:
+                log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
 
     def _toggle(self, verb: Any, key: PartitionKey) -> None:
         try:

@@ -26,18 +26,18 @@ _COUNT_FAILURES: Final = """
 WITH batch AS (
     SELECT * FROM unnest(%(ids)s::text[], %(succeeded)s::bool[], %(leading)s::int[], %(longest)s::int[], %(trailing)s::int[],
                          %(leading_since)s::timestamptz[], %(trailing_since)s::timestamptz[])
-        AS b(id, succeeded, leading, longest, trailing, leading_since, trailing_since)
+        AS b(id, succeeded, head, longest, tail, head_since, tail_since)
 ), locked AS (
     SELECT w.id, w.consecutive_failures, w.failing_since FROM webhooks w JOIN batch b USING (id)
-    WHERE w.is_active AND w.deleted_at IS NULL AND (b.leading > 0 OR b.longest > 0 OR w.consecutive_failures > 0)
+    WHERE w.is_active AND w.deleted_at IS NULL AND (b.head > 0 OR b.longest > 0 OR w.consecutive_failures > 0)
     ORDER BY w.id FOR UPDATE OF w
 ), counted AS (
     SELECT l.id,
-        CASE WHEN b.succeeded THEN b.trailing ELSE l.consecutive_failures + b.leading END AS failures,
-        CASE WHEN b.succeeded THEN CASE WHEN b.trailing > 0 THEN b.trailing_since END
-             WHEN l.consecutive_failures = 0 THEN b.leading_since
-             ELSE coalesce(l.failing_since, b.leading_since) END AS since,
-        greatest(CASE WHEN b.leading > 0 THEN l.consecutive_failures + b.leading ELSE 0 END, b.longest) AS peak
+        CASE WHEN b.succeeded THEN b.tail ELSE l.consecutive_failures + b.head END AS failures,
+        CASE WHEN b.succeeded THEN CASE WHEN b.tail > 0 THEN b.tail_since END
+             WHEN l.consecutive_failures = 0 THEN b.head_since
+             ELSE coalesce(l.failing_since, b.head_since) END AS since,
+        greatest(CASE WHEN b.head > 0 THEN l.consecutive_failures + b.head ELSE 0 END, b.longest) AS peak
     FROM locked l JOIN batch b USING (id)
 ), judged AS (
     SELECT *, peak >= %(threshold)s

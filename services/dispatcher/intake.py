@@ -152,7 +152,7 @@ class Intake:
     def report_lag(self, now_ms: int) -> None:
         """Set the lag gauges of this intake's topics."""
         backlog: dict[str, int] = {}
-        for key, count in self.consumer.backlog().items():
+        for key, count in self.consumer.lags.items():
             backlog[key.topic] = backlog.get(key.topic, 0) + count
         for topic, count in backlog.items():
             metrics.LAG_MESSAGES.set(count, topic)

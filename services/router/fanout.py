@@ -19,7 +19,7 @@ from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
-from go2hooks.kafka.consumer import PartitionKey, position_of, suspect_limit
+from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limit
 from go2hooks.kafka.topics import DELIVERIES, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
 
@@ -220,11 +220,8 @@ class Router:
             return
         self._reported = now
         lags: dict[str, int] = dict.fromkeys(EVENT_TOPICS, 0)
-        partitions = self._consumer.assignment()
-        for partition in self._consumer.position(partitions) if partitions else ():
-            _low, high = self._consumer.get_watermark_offsets(partition, cached=True)
-            if high >= 0 and partition.offset >= 0:
-                lags[partition.topic] += max(0, high - partition.offset)
+        for key, count in backlog(self._consumer, self._suspect_until).items():
+            lags[key.topic] += count
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
             age_s = max(0.0, now - self._last_read_ms.get(topic, now * 1000) / 1000) if lag else 0.0

@@ -111,7 +111,7 @@ def explain(error: BaseException, phase: Phase) -> Cause:  # noqa: PLR0911  # on
 
 
 def _explain_tls(error: ssl.SSLError) -> Cause:
-    reason = error.reason or str(error).upper()
+    reason: str = getattr(error, "reason", None) or str(error).upper()  # only OpenSSL's own errors have a reason
     for part, message in _TLS_REASONS:
         if part in reason:
             return Cause(Failure.TLS_ERROR, message)

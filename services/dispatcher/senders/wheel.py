@@ -58,6 +58,7 @@ class TimerWheel:
         self._handle = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
 
     def _tick(self) -> None:
+        self._handle = None
         now = self._clock()  # not the loop's time, which may be stale by one iteration
         if self._handed_out:
             self._closed.append((now + self.timeout_s, self._open))
@@ -65,8 +66,7 @@ class TimerWheel:
             self._handed_out = False
         while self._closed and self._closed[0][0] <= now:
             self._expire(self._closed.popleft()[1])
-        self._handle = None
-        if self._closed:
+        if self._closed and self._handle is None:  # who expired may have asked for a bucket
             self._arm()
 
     @staticmethod

@@ -1,0 +1,296 @@
+"""No byte goes to an address that the policy forbids, whatever a URL or a name server says."""
+
+import asyncio
+import ipaddress
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from scripted import OK, Line, post
+
+from go2hooks.core.addresses import AddressPolicy
+from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.target import Target
+from services.dispatcher.guard import BlockedAddressError, Guard
+from services.dispatcher.senders import Sender
+from services.dispatcher.senders.resolver import AresLookup, numeric
+
+LOOPBACK_ONLY = AddressPolicy(allow=(ipaddress.ip_network("127.0.0.1/32"),))
+PUBLIC_ONLY = AddressPolicy()
+BLOCKED = "The address of this URL is not allowed."
+
+LITERALS = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "0x7f.0.0.1",
+    "0.0.0.0",
+    "10.0.0.1",
+    "169.254.169.254",
+    "192.168.1.1",
+    "::1",
+    "::",
+    "::ffff:127.0.0.1",
+    "::ffff:7f00:1",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::1",
+    "fe80::1",
+    "fd00:ec2::254",
+    "ff02::1",
+    "255.255.255.255",
+]
+
+
+def raw_target(host: str, port: int) -> Target:
+    """A target that nobody has normalised: the guard relies on nothing."""
+    return Target("http", host, port, "/", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+@pytest.mark.parametrize("host", LITERALS)
+async def test_an_ip_literal_is_judged_however_it_is_spelt(
+    receive: Any, make_sender: Any, kind: str, host: str
+) -> None:
+    if kind == "aiohttp" and not _is_usual(host):
+        pytest.skip("aiohttp refuses unusual spellings by itself")
+    receiver = await receive(OK)
+    response = await make_sender(policy=PUBLIC_ONLY).send(post(raw_target(host, receiver.port)))
+    assert isinstance(response, NoAnswer)
+    assert (response.failure, response.message) == (Failure.BLOCKED_ADDRESS, BLOCKED)
+    assert not receiver.lines
+
+
+def _is_usual(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def test_a_name_with_mixed_answers_is_reached_by_its_permitted_ones_alone(receive: Any, make_sender: Any) -> None:
+    sender = make_sender(
+        policy=LOOPBACK_ONLY, names={"mixed.test": ["10.0.0.1", "::1", "127.0.0.1", "169.254.169.254"]}
+    )
+    receiver = await receive(OK)
+    assert isinstance(await sender.send(post(receiver.target("mixed.test"))), Answer)
+
+
+async def test_a_name_with_only_forbidden_answers_is_blocked(receive: Any, make_sender: Any) -> None:
+    sender = make_sender(policy=PUBLIC_ONLY, names={"inside.test": ["127.0.0.1", "10.0.0.1", "::1"]})
+    receiver = await receive(OK)
+    response = await sender.send(post(receiver.target("inside.test")))
+    assert isinstance(response, NoAnswer)
+    assert (response.failure, response.message) == (Failure.BLOCKED_ADDRESS, BLOCKED)
+    assert not receiver.lines
+
+
+async def test_a_redirect_leads_nowhere(receive: Any, make_sender: Any) -> None:
+    inside = await receive(OK)
+    location = f"http://127.0.0.1:{inside.port}/latest/meta-data/".encode()
+    outside = await receive(b"HTTP/1.1 307 Elsewhere\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
+    response = await make_sender().send(post(outside.target()))
+    assert isinstance(response, Answer)
+    assert response.status == 307
+    assert not inside.lines
+
+
+async def test_the_environments_proxy_is_not_used(
+    receive: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, receiver = await receive(OK), await receive(OK)
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+    assert isinstance(await make_sender().send(post(receiver.target())), Answer)
+    assert not proxy.lines
+
+
+async def test_an_address_that_is_forbidden_between_lookup_and_connect_is_not_connected_to(
+    receive: Any, make_sender: Any
+) -> None:
+    class ChangesItsMind:
+        asked = 0
+
+        def permits(self, address: str) -> bool:
+            self.asked += 1
+            return self.asked == 1
+
+    policy = ChangesItsMind()
+    receiver = await receive(OK)
+    response = await make_sender(policy=policy).send(post(receiver.target()))
+    assert isinstance(response, NoAnswer)
+    assert response.failure == Failure.BLOCKED_ADDRESS
+    assert policy.asked == 2
+    assert not receiver.lines
+
+
+def test_the_socket_is_refused_for_an_address_that_slipped_past_the_first_look() -> None:
+    info = numeric("127.0.0.1", 80)
+    assert info is not None
+    with pytest.raises(BlockedAddressError):
+        Guard(PUBLIC_ONLY).open_socket(info)
+
+
+def test_what_is_no_numeric_address_is_never_connected_to() -> None:
+    info = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("localhost", 80))
+    with pytest.raises(BlockedAddressError):
+        Guard(AddressPolicy(allow_insecure=True)).open_socket(info)
+
+
+# --- with a name server of our own
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers A and AAAA questions by what `zone` says at that moment; TTL 0, CNAMEs followed into the same answer."""
+
+    def __init__(self) -> None:
+        self.zone: Callable[[str], list[str] | str | None] = lambda _name: []
+        self.questions: list[str] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self.port = transport.get_extra_info("sockname")[1]
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        name, end = _name(data)
+        kind = struct.unpack("!H", data[end : end + 2])[0]
+        found = self.zone(name)
+        if kind == 1:
+            self.questions.append(name)
+        if found is None:
+            return  # a dead name server
+        records = b"" if isinstance(found, str) else b"".join(_record(address, kind) for address in found)
+        count = 0 if isinstance(found, str) else sum(_is_of(address, kind) for address in found)
+        if isinstance(found, str):
+            alias = b"".join(bytes([len(part)]) + part.encode() for part in found.split(".")) + b"\0"
+            records, count = b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 0, len(alias)) + alias, 1
+        header = data[:2] + b"\x84\x00" + struct.pack("!HHHH", 1, count, 0, 0)
+        self._transport.sendto(header + data[12 : end + 4] + records, addr)  # type: ignore[attr-defined]
+
+
+def _name(data: bytes) -> tuple[str, int]:
+    parts, position = [], 12
+    while data[position]:
+        parts.append(data[position + 1 : position + 1 + data[position]].decode())
+        position += 1 + data[position]
+    return ".".join(parts).lower(), position + 1
+
+
+def _is_of(address: str, kind: int) -> bool:
+    return (kind == 28) == (":" in address)
+
+
+def _record(address: str, kind: int) -> bytes:
+    if not _is_of(address, kind):
+        return b""
+    packed = ipaddress.ip_address(address).packed
+    return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 0, len(packed)) + packed
+
+
+@pytest.fixture
+async def name_server() -> AsyncIterator[NameServer]:
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        NameServer, local_addr=("127.0.0.1", 0)
+    )
+    yield server
+    transport.close()
+
+
+@pytest.fixture
+async def resolving(name_server: NameServer, make_sender: Any) -> AsyncIterator[Callable[..., Sender]]:
+    """Makes senders that ask our name server."""
+    lookups = []
+
+    def make(policy: AddressPolicy, **options: Any) -> Sender:
+        lookup = AresLookup([f"127.0.0.1:{name_server.port}"], timeout_s=0.2, tries=2)
+        lookups.append(lookup)
+        return make_sender(policy=policy, lookup=lookup, **options)
+
+    yield make
+    for lookup in lookups:
+        await lookup.close()
+
+
+async def test_a_name_that_turns_inward_between_attempts_is_blocked(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    sender = resolving(LOOPBACK_ONLY)
+    receiver = await receive(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    outcomes = []
+    for addresses in (["127.0.0.1"], ["10.0.0.7"], ["127.0.0.1"]):
+        name_server.zone = lambda _name, addresses=addresses: addresses
+        outcomes.append(await sender.send(post(receiver.target("rebinding.example"))))
+    assert isinstance(outcomes[0], Answer)
+    assert isinstance(outcomes[1], NoAnswer)
+    assert outcomes[1].failure == Failure.BLOCKED_ADDRESS
+    assert isinstance(outcomes[2], Answer)
+
+
+async def test_one_public_and_one_private_answer_use_the_permitted_one(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    sender = resolving(LOOPBACK_ONLY)
+    receiver = await receive(OK)
+    name_server.zone = lambda _name: ["10.0.0.7", "127.0.0.1", "fd00::1"]
+    assert isinstance(await sender.send(post(receiver.target("both.example"))), Answer)
+
+
+async def test_a_chain_of_aliases_to_a_private_address_is_blocked(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    sender = resolving(PUBLIC_ONLY)
+    receiver = await receive(OK)
+    zone: dict[str, list[str] | str] = {
+        "hooks.example": "cdn.example",
+        "cdn.example": "inside.example",
+        "inside.example": ["127.0.0.1"],
+    }
+    name_server.zone = lambda name: zone.get(name, [])
+    response = await sender.send(post(receiver.target("hooks.example")))
+    assert isinstance(response, NoAnswer)
+    assert response.failure in (Failure.BLOCKED_ADDRESS, Failure.DNS_ERROR)
+    assert not receiver.lines
+
+
+async def test_a_name_without_addresses_is_a_dns_error(receive: Any, resolving: Any, name_server: NameServer) -> None:
+    receiver = await receive(OK)
+    response = await resolving(LOOPBACK_ONLY).send(post(receiver.target("empty.example")))
+    assert isinstance(response, NoAnswer)
+    assert response.failure == Failure.DNS_ERROR
+    assert response.message == "The host name does not exist or has no address."
+
+
+async def test_a_dead_name_server_is_a_dns_error_and_holds_up_nobody_else(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    sender = resolving(LOOPBACK_ONLY)
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(OK)
+
+    receiver = await receive(script)
+    name_server.zone = lambda name: None if name.startswith("dead") else ["127.0.0.1"]
+    dead = [asyncio.create_task(sender.send(post(receiver.target(f"dead{n}.example")))) for n in range(100)]
+    await asyncio.sleep(0)
+    healthy = await asyncio.wait_for(sender.send(post(receiver.target("healthy.example"))), timeout=1)
+    assert isinstance(healthy, Answer)
+    for response in await asyncio.gather(*dead):
+        assert isinstance(response, NoAnswer)
+        assert response.failure == Failure.DNS_ERROR
+        assert response.message == "The DNS lookup of the host name failed."
+
+
+async def test_one_name_is_asked_for_once_however_many_wait(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    sender = resolving(LOOPBACK_ONLY)
+    receiver = await receive(OK)
+    name_server.zone = lambda _name: ["127.0.0.1"]
+    responses = await asyncio.gather(*(sender.send(post(receiver.target("busy.example"))) for _ in range(20)))
+    assert all(isinstance(response, Answer) for response in responses)
+    assert name_server.questions == ["busy.example"]

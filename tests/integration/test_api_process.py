@@ -1,0 +1,390 @@
+"""`python -m services.api` as a process: how it starts, what its server refuses, how it lives through outages, how it stops."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from go2hooks.kafka.admin import ensure_topics
+from go2hooks.postgres.api_keys import create_key
+from go2hooks.settings import Settings
+
+HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", "events": ["click"]}
+
+
+class Gate:
+    """A TCP proxy in front of a server, which can be shut: then connections break and none succeeds."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open = True
+        self._sockets: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def shut(self) -> None:
+        self._open = False
+        for each in list(self._sockets):
+            with suppress(OSError):  # it may have ended by itself
+                each.shutdown(socket.SHUT_RDWR)
+
+    def open(self) -> None:
+        self._open = True
+
+    def close(self) -> None:
+        self.shut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed: the test is over
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client:
+            if not self._open:
+                return
+            with socket.create_connection(self._target) as server:
+                self._sockets |= {client, server}
+                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+                back.start()
+                self._pump(client, server)
+                back.join()
+                self._sockets -= {client, server}
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):  # a broken connection is what this is for
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class Process:
+    """A running API."""
+
+    popen: subprocess.Popen[bytes]
+    port: int
+    key: str
+    log: Path
+
+    def call(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, dict, http.client.HTTPMessage]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"} | headers
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection.request(method, path, raw, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return (
+            answer.status,
+            json.loads(content) if answer.headers["Content-Type"] == "application/json" else content,
+            answer.headers,
+        )
+
+    def raw(self, *parts: bytes, pause_s: float = 0) -> bytes:
+        """Send bytes as they are and read until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause_s)
+            received = b""
+            while chunk := connection.recv(65536):
+                received += chunk
+        return received
+
+
+def eventually(check: Callable[[], bool], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def through(url: str, gate: Gate) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{gate.port}"))
+
+
+@pytest.fixture
+def environment(database_url: str, secret_key: str, kafka_bootstrap: str, tmp_path: Path) -> dict[str, str]:
+    ensure_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GO2HOOKS_")}
+    return inherited | {
+        "GO2HOOKS_DATABASE_URL": database_url,
+        "GO2HOOKS_SECRET_KEYS": secret_key,
+        "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
+        "GO2HOOKS_API_PORT": "0",
+        "GO2HOOKS_PORT_FILE": str(tmp_path / "port.json"),
+    }
+
+
+@pytest.fixture
+def start(environment, database_url, tmp_path) -> Iterator[Callable[..., Process]]:
+    with contextmanager(running)(environment, database_url, tmp_path) as start:
+        yield start
+
+
+def running(environment, database_url, tmp_path):
+    started: list[subprocess.Popen[bytes]] = []
+    log = tmp_path / "api.log"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        key = create_key(connection, "acme").key
+
+    def start(**changes: str) -> Process:
+        port_file = tmp_path / "port.json"
+        with log.open("wb") as stderr:
+            popen = subprocess.Popen([sys.executable, "-m", "services.api"], env=environment | changes, stderr=stderr)
+        started.append(popen)
+        eventually(lambda: port_file.exists() or popen.poll() is not None, 20)
+        assert popen.poll() is None, log.read_text()
+        return Process(popen, json.loads(port_file.read_text())["port"], key, log)
+
+    yield start
+    for popen in started:
+        popen.kill()
+        popen.wait()
+
+
+# --- start
+
+
+def test_it_takes_a_free_port_says_which_and_becomes_ready(start):
+    api = start()
+    eventually(lambda: api.call("GET", "/readyz")[0] == 200, 10)
+    assert api.call("GET", "/readyz")[1] == {"postgres": True, "kafka": True}
+    assert api.call("GET", "/healthz")[1] == {"status": "ok"}
+    status, answer, _ = api.call("POST", "/api/v1/webhooks", HOOK)
+    assert (status, answer["data"]["name"]) == (201, "Click Tracker")
+
+
+def test_a_port_that_is_taken_is_named_with_its_variable(environment):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = subprocess.run(
+            [sys.executable, "-m", "services.api"],
+            env=environment | {"GO2HOOKS_API_PORT": port}, capture_output=True, timeout=20, check=False, text=True,
+        )  # fmt: skip
+    assert result.returncode not in (0, None)
+    assert "GO2HOOKS_API_PORT" in result.stderr
+    assert port in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_secret_key_is_named_with_its_remedy(environment):
+    del environment["GO2HOOKS_SECRET_KEYS"]
+    result = subprocess.run(
+        [sys.executable, "-m", "services.api"], env=environment, capture_output=True, timeout=20, check=False, text=True
+    )
+    assert result.returncode == 2
+    assert "GO2HOOKS_SECRET_KEYS" in result.stderr
+
+
+# --- metrics and logs
+
+
+def test_requests_are_counted_by_route_and_logged_without_secrets(start):
+    api = start()
+    _, created, _ = api.call("POST", "/api/v1/webhooks", HOOK)
+    hook = created["data"]["id"]
+    _, rotated, _ = api.call("POST", f"/api/v1/webhooks/{hook}/rotate-secret")
+    api.call("GET", f"/api/v1/webhooks/{hook}")
+    api.call("GET", "/api/v1/nothing/here")
+    api.call("BREW", "/api/v1/webhooks")
+    metrics = api.call("GET", "/metrics")[1].decode()
+    template = "/api/v1/webhooks/<webhook_id>"
+    assert f'go2hooks_api_requests_total{{method="GET",route="{template}",status="200"}} 1.0' in metrics
+    assert 'go2hooks_api_requests_total{method="GET",route="unmatched",status="404"} 1.0' in metrics
+    assert 'method="other"' in metrics
+    assert f'go2hooks_api_request_duration_seconds_count{{method="GET",route="{template}",status="200"}} 1.0' in metrics
+    assert hook not in metrics
+    lines = [json.loads(line) for line in api.log.read_text().splitlines()]
+    [shown] = [line for line in lines if line.get("route") == template]
+    assert (shown["method"], shown["status"], shown["account"], shown["service"]) == ("GET", 200, "acme", "api")
+    written = api.log.read_text() + metrics
+    for secret in (api.key, created["data"]["secret"], rotated["data"]["secret"]):
+        assert secret not in written
+        assert secret.partition("_")[2] not in written
+
+
+# --- what the server itself refuses
+
+
+def head(method: str, path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (head("POST", "/api/v1/webhooks", "Content-Length: 10485760") + b"x" * 10_485_760, 413),
+        (head("POST", "/api/v1/webhooks", "Transfer-Encoding: chunked") + b"ffff\r\n" + b"x" * 65535 + b"\r\nffff\r\n" + b"x" * 65535, 413),
+        (head("GET", "/api/v1/webhooks", "X: " + "x" * 100_000), 431),
+        (head("GET", "/" + "x" * 100_000), 431),
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (head("POST", "/api/v1/webhooks", "Content-Length: -1"), 400),
+        (head("POST", "/api/v1/webhooks", "Content-Length: 1, 2"), 400),
+        (head("POST", "/api/v1/webhooks", "Transfer-Encoding: gzip"), 400),
+        (head("GET", "/api/v1/webhooks", "Bad Header: x"), 400),
+    ],
+    ids=["10 MiB", "endless chunks", "long header", "long address", "nonsense", "TLS", "negative length", "two lengths", "gzip", "bad header"],
+)  # fmt: skip
+def test_what_the_server_refuses_is_refused_in_the_envelope_too(start, request_bytes, status):
+    api = start()
+    answer_head, _, body = api.raw(request_bytes).partition(b"\r\n\r\n")
+    assert answer_head.startswith((f"HTTP/1.1 {status} ".encode(), f"HTTP/1.0 {status} ".encode()))
+    assert b"application/json" in answer_head
+    error = json.loads(body)
+    assert error["success"] is False
+    assert error["error"]["code"]
+
+
+def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_not(start):
+    api = start(GO2HOOKS_API_MAX_BODY_BYTES="1000")
+    body = json.dumps(HOOK).encode()
+    assert api.call("POST", "/api/v1/webhooks", body.ljust(1000))[0] == 201
+    assert api.call("POST", "/api/v1/webhooks", body.ljust(1001))[0] == 413
+
+
+def test_a_chunked_body_is_read_like_any_other(start):
+    api = start()
+    body = json.dumps(HOOK).encode()
+    lines = (
+        f"Authorization: Bearer {api.key}",
+        "Content-Type: application/json",
+        "Transfer-Encoding: chunked",
+        "Connection: close",
+    )
+    request = head("POST", "/api/v1/webhooks", *lines) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    assert api.raw(request).startswith(b"HTTP/1.1 201 ")
+
+
+def test_clients_that_trickle_are_ended_and_do_not_delay_the_others(start):
+    api = start()
+    slow = [socket.create_connection(("127.0.0.1", api.port), timeout=30) for _ in range(200)]
+    for each in slow:
+        each.sendall(b"POST /api/v1/webhooks HTTP/1.1\r\nHost: x\r\n")
+    started = time.monotonic()
+    ended = 0
+    while ended < len(slow) and time.monotonic() - started < 25:
+        for each in slow:
+            with suppress(OSError):  # those that were ended
+                each.sendall(b"X-Slow: 1\r\n")
+        asked = time.monotonic()
+        assert api.call("GET", "/api/v1/webhooks")[0] == 200
+        assert time.monotonic() - asked < 1
+        time.sleep(1)
+        ended = sum(has_ended(each) for each in slow)
+    for each in slow:
+        each.close()
+    assert ended == len(slow)
+
+
+def has_ended(connection: socket.socket) -> bool:
+    connection.settimeout(0)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+# --- outages
+
+
+def test_it_answers_503_while_postgres_is_away_and_recovers_by_itself(start, database_url):
+    parts = urlsplit(database_url)
+    gate = Gate(parts.hostname, parts.port)
+    api = start(GO2HOOKS_DATABASE_URL=through(database_url, gate))
+    assert api.call("GET", "/api/v1/webhooks")[0] == 200
+    gate.shut()
+    for _ in range(3):
+        started = time.monotonic()
+        status, answer, headers = api.call("GET", "/api/v1/webhooks")
+        assert (status, answer["error"]["code"]) == (503, "unavailable")
+        assert int(headers["Retry-After"]) > 0
+        assert time.monotonic() - started < 4
+    assert api.call("GET", "/healthz")[0] == 200
+    eventually(lambda: api.call("GET", "/readyz")[1] == {"postgres": False, "kafka": True}, 10)
+    gate.open()
+    eventually(lambda: api.call("GET", "/api/v1/webhooks")[0] == 200, 10)
+    eventually(lambda: api.call("GET", "/readyz")[0] == 200, 10)
+    gate.close()
+
+
+def test_it_starts_without_postgres_and_serves_once_it_is_there(start, database_url):
+    parts = urlsplit(database_url)
+    gate = Gate(parts.hostname, parts.port)
+    gate.shut()
+    api = start(GO2HOOKS_DATABASE_URL=through(database_url, gate))
+    assert api.call("GET", "/api/v1/webhooks")[0] == 503
+    gate.open()
+    eventually(lambda: api.call("GET", "/api/v1/webhooks")[0] == 200, 10)
+    gate.close()
+
+
+def test_while_kafka_is_away_only_what_needs_it_answers_503(start):
+    api = start(GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    status, created, _ = api.call("POST", "/api/v1/webhooks", HOOK)
+    assert status == 201
+    started = time.monotonic()
+    status, answer, headers = api.call("POST", f"/api/v1/webhooks/{created['data']['id']}/test")
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    assert int(headers["Retry-After"]) > 0
+    assert time.monotonic() - started < 8
+    assert api.call("GET", "/readyz")[1] == {"postgres": True, "kafka": False}
+    assert api.call("GET", f"/api/v1/webhooks/{created['data']['id']}/deliveries")[1]["data"] == []
+
+
+# --- stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_zero_even_with_idle_connections_open(start, number):
+    api = start()
+    idle = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+    idle.request("GET", "/healthz")
+    idle.getresponse().read()
+    api.popen.send_signal(number)
+    assert api.popen.wait(10) == 0, api.log.read_text()
+    idle.close()
+
+
+def test_a_request_under_way_is_answered_before_it_stops(start):
+    api = start(GO2HOOKS_DELIVERY_TIMEOUT_S="1")
+    hook = api.call("POST", "/api/v1/webhooks", HOOK)[1]["data"]["id"]
+    answers = []
+    waiting = threading.Thread(
+        target=lambda: answers.append(api.call("POST", f"/api/v1/webhooks/{hook}/test?wait=true"))
+    )
+    waiting.start()  # no dispatcher is there, so it waits for 4 s
+    eventually(lambda: bool(api.call("GET", f"/api/v1/webhooks/{hook}/deliveries")[1]["data"]), 10)
+    api.popen.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    with pytest.raises(ConnectionRefusedError):
+        api.call("GET", "/healthz")
+    assert api.popen.wait(15) == 0
+    waiting.join(5)
+    assert answers[0][0] == 202

@@ -5,8 +5,9 @@ What keeps one webhook from delaying another:
 - Each lane has a concurrency limit, found by additive increase (while answers come quickly) and multiplicative decrease
   (on failures): a new or recovering receiver starts with few attempts and earns more.
 - Each lane's queue is bounded by a share of the room that is *left* in the window (dynamic thresholds, Choudhury and
-  Hahne 1998): one lane can take half of an empty window, and hardly anything of a crowded one, so the window never
-  fills up and the partition never stops. What exceeds the share overflows.
+  Hahne 1998): one lane can take part of an empty window, and hardly anything of a crowded one, so the window never
+  fills up and the partition never stops. What exceeds the share overflows. A lane that empties its queue within a
+  second gets a larger share: a backlog that is only waiting for its turn need not take the longer way.
 - Lanes that have something to start take turns, one attempt each.
 - After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
 
@@ -21,6 +22,10 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+_RATE_S: Final = 0.25  # how long a lane's rate is measured
+# Quick lanes reckon with half as much room again, so that they fill the window up together without overflowing: they
+# will have emptied it in a moment.
+_QUICK_ROOM: Final = 1.5
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
 
 
@@ -32,7 +37,7 @@ class LaneLimits:
     window: int = 4000  #: items waiting in all
     webhook_max_sends: int = 64
     webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
-    queue_share: float = 0.1  #: of the free window, for one lane
+    queue_share: float = 0.25  #: of the free window, for one lane
     circuit_failures: int = 5  #: in a row, before the circuit opens
     probe_s: float = 1.0  #: pause before the first probe; grows by half each time
     probe_max_s: float = 30.0
@@ -50,7 +55,10 @@ class Admission(Enum):
 class Lane(Generic[T]):
     """State of one webhook in this process."""
 
-    __slots__ = ("earning", "failures", "in_flight", "limit", "probe_at", "queue", "ready", "used_at", "webhook_id")
+    __slots__ = (
+        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "queue", "rate", "ready",
+        "used_at", "webhook_id",
+    )  # fmt: skip
 
     def __init__(self, webhook_id: str, limit: float) -> None:
         self.webhook_id = webhook_id
@@ -62,6 +70,9 @@ class Lane(Generic[T]):
         self.probe_at = 0.0
         self.ready = False  # stands in the ring of lanes that may start something
         self.used_at = 0.0
+        self.rate = 0.0  # attempts that ended per second, over the last quarter of a second
+        self.finished = 0  # since `measured_at`
+        self.measured_at = 0.0
 
 
 class Lanes(Generic[T]):
@@ -88,7 +99,7 @@ class Lanes(Generic[T]):
         if not lane.queue and self.in_flight < self.limits.max_sends and lane.in_flight < self._sends_allowed(lane):
             self._start(lane)
             return Admission.START
-        if self.queued >= self.limits.window or len(lane.queue or ()) >= self._queue_allowed():
+        if len(lane.queue or ()) >= self._queue_allowed(lane):
             return Admission.FULL
         if lane.queue is None:
             lane.queue = deque()
@@ -103,6 +114,7 @@ class Lanes(Generic[T]):
         lane.in_flight -= 1
         self.in_flight -= 1
         lane.used_at = now
+        self._measure(lane, now)
         if ok:
             self._reward(lane, duration_s)
         else:
@@ -192,8 +204,18 @@ class Lanes(Generic[T]):
         free = self.limits.max_sends - self.in_flight
         return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
 
-    def _queue_allowed(self) -> float:
+    def _queue_allowed(self, lane: Lane[T]) -> float:
+        if lane.queue is not None and lane.rate >= len(lane.queue):
+            return self.limits.window * _QUICK_ROOM - self.queued
         return max(1.0, (self.limits.window - self.queued) * self.limits.queue_share)
+
+    def _measure(self, lane: Lane[T], now: float) -> None:
+        lane.finished += 1
+        elapsed = now - lane.measured_at
+        if elapsed >= _RATE_S:
+            lane.rate = lane.finished / elapsed if elapsed < 2 * _RATE_S else 0.0  # the first after a pause says nothing
+            lane.finished = 0
+            lane.measured_at = now
 
     def _reward(self, lane: Lane[T], duration_s: float) -> None:
         lane.failures = 0

@@ -6,9 +6,6 @@ Python process where nginx is not installed; it answers 200 and runs on another 
 
 import argparse
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import os
 import platform
@@ -30,6 +27,7 @@ import trustme
 from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.outcome import Answer
 from go2hooks.core.request import SignedRequest
+from go2hooks.core.signing import body_signature, generate_secret, standard_signature
 from go2hooks.core.target import parse_target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders import AiohttpSender, Limits, ProtocolSender, Resolver, Sender
@@ -60,27 +58,24 @@ BODY = json.dumps(
     },
     separators=(",", ":"),
 ).encode()
-KEY = os.urandom(32)
-SECRET = b"whsec_" + base64.b64encode(KEY)
+SECRET = generate_secret(os.urandom(32))
 Send = Callable[[tuple[tuple[str, str], ...]], Awaitable[None]]
 
 
 def sign(number: int) -> tuple[tuple[str, str], ...]:
     """The headers of delivery `number`, both signatures included."""
-    delivery, seconds = f"dlv_{number:030x}", str(int(time.time()))
-    body_signature = hmac.new(SECRET, BODY, hashlib.sha256).hexdigest()
-    standard = hmac.digest(KEY, f"{delivery}.{seconds}.".encode() + BODY, "sha256")
+    delivery, seconds = f"dlv_{number:030x}", int(time.time())
     return (
         ("Content-Type", "application/json"),
         ("X-Webhook-ID", "wh_0123456789abcdef"),
         ("X-Webhook-Event", "click"),
-        ("X-Webhook-Signature", "sha256=" + body_signature),
+        ("X-Webhook-Signature", body_signature(SECRET, BODY)),
         ("X-Webhook-Timestamp", "2024-01-01T12:00:00Z"),
         ("X-Webhook-Delivery", delivery),
         ("X-Webhook-Attempt", "1"),
         ("webhook-id", delivery),
-        ("webhook-timestamp", seconds),
-        ("webhook-signature", "v1," + base64.b64encode(standard).decode()),
+        ("webhook-timestamp", str(seconds)),
+        ("webhook-signature", standard_signature([SECRET], delivery, seconds, BODY)),
         ("User-Agent", "Go2-Webhooks/bench"),
     )
 
@@ -123,7 +118,10 @@ def ours(make: Callable[..., Sender]) -> Callable[[str, Path, int, int], Awaitab
     async def client(url: str, ca: Path, connections: int, count: int) -> dict[str, float]:
         guard = Guard(AddressPolicy(allow_insecure=True))
         sender = make(
-            Limits(10.0, 16384, 1024), resolver=Resolver(AresLookup()), guard=guard, ssl_context=client_context(ca)
+            Limits(10.0, 16384, 1024),
+            resolver=Resolver(lookup := AresLookup(), close_lookup=lookup.close),
+            guard=guard,
+            ssl_context=client_context(ca),
         )
         target = parse_target(url)
 

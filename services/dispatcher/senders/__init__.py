@@ -19,7 +19,8 @@ def build_sender(settings: Settings) -> Sender:
     It binds itself to the event loop at its first `send`.
     """
     limits = Limits(settings.delivery_timeout_s, settings.response_body_limit_bytes, settings.response_excerpt_bytes)
-    resolver = Resolver(AresLookup())
+    lookup = AresLookup()
+    resolver = Resolver(lookup, close_lookup=lookup.close)
     guard = Guard(AddressPolicy(allow=(), deny=(), allow_insecure=settings.allow_insecure_targets))
     context = client_context(settings.target_ca_file)
     if settings.sender == "aiohttp":

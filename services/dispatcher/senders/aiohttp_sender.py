@@ -73,6 +73,16 @@ class AiohttpSender:
                 await session.close()
         await self._resolver.close()
 
+    def connections(self) -> dict[str, int]:
+        """Connections to receivers, by state; those being made count as busy. Any thread."""
+        sessions = (self._pooled, self._fresh)
+        connectors = [session.connector for session in sessions if session is not None and session.connector]
+        return {
+            # aiohttp has no public way to ask.
+            "idle": sum(len(idle) for connector in connectors for idle in list(connector._conns.values())),  # noqa: SLF001
+            "busy": sum(len(connector._acquired) for connector in connectors),  # noqa: SLF001
+        }
+
     async def _send_twice_if_stale(self, request: SignedRequest, attempt: "_Attempt") -> Response:
         if self._pooled is None:
             self._pooled = self._session(keep=True)

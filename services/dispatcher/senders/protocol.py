@@ -1,6 +1,7 @@
 """The fast sender: one write, one future, one set operation for the deadline per request."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 from typing import Final
@@ -85,9 +86,16 @@ class ProtocolSender:
         for connection in tuple(self._connections):
             connection.interrupt()
         if self._connections:
-            async with asyncio.timeout(_CLOSE_WITHIN_S):
-                await self._closing.wait()
+            # Aborted ones are gone within an iteration; should one not be, the process must still end.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_WITHIN_S):
+                    await self._closing.wait()
         await self._resolver.close()
+
+    def connections(self) -> dict[str, int]:
+        """Connections to receivers, by state. Any thread."""
+        idle = len(self._pool)
+        return {"idle": idle, "busy": max(0, len(self._connections) - idle), "connecting": len(self._dials)}
 
     # --- Owner of connections
 

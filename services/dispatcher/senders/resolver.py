@@ -64,11 +64,13 @@ class Resolver:
         self,
         lookup: Lookup,
         *,
+        close_lookup: Callable[[], Awaitable[None]] | None = None,
         ttl_s: float = 10.0,
         failure_ttl_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lookup = lookup
+        self._close_lookup = close_lookup
         self._ttl_s = ttl_s
         self._failure_ttl_s = failure_ttl_s
         self._clock = clock
@@ -89,11 +91,13 @@ class Resolver:
         return infos
 
     async def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel what is under way, and close the lookup."""
         tasks = list(self._lookups.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._close_lookup is not None:
+            await self._close_lookup()
 
     async def _refresh(self, host: str) -> _Entry:
         task = self._lookups.get(host)

@@ -19,3 +19,7 @@ class Sender(Protocol):
 
     async def close(self) -> None:
         """Interrupt what is under way and close every connection."""
+
+    def connections(self) -> dict[str, int]:
+        """Connections to receivers, by state: `idle`, `busy`, `connecting` (where that is told apart). Any thread."""
+        ...

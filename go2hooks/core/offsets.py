@@ -32,6 +32,11 @@ class OffsetTracker:
         """How many messages have begun and are not complete."""
         return len(self._incomplete)
 
+    @property
+    def oldest_incomplete(self) -> int | None:
+        """The lowest offset that is not complete; None when all are."""
+        return self._begun[0] if self._begun else None
+
     def begin(self, offset: int) -> None:
         """Note that `offset` is being worked on. Raises ValueError when it is not above all earlier ones."""
         if offset < self._next:

@@ -101,7 +101,7 @@ class PolledConsumer:
         batch: int = 500,
     ) -> None:
         self._consumer = Consumer(config | {"error_cb": self._on_error})
-        self._topics = list(topics)
+        self.topics = tuple(topics)
         self._sink = sink
         self._loop = loop
         self._window = window
@@ -154,7 +154,7 @@ class PolledConsumer:
     def _run(self) -> None:
         try:
             self._consumer.subscribe(
-                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             while not self._stop.is_set():
                 self._step()
@@ -193,7 +193,7 @@ class PolledConsumer:
         if time.monotonic() - self._asked_at < 1.0:
             return
         try:
-            self._consumer.list_topics(self._topics[0], timeout=0.5)
+            self._consumer.list_topics(self.topics[0], timeout=0.5)
             self.reachable = True
         except KafkaException:
             self._asked_at = time.monotonic()

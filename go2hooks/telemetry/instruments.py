@@ -31,15 +31,23 @@ LATENCY_BUCKETS_S: Final = (
     60.0,
     300.0,
 )
+#: Around the timeout of an attempt (10 s unless set otherwise) close together, so that a quantile tells 10 s from 30 s.
+REQUEST_BUCKETS_S: Final = (*(b for b in LATENCY_BUCKETS_S if b < 10.0), 7.5, 9.5, 10.5, 15.0, 30.0, 60.0)  # noqa: PLR2004
+#: What waits for its turn may wait for as long as its receiver is down.
+DEFERRED_BUCKETS_S: Final = (*LATENCY_BUCKETS_S, 1800.0, 7200.0, 43200.0)
 ROWS_BUCKETS: Final = (1, 5, 10, 50, 100, 500, 1000, 2000)
 
 
 class Counter(Collector):
-    """Only grows. `name` ends in `_total`."""
+    """Only grows. `name` ends in `_total`.
 
-    def __init__(self, name: str, documentation: str, labels: Labels = ()) -> None:
+    The values that its one label is known to take are there from the start, at 0: a series that begins at 1 hides its
+    first event from `rate()`.
+    """
+
+    def __init__(self, name: str, documentation: str, labels: Labels = (), known: Iterable[str] = ()) -> None:
         self._name, self._documentation, self._labels = name, documentation, labels
-        self._values: dict[Labels, float] = {} if labels else {(): 0}
+        self._values: dict[Labels, float] = {(str(value),): 0 for value in known} if labels else {(): 0}
 
     def add(self, amount: float = 1, *labels: str) -> None:
         self._values[labels] = self._values.get(labels, 0) + amount

@@ -3,14 +3,29 @@
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.registry import CollectorRegistry
 
-from go2hooks.telemetry.instruments import ROWS_BUCKETS, Counter, Gauge, Histogram
+from go2hooks.core.errors import InvalidEventError, UndecodableEventError
+from go2hooks.core.event import EventType
+from go2hooks.core.outcome import Failure
+from go2hooks.telemetry.instruments import (
+    DEFERRED_BUCKETS_S,
+    REQUEST_BUCKETS_S,
+    ROWS_BUCKETS,
+    Counter,
+    Gauge,
+    Histogram,
+)
 
 # --- router
 
 #: Events read from the event topics, by event type (undecodable ones are only in the next one).
-EVENTS = Counter("go2hooks_events_total", "Events read from Kafka", ("event",))
+EVENTS = Counter("go2hooks_events_total", "Events read from Kafka", ("event",), EventType)
 #: Events that were written to go2.events.dead, by reason.
-EVENTS_DEAD = Counter("go2hooks_events_dead_total", "Events that could not become deliveries", ("reason",))
+EVENTS_DEAD = Counter(
+    "go2hooks_events_dead_total",
+    "Events that could not become deliveries",
+    ("reason",),
+    (UndecodableEventError.reason, InvalidEventError.reason),
+)
 #: Deliveries written: divided by events, the fan-out.
 DELIVERIES_CREATED = Counter("go2hooks_deliveries_created_total", "Deliveries written to Kafka by the router")
 #: Deliveries written and not yet acknowledged by Kafka.
@@ -19,24 +34,31 @@ ROUTER_IN_FLIGHT = Gauge("go2hooks_router_in_flight", "Deliveries produced and n
 # --- dispatcher
 
 #: Attempts made, by outcome: `delivered` or the failure's name.
-ATTEMPTS = Counter("go2hooks_attempts_total", "Attempts made", ("outcome",))
+ATTEMPTS = Counter("go2hooks_attempts_total", "Attempts made", ("outcome",), ("delivered", *Failure))
 #: Deliveries that came to an end, by state: delivered, failed (dead-lettered), skipped.
-DELIVERIES_FINISHED = Counter("go2hooks_deliveries_finished_total", "Deliveries that came to an end", ("state",))
+DELIVERIES_FINISHED = Counter(
+    "go2hooks_deliveries_finished_total",
+    "Deliveries that came to an end",
+    ("state",),
+    ("delivered", "failed", "skipped"),
+)
 #: Retries written to a tier, by tier (its delay, such as 5s).
 RETRIES = Counter("go2hooks_retries_total", "Retries written to a retry tier", ("tier",))
 #: Messages dropped because the same attempt was already recorded or under way.
 DUPLICATES = Counter("go2hooks_duplicates_dropped_total", "Messages recognised as duplicates and dropped")
 #: Internal messages that could not be decoded (there should be none).
 DELIVERIES_DEAD = Counter("go2hooks_deliveries_undecodable_total", "Delivery messages that could not be decoded")
-#: One attempt, from its first step to the end of the response.
-REQUEST_SECONDS = Histogram("go2hooks_request_duration_seconds", "Duration of one attempt")
+#: One attempt, from its first step (pool or connect) to the end of the response's head, or to its failure.
+REQUEST_SECONDS = Histogram("go2hooks_request_duration_seconds", "Duration of one attempt", REQUEST_BUCKETS_S)
 #: From Kafka's acceptance of the event to the receiver's answer, first attempts only.
 DELIVERY_SECONDS = Histogram(
     "go2hooks_event_to_delivery_seconds", "From the event in Kafka to the answer, first attempts"
 )
 #: The same for deliveries that waited for their turn (overflow): measured apart, never left out.
 DEFERRED_SECONDS = Histogram(
-    "go2hooks_deferred_delivery_seconds", "From the event in Kafka to the answer, deferred ones"
+    "go2hooks_deferred_delivery_seconds",
+    "From the event in Kafka to the answer, deferred ones",
+    DEFERRED_BUCKETS_S,
 )
 #: How long after its due time a retry was started.
 RETRY_LATENESS_SECONDS = Histogram("go2hooks_retry_lateness_seconds", "Start of a retry after its due time")
@@ -44,8 +66,13 @@ RETRY_LATENESS_SECONDS = Histogram("go2hooks_retry_lateness_seconds", "Start of 
 IN_FLIGHT = Gauge("go2hooks_dispatcher_in_flight", "Attempts under way")
 #: Deliveries in memory, by place: lane queues, due buffers, records not yet written.
 QUEUED = Gauge("go2hooks_dispatcher_queued", "Deliveries in memory, by place", ("place",))
-#: Deliveries sent round by the overflow topic.
-OVERFLOWED = Counter("go2hooks_deliveries_overflowed_total", "Deliveries moved to the overflow topic", ("why",))
+#: Deliveries moved aside without an attempt: to the overflow topic (busy, circuit), or to a retry tier (parked).
+OVERFLOWED = Counter(
+    "go2hooks_deliveries_overflowed_total",
+    "Deliveries moved aside for want of room",
+    ("why",),
+    ("busy", "circuit", "parked"),
+)
 #: Webhooks whose circuit is open in this process.
 CIRCUITS_OPEN = Gauge("go2hooks_circuits_open", "Webhooks that get one probe at a time")
 #: Connections to receivers, by state.
@@ -54,6 +81,11 @@ CONNECTIONS = Gauge("go2hooks_connections", "Connections to receivers, by state"
 RECORD_SECONDS = Histogram("go2hooks_record_batch_seconds", "Time to write one batch of attempt records")
 #: Records in a batch.
 RECORD_ROWS = Histogram("go2hooks_record_batch_rows", "Attempt records in one batch", ROWS_BUCKETS)
+#: Age of the oldest delivery that is taken up, due, and not recorded: an attempt's timeout at most, unless Postgres is
+#: away or a lane is crowded.
+UNFINISHED_SECONDS = Gauge(
+    "go2hooks_unfinished_seconds", "Age of the oldest due delivery in memory that is not recorded, by topic", ("topic",)
+)
 #: Webhooks disabled by this process after too many consecutive failures.
 WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabled after consecutive failures")
 
@@ -61,8 +93,8 @@ WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabl
 
 #: Messages between what was read and the end of the log, by topic.
 LAG_MESSAGES = Gauge("go2hooks_lag_messages", "Messages not yet read, by topic", ("topic",))
-#: Age of the oldest thing that is due and not finished, by topic: what to alert on. Waiting retries are not late.
-LAG_SECONDS = Gauge("go2hooks_lag_seconds", "Age of the oldest due message that is not finished, by topic", ("topic",))
+#: Age of the oldest thing that is due and was not taken up, by topic: what to alert on. Waiting retries are not late.
+LAG_SECONDS = Gauge("go2hooks_lag_seconds", "Age of the oldest due message not yet taken up, by topic", ("topic",))
 #: Webhooks in the live copy, by state.
 WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("state",))
 #: Time since the live copy last heard from Postgres.
@@ -73,7 +105,7 @@ _ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, ROUTER_IN_FLIGHT)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
-    RECORD_SECONDS, RECORD_ROWS, WEBHOOKS_DISABLED,
+    RECORD_SECONDS, RECORD_ROWS, UNFINISHED_SECONDS, WEBHOOKS_DISABLED,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP, consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.producer import LoopProducer
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, delay_label, retry_topic
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_recorded, from_ms, maintain_partitions
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.patient import PatientConnection
@@ -154,8 +154,11 @@ class Dispatcher:
         )
 
     def _expose(self) -> None:
+        for delay in self._settings.retry_delays:
+            metrics.RETRIES.add(0, delay_label(delay))
         metrics.IN_FLIGHT.read_from(lambda: {(): self._lanes.in_flight})
         metrics.CIRCUITS_OPEN.read_from(lambda: {(): self._lanes.open_circuits()})
+        metrics.CONNECTIONS.read_from(lambda: {(s,): n for s, n in self._sender.connections().items()})
         metrics.WEBHOOKS.read_from(self._webhooks.count_by_state)
         metrics.LIVE_COPY_AGE_SECONDS.read_from(lambda: {(): self._follower.age_s()})
         metrics.QUEUED.read_from(

@@ -20,6 +20,7 @@ from go2hooks.core.offsets import OffsetTracker
 from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer, position_of
 from go2hooks.postgres.attempts import AttemptKey
 from go2hooks.telemetry import metrics
+from go2hooks.telemetry.lag import UnfinishedAge, UnreadAge
 
 log = structlog.get_logger(__name__)
 
@@ -32,12 +33,13 @@ _DRAIN_POLL_S: Final = 0.01
 class Partition:
     """One assignment of one partition."""
 
-    __slots__ = ("gone", "held", "key", "suspect_until", "tracker")
+    __slots__ = ("gone", "held", "key", "suspect_until", "tracker", "unfinished")
 
     def __init__(self, assignment: Assignment, epoch: int) -> None:
         self.key = assignment.key
         self.suspect_until = assignment.suspect_until
         self.tracker = OffsetTracker(epoch)
+        self.unfinished = UnfinishedAge()
         self.held = 0  # tickets that are neither finished nor dropped
         self.gone = False  # revoked or lost: what has not started must not
 
@@ -93,7 +95,7 @@ class Intake:
         self._partitions: dict[PartitionKey, Partition] = {}
         self._epoch = 0
         self._look_ups: set[asyncio.Task[None]] = set()
-        self._last_read_ms: dict[str, int] = {}
+        self._unread = UnreadAge()
 
     # --- Sink
 
@@ -151,17 +153,22 @@ class Intake:
 
     def report_lag(self, now_ms: int) -> None:
         """Set the lag gauges of this intake's topics."""
-        backlog: dict[str, int] = {}
+        backlog = dict.fromkeys(self.consumer.topics, 0)  # 0, not absent or as it was, when no partition is ours
+        unfinished = dict.fromkeys(self.consumer.topics, 0.0)
         for key, count in self.consumer.lags.items():
-            backlog[key.topic] = backlog.get(key.topic, 0) + count
+            backlog[key.topic] += count
+        for key, partition in self._partitions.items():
+            age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
+            unfinished[key.topic] = max(unfinished[key.topic], age_s)
         for topic, count in backlog.items():
             metrics.LAG_MESSAGES.set(count, topic)
             metrics.LAG_SECONDS.set(self._lag_s(topic, count, now_ms), topic)
+            metrics.UNFINISHED_SECONDS.set(unfinished[topic], topic)
 
     # --- inside
 
     def _lag_s(self, topic: str, backlog: int, now_ms: int) -> float:
-        return max(0.0, (now_ms - self._last_read_ms.get(topic, now_ms)) / 1000) if backlog else 0.0
+        return self._unread.seconds(topic, backlog, now_ms)
 
     def _is_doubtful(self, ticket: Ticket) -> bool:
         return (
@@ -177,7 +184,8 @@ class Intake:
             self.consumer.release()
             return None
         partition.tracker.begin(offset)
-        self._last_read_ms[topic] = message.timestamp()[1]
+        _kind, written_ms = message.timestamp()
+        self._unread.read(topic, written_ms)
         try:
             delivery = decode_delivery(message.value() or b"")
         except UndecodableEventError as error:
@@ -189,6 +197,7 @@ class Intake:
             self._complete(partition, offset)
             return None
         partition.held += 1
+        partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
         return Ticket(delivery, position, partition, self)
 
     def _complete(self, partition: Partition, offset: int) -> None:

@@ -22,6 +22,7 @@ from go2hooks.core.validation import validate
 from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limit
 from go2hooks.kafka.topics import DELIVERIES, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
+from go2hooks.telemetry.lag import UnreadAge
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class Router:
         self._in_flight = 0
         self._batches: deque[_Batch] = deque()
         self._suspect_until: dict[PartitionKey, int] = {}
-        self._last_read_ms: dict[str, int] = {}  # topic → Kafka's time of the message read last
+        self._unread = UnreadAge()
         self._failure: str | None = None
         self.assigned = False
         self.reachable = True  #: False from the moment all brokers are away until something is read or acknowledged
@@ -117,7 +118,7 @@ class Router:
         position = position_of(message)
         key = PartitionKey(position.topic, position.partition)
         _kind, origin_ms = message.timestamp()
-        self._last_read_ms[key.topic] = origin_ms
+        self._unread.read(key.topic, origin_ms)
         try:
             event = self._codec.decode(message.value() or b"")
             validate(event)
@@ -224,8 +225,7 @@ class Router:
             lags[key.topic] += count
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
-            age_s = max(0.0, now - self._last_read_ms.get(topic, now * 1000) / 1000) if lag else 0.0
-            metrics.LAG_SECONDS.set(age_s, topic)
+            metrics.LAG_SECONDS.set(self._unread.seconds(topic, lag, round(now * 1000)), topic)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

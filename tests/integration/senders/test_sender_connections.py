@@ -407,3 +407,29 @@ async def test_hundreds_of_requests_at_once_open_and_leave_no_descriptor_behind(
     await receiver.stop()
     gc.collect()
     await receiver.until(lambda: count_of_descriptors() <= before + 4)  # the loop's own
+
+
+async def test_connections_are_counted_by_what_they_do(receive: Any, make_sender: Any) -> None:
+    sender = make_sender()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hold(line: Line) -> None:
+        await line.request()
+        asked.set()
+        await answer.wait()
+        await line.send(OK)
+        await line.until_closed()
+
+    def count() -> tuple[int, int]:
+        return sender.connections().get("idle", 0), sender.connections().get("busy", 0)
+
+    receiver = await receive(hold)
+    assert count() == (0, 0)
+    sending = asyncio.create_task(sender.send(post(receiver.target())))
+    await asked.wait()
+    assert count() == (0, 1)
+    answer.set()
+    assert isinstance(await sending, Answer)
+    await receiver.until(lambda: count() == (1, 0))
+    await sender.close()
+    await receiver.until(lambda: count() == (0, 0))

@@ -1,0 +1,85 @@
+"""/metrics, /healthz and /readyz, asked as a kubelet and Prometheus ask."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.registry import CollectorRegistry
+
+from go2hooks.core.errors import SettingsError
+from go2hooks.telemetry.health import HealthServer, announce_port
+from go2hooks.telemetry.instruments import Counter
+
+CHECKS = {"kafka": True, "postgres": True}
+
+
+@pytest.fixture
+def checks() -> dict[str, bool]:
+    return dict(CHECKS)
+
+
+@pytest.fixture
+def url(checks: dict[str, bool]) -> Iterator[str]:
+    registry = CollectorRegistry()
+    registry.register(Counter("sent_total", "Sent"))
+    server = HealthServer("127.0.0.1", 0, registry, lambda: checks)
+    server.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.close()
+
+
+def get(url: str) -> tuple[int, str, bytes]:
+    try:
+        with urlopen(url, timeout=5) as response:
+            return response.status, response.headers["Content-Type"], response.read()
+    except HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.read()
+
+
+def test_metrics_are_what_prometheus_reads(url: str):
+    status, content_type, body = get(f"{url}/metrics")
+    assert status == 200
+    assert content_type.startswith("text/plain; version=")
+    assert b"sent_total 0.0" in body
+
+
+def test_it_is_ready_only_while_every_check_holds(url: str, checks: dict[str, bool]):
+    assert (get(f"{url}/readyz")[0], json.loads(get(f"{url}/readyz")[2])) == (200, CHECKS)
+    checks["kafka"] = False
+    assert (get(f"{url}/readyz")[0], json.loads(get(f"{url}/readyz")[2])) == (503, {"kafka": False, "postgres": True})
+
+
+def test_it_is_alive_while_it_is_not_ready(url: str, checks: dict[str, bool]):
+    checks["postgres"] = False
+    assert get(f"{url}/healthz")[0] == 200
+
+
+def test_an_unknown_path_and_a_query_string(url: str):
+    assert get(f"{url}/secrets")[0] == 404
+    assert get(f"{url}/metrics?x=1")[0] == 200
+
+
+def test_a_silent_caller_does_not_keep_others_waiting(url: str):
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)):
+        assert get(f"{url}/healthz")[0] == 200
+
+
+def test_a_port_that_is_taken_names_the_setting_to_change():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"{port}.*GO2HOOKS_METRICS_PORT"):
+            HealthServer("127.0.0.1", port, CollectorRegistry(), dict)
+
+
+def test_the_port_is_announced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    announce_port(1)  # nobody asked
+    monkeypatch.setenv("GO2HOOKS_PORT_FILE", str(tmp_path / "port.json"))
+    announce_port(4711)
+    assert [file.name for file in tmp_path.iterdir()] == ["port.json"]
+    assert json.loads((tmp_path / "port.json").read_text()) == {"port": 4711}

@@ -1,6 +1,7 @@
 """From SIGTERM or SIGINT to a drain that ends in time."""
 
 import asyncio
+import gc
 import os
 import queue
 import signal
@@ -93,6 +94,17 @@ class Shutdown:
         sys.stderr.write(f"stopped at once: {reason}\n")
         sys.stderr.flush()
         os._exit(1)
+
+
+def settle_memory() -> None:
+    """Call once what lives as long as the process is loaded: garbage collection then leaves that alone.
+
+    A service makes and drops some fifty objects per delivery, none of them in cycles; with the default thresholds
+    collecting them costs a tenth of all time and walks the live copy again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def run_service(main: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+_STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
 _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # Quick lanes reckon with half as much room again, so that they fill the window up together without overflowing: they
 # will have emptied it in a moment.
@@ -56,7 +57,7 @@ class Lane(Generic[T]):
     """State of one webhook in this process."""
 
     __slots__ = (
-        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "queue", "rate", "ready",
+        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "progress_at", "queue", "rate", "ready",
         "used_at", "webhook_id",
     )  # fmt: skip
 
@@ -73,6 +74,7 @@ class Lane(Generic[T]):
         self.rate = 0.0  # attempts that ended per second, over the last quarter of a second
         self.finished = 0  # since `measured_at`
         self.measured_at = 0.0
+        self.progress_at = 0.0  # when an attempt ended last, or the lane became busy
 
 
 class Lanes(Generic[T]):
@@ -94,12 +96,14 @@ class Lanes(Generic[T]):
         if lane is None:
             lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits.webhook_first_sends)
         lane.used_at = now
+        if not lane.in_flight and not lane.queue:
+            lane.progress_at = now
         if self._is_open(lane):
             return self._offer_probe(lane, now)
         if not lane.queue and self.in_flight < self.limits.max_sends and lane.in_flight < self._sends_allowed(lane):
             self._start(lane)
             return Admission.START
-        if len(lane.queue or ()) >= self._queue_allowed(lane):
+        if len(lane.queue or ()) >= self._queue_allowed(lane, now):
             return Admission.FULL
         if lane.queue is None:
             lane.queue = deque()
@@ -204,16 +208,18 @@ class Lanes(Generic[T]):
         free = self.limits.max_sends - self.in_flight
         return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
 
-    def _queue_allowed(self, lane: Lane[T]) -> float:
-        if lane.queue is not None and lane.rate >= len(lane.queue):
+    def _queue_allowed(self, lane: Lane[T], now: float) -> float:
+        if lane.queue is not None and lane.rate >= len(lane.queue) and now - lane.progress_at < _STALLED_S:
             return self.limits.window * _QUICK_ROOM - self.queued
         return max(1.0, (self.limits.window - self.queued) * self.limits.queue_share)
 
     def _measure(self, lane: Lane[T], now: float) -> None:
+        lane.progress_at = now
         lane.finished += 1
         elapsed = now - lane.measured_at
         if elapsed >= _RATE_S:
-            lane.rate = lane.finished / elapsed if elapsed < 2 * _RATE_S else 0.0  # the first after a pause says nothing
+            if elapsed < 2 * _RATE_S:  # the first after a pause says nothing
+                lane.rate = lane.finished / elapsed
             lane.finished = 0
             lane.measured_at = now
 

@@ -38,7 +38,8 @@ def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192)
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
         "fetch.wait.max.ms": 200,
-        "fetch.message.max.bytes": 1_048_576,
+        # Of each partition a little at a time: a megabyte of one would be a burst of its few webhooks.
+        "fetch.message.max.bytes": 131_072,
         "queued.min.messages": 20_000,
         "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
         "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute

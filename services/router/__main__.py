@@ -8,7 +8,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.kafka.client import ROUTER_GROUP, consumer_config, producer_config
 from go2hooks.postgres.live import WebhookFollower
-from go2hooks.runtime import Shutdown, run_service
+from go2hooks.runtime import Shutdown, run_service, settle_memory
 from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs, metrics
 from go2hooks.telemetry.health import HealthServer, announce_port
@@ -44,6 +44,7 @@ def main() -> None:
     shutdown.on_request(follower.abandon)
     follower.start()  # the copy is complete before the first event is read
     loaded.set()
+    settle_memory()
     if not shutdown.requested:
         router.start()
     while not shutdown.requested:

@@ -272,21 +272,24 @@ def _compare(options: argparse.Namespace, url: str, ca: Path, scheme: str, conne
         for name in names:  # in turn, so that what else the machine does meets all alike
             runs[name].append(run(CLIENTS[name](url, ca, connections, options.count)))
     rows: list[dict[str, object]] = []
-    base = statistics.median(result["per_s"] for result in runs[names[0]])
-    for name in names:
-        per_s = statistics.median(result["per_s"] for result in runs[name])
-        cpu_us = statistics.median(result["cpu_us"] for result in runs[name])
-        print(
-            f"{scheme:6}{connections:5}  {name:22}{per_s:9.0f}/s {cpu_us:7.1f} us CPU {per_s / base:6.2f}x", flush=True
-        )
+    medians = {
+        name: {key: statistics.median(result[key] for result in runs[name]) for key in ("per_s", "cpu_us")}
+        for name in names
+    }
+    base = medians[names[0]]
+    for name, median in medians.items():
+        per_s, cpu_us = median["per_s"], median["cpu_us"]
+        ratio, cpu_ratio = per_s / base["per_s"], base["cpu_us"] / cpu_us
+        row = f"{scheme:6}{connections:5}  {name:22}{per_s:9.0f}/s {ratio:6.2f}x   {cpu_us:6.1f} us of CPU {cpu_ratio:6.2f}x"
+        print(row, flush=True)
         rows.append(
             {
                 "scheme": scheme,
                 "connections": connections,
                 "client": name,
-                "per_s": per_s,
-                "cpu_us": cpu_us,
-                "ratio": per_s / base,
+                **median,
+                "ratio": ratio,
+                "cpu_ratio": cpu_ratio,
             }
         )
     return rows

@@ -10,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import Final, Self
 
 from go2hooks.core.errors import Go2HooksError
+
+PARENT_VARIABLE: Final = "GO2HOOKS_PARENT_PID"  # set by a parent that its children must not outlive
+_PARENT_LOOK_S: Final = 1.0
 
 
 class Shutdown:
@@ -41,6 +44,8 @@ class Shutdown:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
+        if parent := os.environ.get(PARENT_VARIABLE):
+            threading.Thread(target=self._watch_parent, args=(int(parent),), name="parent", daemon=True).start()
         return self
 
     def request(self, reason: str) -> None:
@@ -73,6 +78,11 @@ class Shutdown:
     def remaining_s(self) -> float:
         """Seconds left of the drain; the whole of it before it has begun."""
         return max(0.0, min(self._drain_timeout_s, self._deadline - time.monotonic()))
+
+    def _watch_parent(self, parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_LOOK_S)
+        self.request("the parent is gone")
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._requests.put(signal.Signals(number).name)

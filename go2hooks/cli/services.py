@@ -7,12 +7,12 @@ import sys
 import click
 
 
-def _become(module: str, needed: tuple[str, ...]) -> None:
+def _become(module: str, needed: tuple[str, ...], *arguments: str) -> None:
     """Replace this process, so that signals and the exit status are the service's own."""
     for package in needed:
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own module
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606  # our own module
 
 
 @click.command()
@@ -34,9 +34,16 @@ def router() -> None:
 
 
 @click.command()
-def dispatcher() -> None:
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes on this machine, one core each.",
+)
+def dispatcher(processes: int) -> None:
     """Run a dispatcher: it signs, sends, retries and records deliveries.
 
-    Run several to share the partitions. /metrics, /healthz and /readyz are on GO2HOOKS_METRICS_PORT.
+    Run several, here or on other machines, to share the partitions. One endpoint serves them all: /metrics, /healthz and /readyz are on GO2HOOKS_METRICS_PORT.
     """
-    _become("services.dispatcher", ("aiohttp", "httptools"))
+    _become("services.dispatcher", ("aiohttp", "httptools"), "--processes", str(processes))

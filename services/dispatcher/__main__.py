@@ -1,5 +1,6 @@
 """`python -m services.dispatcher`: builds the adapters, runs until SIGTERM, drains."""
 
+import argparse
 import asyncio
 
 import structlog
@@ -11,17 +12,32 @@ from go2hooks.telemetry import logs
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.metrics import dispatcher_registry
 from services.dispatcher.app import Dispatcher
+from services.dispatcher.processes import run_workers
 from services.dispatcher.senders import build_sender
 
 log = structlog.get_logger(__name__)
 
 
 def main() -> None:
+    processes = _arguments().processes
     settings = load_settings()
     logs.configure(settings, "dispatcher")
     settings.encryption_keys()
     shutdown = Shutdown(settings.drain_timeout_s).install()
-    uvloop.run(run(settings, shutdown))
+    if processes > 1:
+        run_workers(settings, shutdown, processes)
+    else:
+        uvloop.run(run(settings, shutdown))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.dispatcher", description="Sign, send, retry and record deliveries."
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="dispatcher processes to run, one core each (default 1)"
+    )
+    return parser.parse_args()
 
 
 async def run(settings: Settings, shutdown: Shutdown) -> None:

@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from go2hooks.core.delivery import Position
 
@@ -62,14 +63,19 @@ def position_of(message: Message) -> Position:
     return Position(message.topic(), message.partition(), message.offset())  # type: ignore[arg-type]  # consumed: has all three
 
 
-def suspect_limit(consumer: Consumer, partition: TopicPartition) -> int:
-    """End of the log at assignment: what lies below may have been handled before. All of it when Kafka won't say."""
+def suspect_limits(consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[PartitionKey, int]:
+    """End of each log at assignment: what lies below may have been handled before. All of it when Kafka won't say.
+
+    One question for all of them: asked one by one, each would wait behind a fetch that waits for messages, 200 ms a
+    partition, while nothing is read.
+    """
+    ends = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
     try:
-        _low, high = consumer.get_watermark_offsets(partition, timeout=_LOOKUP_S)
+        found = consumer.offsets_for_times(ends, timeout=_LOOKUP_S)
     except KafkaException as error:
-        log.warning("watermarks unavailable; every message counts as suspect", error=str(error))
-        return sys.maxsize
-    return int(high)
+        log.warning("ends of logs unavailable; every message counts as suspect", error=str(error))
+        return {PartitionKey(p.topic, p.partition): sys.maxsize for p in partitions}
+    return {PartitionKey(p.topic, p.partition): sys.maxsize if p.error else int(p.offset) for p in found}
 
 
 def backlog(consumer: Consumer, owned: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
@@ -109,6 +115,7 @@ class PolledConsumer:
         self._batch = batch
         # Each counter has one writer (poll thread, event loop), so their difference needs no lock.
         self._owned: tuple[PartitionKey, ...] = ()
+        self._paused: set[PartitionKey] = set()  # at the sink's wish
         self._handed = 0
         self._released = 0
         self._room = threading.Event()
@@ -143,11 +150,11 @@ class PolledConsumer:
 
     def pause(self, key: PartitionKey) -> None:
         """Read no more of this partition. Soon, and without blocking: a few more messages may come."""
-        self._commands.put(lambda: self._toggle(self._consumer.pause, key))
+        self._commands.put(lambda: self._pause(key))
 
     def resume(self, key: PartitionKey) -> None:
         """Read on. Soon, and without blocking."""
-        self._commands.put(lambda: self._toggle(self._consumer.resume, key))
+        self._commands.put(lambda: self._resume(key))
 
     # --- poll thread
 
@@ -208,16 +215,15 @@ class PolledConsumer:
         if not self._is_full() or self._stop.is_set():
             return
         while self._handed - self._released > self._window // 2 and not self._stop.is_set():
-            self._consumer.pause(self._owned_partitions())  # again each time: partitions may have joined
+            self._consumer.pause(
+                [TopicPartition(*key) for key in self._owned]
+            )  # again each time: partitions may have joined
             self._obey()
             leftover = self._consumer.poll(_POLL_S)
             if leftover is not None and self._is_data(leftover):
                 self._handed += 1
                 self._loop.call_soon_threadsafe(self._sink.receive, [leftover])
-        self._consumer.resume(self._owned_partitions())
-
-    def _owned_partitions(self) -> list[TopicPartition]:
-        return [TopicPartition(key.topic, key.partition) for key in self._owned]
+        self._consumer.resume([TopicPartition(*key) for key in self._owned if key not in self._paused])
 
     def _is_full(self) -> bool:
         return self._handed - self._released >= self._window
@@ -232,8 +238,8 @@ class PolledConsumer:
         return False
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        assignments = list(starmap(Assignment, suspect_limits(consumer, partitions).items()))
         consumer.incremental_assign(partitions)
-        assignments = [Assignment(PartitionKey(p.topic, p.partition), suspect_limit(consumer, p)) for p in partitions]
         self._loop.call_soon_threadsafe(self._sink.assigned, assignments)
         self._owned = (*self._owned, *(assignment.key for assignment in assignments))
         self.assigned = True
@@ -259,6 +265,7 @@ class PolledConsumer:
     def _disown(self, partitions: list[TopicPartition]) -> list[PartitionKey]:
         keys = [PartitionKey(p.topic, p.partition) for p in partitions]
         self._owned = tuple(key for key in self._owned if key not in keys)
+        self._paused.difference_update(keys)
         return keys
 
     def _on_error(self, error: KafkaError) -> None:
@@ -272,6 +279,14 @@ class PolledConsumer:
                 self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
             except KafkaException as error:
                 log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
+
+    def _pause(self, key: PartitionKey) -> None:
+        self._paused.add(key)
+        self._toggle(self._consumer.pause, key)
+
+    def _resume(self, key: PartitionKey) -> None:
+        self._paused.discard(key)
+        self._toggle(self._consumer.resume, key)
 
     def _toggle(self, verb: Any, key: PartitionKey) -> None:
         try:

@@ -19,7 +19,7 @@ from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
-from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limit
+from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limits
 from go2hooks.kafka.topics import DELIVERIES, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 Headers = list[tuple[str, str | bytes | None]]
 
+# Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
+_CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 1000
 _POLL_S: Final = 0.05
 _REVOKE_FLUSH_S: Final = 10.0
@@ -117,19 +119,21 @@ class Router:
     def _route(self, message: Message, batch: _Batch) -> None:
         position = position_of(message)
         key = PartitionKey(position.topic, position.partition)
-        _kind, origin_ms = message.timestamp()
+        _kind, accepted_ms = message.timestamp()
         self._unread.read(key.topic, origin_ms)
         try:
             event = self._codec.decode(message.value() or b"")
             validate(event)
+            webhook_ids = self._index.match(event.account_id, event.type)
+            rendered = render(event) if webhook_ids else None
         except EventError as error:
             self._bury(message, error, batch)
         else:
             metrics.EVENTS.add(1, event.type)
-            webhook_ids = self._index.match(event.account_id, event.type)
-            if webhook_ids:
+            if rendered is not None:
+                origin_ms = accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
                 suspect = position.offset < self._suspect_until.get(key, 0)
-                for delivery in first_deliveries(event, render(event), webhook_ids, origin_ms, suspect=suspect):
+                for delivery in first_deliveries(event, rendered, webhook_ids, origin_ms, suspect=suspect):
                     self._produce(batch, DELIVERIES, delivery.webhook_id, encode_delivery(delivery))
                 metrics.DELIVERIES_CREATED.add(len(webhook_ids))
         batch.next_offsets[key] = position.offset + 1
@@ -186,9 +190,8 @@ class Router:
                     log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._suspect_until |= suspect_limits(consumer, partitions)
         consumer.incremental_assign(partitions)
-        for partition in partitions:
-            self._suspect_until[PartitionKey(partition.topic, partition.partition)] = suspect_limit(consumer, partition)
         self.assigned = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

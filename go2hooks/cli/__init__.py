@@ -6,6 +6,7 @@ import click
 
 from go2hooks import __version__
 from go2hooks.cli.configuration import config
+from go2hooks.cli.demo import demo
 from go2hooks.cli.doctor import doctor
 from go2hooks.cli.emit import emit
 from go2hooks.cli.keys import keys
@@ -56,5 +57,5 @@ def main() -> None:
     """
 
 
-for command in (up, api, router, dispatcher, migrate, topics, keys, emit, listen, doctor, config):
+for command in (up, demo, api, router, dispatcher, migrate, topics, keys, emit, listen, doctor, config):
     main.add_command(command)

@@ -33,14 +33,18 @@ class Received:
         }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of the default five, a dispatcher's burst of connections waits a second for its turn
+
+
 class Receiver:
     """Listens at once; `serve` blocks. `answer` says the status for each request, in a thread of its own per connection."""
 
     def __init__(self, host: str, port: int, answer: Callable[[Received], int]) -> None:
         """Raises OSError when the port is taken. Port 0 takes a free one."""
         handler = type("Handler", (_Handler,), {"answer": staticmethod(answer)})
-        self._server = ThreadingHTTPServer((host, port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), handler)
         self.port: int = self._server.server_address[1]
 
     def serve(self) -> None:

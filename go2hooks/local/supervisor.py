@@ -45,27 +45,35 @@ def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[st
 
     Raises StackError, SettingsError or UnavailableError when it cannot start; all children are ended by then.
     """
+    with opened_stack(options, report) as stack:
+        try:
+            stack.start()
+            while True:
+                if (endpoints := stack.step(time.monotonic())) is not None:
+                    on_ready(endpoints)
+                time.sleep(_INTERVAL_S)
+        except KeyboardInterrupt:
+            report("Stopping: services first, then Kafka and Postgres. Press Ctrl-C again to hurry.")
+
+
+@contextmanager
+def opened_stack(options: StackOptions, report: Report) -> Iterator["Stack"]:
+    """A stack to `start` and `step` inside the block, and stopped after it; SIGTERM raises KeyboardInterrupt there.
+
+    Main thread only. Raises StackError when the directory is in use, cannot be written, or is on a full disk.
+    """
     data_dir = DataDir.open(options.data_dir)
     try:
         with _sigterm_interrupts():
-            _run(Stack(data_dir, options, report), on_ready)
+            stack = Stack(data_dir, options, report)
+            try:
+                yield stack
+            finally:
+                stack.stop()
     except OSError as error:
         raise explain_os_error(error, data_dir.path) from error
     finally:
         data_dir.close()
-
-
-def _run(stack: "Stack", on_ready: Callable[[dict[str, Any]], None]) -> None:
-    try:
-        stack.start()
-        while True:
-            if (endpoints := stack.step(time.monotonic())) is not None:
-                on_ready(endpoints)
-            time.sleep(_INTERVAL_S)
-    except KeyboardInterrupt:
-        stack.report("Stopping: services first, then Kafka and Postgres. Press Ctrl-C again to hurry.")
-    finally:
-        stack.stop()
 
 
 class Stack:

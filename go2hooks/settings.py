@@ -3,15 +3,19 @@
 import base64
 import binascii
 import re
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from go2hooks.core.addresses import AddressPolicy, Network
 from go2hooks.core.errors import SettingsError
+from go2hooks.core.target import BAD_PORTS
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
+_MAX_PORT = 65535
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -22,6 +26,23 @@ def parse_duration_s(text: str) -> float:
         msg = f"{text!r} is no duration: write a number and a unit, such as 250ms, 5s, 2m, 1h"
         raise ValueError(msg)
     return float(match[1]) * _UNIT_S[match[2]]
+
+
+def parse_network(text: str) -> Network:
+    """`10.1.0.0/16`, `fd00::/8`; a single address is a network of one. Raises ValueError that says what is wrong."""
+    text = text.strip()
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write it such as 10.1.0.0/16 or fd00::/8") from None
+    if ip_interface(text).ip != network.network_address:
+        raise ValueError(f"{text!r} has bits set beyond its prefix: write {network} if that is meant")
+    return network
+
+
+def _split(value: Any) -> Any:
+    """A comma separated variable as its parts; what is no string is left alone."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -67,6 +88,16 @@ class Settings(BaseSettings):
     )
     allow_insecure_targets: bool = Field(
         default=False, description="permit http and private addresses, for development"
+    )
+    target_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="networks that deliveries may go to though they are not public, comma separated"
+    )
+    target_deny_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="networks that no delivery may go to, comma separated; wins over every permission"
+    )
+    target_deny_ports: Annotated[tuple[int, ...], NoDecode] = Field(
+        tuple(sorted(BAD_PORTS)),
+        description="ports that no delivery may go to, comma separated; by default those that are never HTTP",
     )
     target_ca_file: Path | None = Field(None, description="PEM file of further CAs to trust for receivers")
     webhook_id_header: Literal["webhook", "delivery"] = Field(
@@ -147,7 +178,26 @@ class Settings(BaseSettings):
     @field_validator("secret_keys", mode="before")
     @classmethod
     def _keys(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _split(value)
+
+    @field_validator("target_allow_cidrs", "target_deny_cidrs", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        parts = _split(value)
+        return tuple(parse_network(part) for part in parts) if isinstance(value, str) else parts
+
+    @field_validator("target_deny_ports", mode="before")
+    @classmethod
+    def _ports(cls, value: Any) -> Any:
+        return _split(value)
+
+    @field_validator("target_deny_ports")
+    @classmethod
+    def _port_numbers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        wrong = [port for port in value if not 0 <= port <= _MAX_PORT]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no port: ports go from 0 to {_MAX_PORT}")
+        return value
 
     @field_validator("secret_keys")
     @classmethod
@@ -172,6 +222,10 @@ class Settings(BaseSettings):
                 "GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire"
             )
         return self
+
+    def address_policy(self) -> AddressPolicy:
+        """Where deliveries may go, as far as addresses decide."""
+        return AddressPolicy(self.target_allow_cidrs, self.target_deny_cidrs, self.allow_insecure_targets)
 
     def encryption_keys(self) -> tuple[bytes, ...]:
         """The raw 32-byte keys, first one first. Raises SettingsError when none is set."""

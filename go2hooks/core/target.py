@@ -6,6 +6,7 @@ resolves names: what a name points to is judged at the socket, at every attempt.
 
 import ipaddress
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -81,21 +82,22 @@ def parse_target(url: str) -> Target:
     return Target(scheme, host, port, _request_target(match["rest"]), authority)
 
 
-def check_target(url: str, *, allow_insecure: bool) -> Target:
+def check_target(url: str, policy: AddressPolicy, deny_ports: Collection[int] = BAD_PORTS) -> Target:
     """Take apart a URL that a customer wants deliveries sent to. Raises TargetError when the rules forbid it.
 
-    `allow_insecure` permits http, private addresses and internal names, for development.
+    A policy that allows insecure targets permits http and internal names too, for development; one that allows networks
+    permits internal names, since the socket judges what they point to.
     """
     target = parse_target(url)
-    if target.scheme != "https" and not allow_insecure:
+    if target.scheme != "https" and not policy.allow_insecure:
         raise TargetError("The URL must start with https://.")
-    if target.port in BAD_PORTS:
-        raise TargetError(f"The URL must not use port {target.port}: it belongs to a service that is not HTTP.")
+    if target.port in deny_ports:
+        raise TargetError(f"The URL must not use port {target.port}: deliveries there are not allowed.")
     address = target.address
     if address is not None:
-        if not AddressPolicy(allow_insecure=allow_insecure).permits(address):
+        if not policy.permits(address):
             raise TargetError(f"The URL must not point to {address}: it is not a public address.")
-    elif _is_internal(target.host) and not allow_insecure:
+    elif _is_internal(target.host) and not (policy.allow_insecure or policy.allow):
         raise TargetError(f"The URL must name a public host; {target.host} is not one.")
     return target
 

@@ -58,7 +58,7 @@ def _check_name(name: str) -> str:
 def _check_url(url: str, info: ValidationInfo) -> str:
     settings: Settings = info.context  # type: ignore[assignment]  # `read_body` hands it over
     try:
-        check_target(url, allow_insecure=settings.allow_insecure_targets)
+        check_target(url, settings.address_policy(), settings.target_deny_ports)
     except TargetError as error:
         raise ValueError(str(error)) from None
     return url

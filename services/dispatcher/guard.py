@@ -6,7 +6,7 @@ included, so nothing that happens between a lookup and a connect (DNS rebinding,
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from aiohappyeyeballs import AddrInfoType
@@ -25,10 +25,11 @@ class BlockedAddressError(PermissionError):
 
 
 class Guard:
-    """Applies an address policy where connections are made."""
+    """Applies an address policy, and a list of forbidden ports, where connections are made."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, deny_ports: Iterable[int] = ()) -> None:
         self._policy = policy
+        self._deny_ports = frozenset(deny_ports)
 
     def permitted(self, infos: Sequence[AddrInfo]) -> list[AddrInfo]:
         """Those of `infos` that may be connected to. Raises BlockedAddressError when none is left."""
@@ -50,7 +51,10 @@ class Guard:
         return opened
 
     def _permits(self, info: AddrInfo) -> bool:
+        address, port = info[4][:2]
+        if port in self._deny_ports:
+            return False
         try:
-            return self._policy.permits(info[4][0])
+            return self._policy.permits(address)
         except ValueError:  # not a numeric address: nobody has judged where it leads
             return False

@@ -3,13 +3,18 @@
 # ruff: noqa: RUF001  # look-alike digits and letters are what is tested
 
 from contextlib import suppress
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.errors import TargetError
 from go2hooks.core.target import BAD_PORTS, MAX_URL_CHARS, Target, check_target, parse_target
+
+PUBLIC = AddressPolicy()
+INSECURE = AddressPolicy(allow_insecure=True)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,7 @@ from go2hooks.core.target import BAD_PORTS, MAX_URL_CHARS, Target, check_target,
 )
 def test_a_url_is_taken_apart(url: str, target: Target) -> None:
     assert parse_target(url) == target
-    assert check_target(url, allow_insecure=True) == target
+    assert check_target(url, INSECURE) == target
 
 
 @pytest.mark.parametrize(
@@ -62,8 +67,8 @@ def test_a_url_is_taken_apart(url: str, target: Target) -> None:
 def test_every_spelling_of_127_0_0_1_is_that_address(host: str) -> None:
     assert parse_target(f"https://{host}/").host == "127.0.0.1"
     with pytest.raises(TargetError, match=r"must not point to 127\.0\.0\.1: it is not a public address"):
-        check_target(f"https://{host}/", allow_insecure=False)
-    assert check_target(f"http://{host}/", allow_insecure=True).host == "127.0.0.1"
+        check_target(f"https://{host}/", PUBLIC)
+    assert check_target(f"http://{host}/", INSECURE).host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -77,13 +82,13 @@ def test_every_spelling_of_127_0_0_1_is_that_address(host: str) -> None:
 )  # fmt: skip
 def test_a_literal_that_the_guard_would_refuse_is_refused_at_creation(host: str) -> None:
     with pytest.raises(TargetError, match="not a public address"):
-        check_target(f"https://{host}:8443/hook", allow_insecure=False)
+        check_target(f"https://{host}:8443/hook", PUBLIC)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0xa9fea9fe", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]"])
 def test_metadata_services_are_refused_even_in_development(host: str) -> None:
     with pytest.raises(TargetError, match="not a public address"):
-        check_target(f"http://{host}/", allow_insecure=True)
+        check_target(f"http://{host}/", INSECURE)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +98,8 @@ def test_metadata_services_are_refused_even_in_development(host: str) -> None:
 )  # fmt: skip
 def test_an_internal_name_is_refused_unless_insecure_targets_are_allowed(host: str) -> None:
     with pytest.raises(TargetError, match="must name a public host"):
-        check_target(f"https://{host}/", allow_insecure=False)
-    check_target(f"http://{host}:8080/", allow_insecure=True)
+        check_target(f"https://{host}/", PUBLIC)
+    check_target(f"http://{host}:8080/", INSECURE)
 
 
 MALFORMED = {
@@ -178,36 +183,58 @@ MALFORMED = {
 @pytest.mark.parametrize(("url", "message"), MALFORMED.items(), ids=[ascii(url)[:40] for url in MALFORMED])
 def test_a_malformed_url_is_refused_with_the_reason(url: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
-        check_target(url, allow_insecure=False)
+        check_target(url, PUBLIC)
 
 
 def test_only_https_is_accepted_unless_insecure_targets_are_allowed() -> None:
     with pytest.raises(TargetError, match="must start with https://"):
-        check_target("http://example.com/", allow_insecure=False)
-    assert check_target("http://example.com/", allow_insecure=True).port == 80
+        check_target("http://example.com/", PUBLIC)
+    assert check_target("http://example.com/", INSECURE).port == 80
 
 
 @pytest.mark.parametrize("port", sorted(BAD_PORTS))
 def test_a_port_that_never_speaks_http_is_refused(port: int) -> None:
     for insecure in (False, True):
         with pytest.raises(TargetError, match=f"must not use port {port}:"):
-            check_target(f"https://example.com:{port}/", allow_insecure=insecure)
+            check_target(f"https://example.com:{port}/", AddressPolicy(allow_insecure=insecure))
 
 
 @pytest.mark.parametrize("port", [80, 443, 2, 24, 1024, 3000, 6001, 6664, 8080, 8443, 10079, 10081, 65535])
 def test_its_neighbours_and_the_usual_ports_are_accepted(port: int) -> None:
-    assert check_target(f"https://example.com:{port}/", allow_insecure=False).port == port
+    assert check_target(f"https://example.com:{port}/", PUBLIC).port == port
+
+
+def test_the_operators_ports_take_the_place_of_the_default_ones() -> None:
+    assert check_target("https://example.com:6000/", PUBLIC, (8443,)).port == 6000
+    with pytest.raises(TargetError, match="must not use port 8443:"):
+        check_target("https://example.com:8443/", PUBLIC, (8443,))
+
+
+def test_an_allowed_network_may_be_pointed_to_and_named_but_only_by_https() -> None:
+    policy = AddressPolicy(allow=(ip_network("10.1.0.0/16"),))
+    assert check_target("https://10.1.2.3/", policy).host == "10.1.2.3"
+    assert check_target("https://hooks.internal/", policy).host == "hooks.internal"  # the socket judges where it leads
+    with pytest.raises(TargetError, match=r"must not point to 10\.2\.0\.1"):
+        check_target("https://10.2.0.1/", policy)
+    with pytest.raises(TargetError, match="must start with https://"):
+        check_target("http://10.1.2.3/", policy)
+
+
+def test_a_denied_network_may_not_be_pointed_to() -> None:
+    policy = AddressPolicy(deny=(ip_network("8.8.8.0/24"),), allow_insecure=True)
+    with pytest.raises(TargetError, match=r"must not point to 8\.8\.8\.8"):
+        check_target("https://8.8.8.8/", policy)
 
 
 def test_the_longest_url_is_accepted() -> None:
     url = "https://example.com/"
-    assert check_target(url + "a" * (MAX_URL_CHARS - len(url)), allow_insecure=False).port == 443
+    assert check_target(url + "a" * (MAX_URL_CHARS - len(url)), PUBLIC).port == 443
 
 
 def test_every_message_is_one_sentence() -> None:
     for url in MALFORMED:
         with pytest.raises(TargetError) as caught:
-            check_target(url, allow_insecure=False)
+            check_target(url, PUBLIC)
         message = str(caught.value)
         assert message.startswith("The URL")
         assert message.endswith(".")

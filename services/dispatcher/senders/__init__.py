@@ -1,6 +1,5 @@
 """Senders: carry signed requests to receivers. `ProtocolSender` is the fast one, `AiohttpSender` the reference."""
 
-from go2hooks.core.addresses import AddressPolicy
 from go2hooks.settings import Settings
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders.aiohttp_sender import AiohttpSender
@@ -21,7 +20,7 @@ def build_sender(settings: Settings) -> Sender:
     limits = Limits(settings.delivery_timeout_s, settings.response_body_limit_bytes, settings.response_excerpt_bytes)
     lookup = AresLookup()
     resolver = Resolver(lookup, close_lookup=lookup.close)
-    guard = Guard(AddressPolicy(allow=(), deny=(), allow_insecure=settings.allow_insecure_targets))
+    guard = Guard(settings.address_policy(), settings.target_deny_ports)
     context = client_context(settings.target_ca_file)
     if settings.sender == "aiohttp":
         return AiohttpSender(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
         policy: AddressPolicy | None = None,
         names: Mapping[str, list[str]] | None = None,
         lookup: Callable[[str], Awaitable[list[str]]] | None = None,
+        deny_ports: Sequence[int] = (),
         **options: Any,
     ) -> Sender:
         known = {"localhost": ["127.0.0.1"], **(names or {})}
@@ -66,7 +67,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
         sender = SENDERS[kind](
             Limits(timeout_s, body_bytes, excerpt_bytes),
             resolver=Resolver(lookup or look_up, ttl_s=0.0),
-            guard=Guard(policy or AddressPolicy(allow_insecure=True)),
+            guard=Guard(policy or AddressPolicy(allow_insecure=True), deny_ports),
             ssl_context=client_context(ca_file),
             **options,
         )

@@ -2,8 +2,10 @@
 
 import asyncio
 import ipaddress
+import itertools
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,8 +15,9 @@ from scripted import OK, Line, post
 from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
 from go2hooks.core.target import Target
+from go2hooks.settings import Settings
 from services.dispatcher.guard import BlockedAddressError, Guard
-from services.dispatcher.senders import Sender
+from services.dispatcher.senders import Sender, build_sender
 from services.dispatcher.senders.resolver import AresLookup, numeric
 
 LOOPBACK_ONLY = AddressPolicy(allow=(ipaddress.ip_network("127.0.0.1/32"),))
@@ -99,6 +102,53 @@ async def test_a_redirect_leads_nowhere(receive: Any, make_sender: Any) -> None:
     assert not inside.lines
 
 
+@pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"307 Elsewhere", b"308 Moved"])
+async def test_a_redirect_to_a_metadata_service_is_an_answer_and_no_more(
+    receive: Any, make_sender: Any, status: bytes
+) -> None:
+    location = b"http://169.254.169.254/latest/meta-data/iam/security-credentials/"
+    receiver = await receive(b"HTTP/1.1 " + status + b"\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
+    began = time.monotonic()
+    response = await make_sender().send(post(receiver.target()))
+    assert isinstance(response, Answer)
+    assert response.status == int(status[:3])
+    assert len(receiver.lines) == 1
+    assert time.monotonic() - began < 3  # nobody waits for a host that is not there
+
+
+async def test_a_denied_network_is_blocked_though_insecure_targets_are_allowed(receive: Any, make_sender: Any) -> None:
+    policy = AddressPolicy(deny=(ipaddress.ip_network("127.0.0.0/8"),), allow_insecure=True)
+    receiver = await receive(OK)
+    response = await make_sender(policy=policy).send(post(receiver.target()))
+    assert isinstance(response, NoAnswer)
+    assert (response.failure, response.message) == (Failure.BLOCKED_ADDRESS, BLOCKED)
+    assert not receiver.lines
+
+
+async def test_a_port_that_was_denied_since_the_url_was_accepted_is_blocked(receive: Any, make_sender: Any) -> None:
+    receiver = await receive(OK)
+    response = await make_sender(deny_ports=(receiver.port,)).send(post(receiver.target()))
+    assert isinstance(response, NoAnswer)
+    assert (response.failure, response.message) == (Failure.BLOCKED_ADDRESS, BLOCKED)
+    assert not receiver.lines
+    assert isinstance(await make_sender(deny_ports=(receiver.port + 1,)).send(post(receiver.target())), Answer)
+
+
+async def test_the_settings_decide_where_the_real_sender_may_go(receive: Any, kind: str) -> None:
+    receiver = await receive(OK)
+    target = raw_target("127.0.0.1", receiver.port)
+    for variables, blocked in (
+        ({}, True),
+        ({"target_allow_cidrs": "127.0.0.0/8"}, False),
+        ({"target_allow_cidrs": "127.0.0.0/8", "target_deny_cidrs": "127.0.0.1"}, True),
+        ({"target_allow_cidrs": "127.0.0.0/8", "target_deny_ports": str(receiver.port)}, True),
+    ):
+        sender = build_sender(Settings(sender=kind, **variables))
+        response = await sender.send(post(target))
+        await sender.close()
+        assert (isinstance(response, NoAnswer) and response.failure == Failure.BLOCKED_ADDRESS) == blocked, variables
+
+
 async def test_the_environments_proxy_is_not_used(
     receive: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +200,7 @@ class NameServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.zone: Callable[[str], list[str] | str | None] = lambda _name: []
         self.questions: list[str] = []
+        self.target_of_alias: str | None = None  #: the address that goes with an alias, in the same answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -168,6 +219,9 @@ class NameServer(asyncio.DatagramProtocol):
         if isinstance(found, str):
             alias = b"".join(bytes([len(part)]) + part.encode() for part in found.split(".")) + b"\0"
             records, count = b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 0, len(alias)) + alias, 1
+            if kind == 1 and self.target_of_alias is not None:
+                packed = ipaddress.ip_address(self.target_of_alias).packed
+                records, count = records + alias + struct.pack("!HHIH", 1, 1, 0, len(packed)) + packed, 2
         header = data[:2] + b"\x84\x00" + struct.pack("!HHHH", 1, count, 0, 0)
         self._transport.sendto(header + data[12 : end + 4] + records, addr)  # type: ignore[attr-defined]
 
@@ -254,6 +308,38 @@ async def test_a_chain_of_aliases_to_a_private_address_is_blocked(
     assert isinstance(response, NoAnswer)
     assert response.failure in (Failure.BLOCKED_ADDRESS, Failure.DNS_ERROR)
     assert not receiver.lines
+
+
+async def test_a_name_that_turns_inward_while_a_request_is_under_way_is_judged_by_what_the_socket_gets(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    """TTL 0 and an answer that alternates with every question: whatever mix arrives, only the permitted one is dialled."""
+    sender = resolving(LOOPBACK_ONLY)
+    receiver = await receive(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    asked = itertools.count()
+    name_server.zone = lambda _name: (
+        ["127.0.0.1"] if next(asked) % 4 < 2 else ["169.254.169.254"]
+    )  # A and AAAA each time
+    responses = [await sender.send(post(receiver.target("flapping.example"))) for _ in range(8)]
+    answered = [response for response in responses if isinstance(response, Answer)]
+    blocked = [response.failure for response in responses if isinstance(response, NoAnswer)]
+    assert answered
+    assert set(blocked) == {Failure.BLOCKED_ADDRESS}
+    assert len(receiver.lines) == len(answered)
+
+
+async def test_an_alias_beside_a_private_address_is_blocked(
+    receive: Any, resolving: Any, name_server: NameServer
+) -> None:
+    """The server gives the alias and its address in one answer, as real ones do."""
+    name_server.target_of_alias = "10.0.0.7"
+    receiver = await receive(OK)
+    name_server.zone = lambda _name: "inside.example"
+    response = await resolving(PUBLIC_ONLY).send(post(receiver.target("hooks.example")))
+    assert isinstance(response, NoAnswer)
+    assert (response.failure, response.message) == (Failure.BLOCKED_ADDRESS, BLOCKED)
+    name_server.target_of_alias = "127.0.0.1"
+    assert isinstance(await resolving(LOOPBACK_ONLY).send(post(receiver.target("hooks.example"))), Answer)
 
 
 async def test_a_name_without_addresses_is_a_dns_error(receive: Any, resolving: Any, name_server: NameServer) -> None:

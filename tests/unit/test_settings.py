@@ -1,0 +1,78 @@
+"""Settings say what is wrong with them, and refuse to contradict each other."""
+
+import os
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from go2hooks.core.errors import SettingsError
+from go2hooks.core.target import BAD_PORTS
+from go2hooks.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("GO2HOOKS_"):
+            monkeypatch.delenv(name)
+
+
+def test_networks_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GO2HOOKS_TARGET_ALLOW_CIDRS", "10.1.0.0/16, fd00:1::/32,192.168.7.9")
+    monkeypatch.setenv("GO2HOOKS_TARGET_DENY_CIDRS", "203.0.113.0/24")
+    policy = load_settings().address_policy()
+    assert policy.allow == (ip_network("10.1.0.0/16"), ip_network("fd00:1::/32"), ip_network("192.168.7.9/32"))
+    assert policy.deny == (ip_network("203.0.113.0/24"),)
+    assert policy.permits("10.1.2.3")
+    assert not policy.permits("10.2.2.3")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("10.1.2.3/8", "write 10.0.0.0/8 if that is meant"),
+        ("10.0.0.0/33", "is no network: write it such as"),
+        ("example.com", "is no network: write it such as"),
+        ("fd00::1/8", "write fd00::/8 if that is meant"),
+        ("10.0.0.0/8;11.0.0.0/8", "is no network"),
+    ],
+)
+@pytest.mark.parametrize("name", ["TARGET_ALLOW_CIDRS", "TARGET_DENY_CIDRS"])
+def test_a_network_that_is_none_is_refused_with_its_text_and_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, says: str
+) -> None:
+    monkeypatch.setenv(f"GO2HOOKS_{name}", f"192.0.2.0/24,{text}")
+    with pytest.raises(SettingsError, match=f"GO2HOOKS_{name}") as caught:
+        load_settings()
+    assert says in str(caught.value)
+
+
+def test_ports_that_are_never_http_are_denied_unless_the_operator_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert set(load_settings().target_deny_ports) == BAD_PORTS
+    monkeypatch.setenv("GO2HOOKS_TARGET_DENY_PORTS", "22, 8443")
+    assert load_settings().target_deny_ports == (22, 8443)
+    monkeypatch.setenv("GO2HOOKS_TARGET_DENY_PORTS", "")
+    assert load_settings().target_deny_ports == ()
+
+
+@pytest.mark.parametrize(("text", "says"), [("70000", "70000 is no port"), ("-1", "-1 is no port"), ("ssh", "integer")])
+def test_a_port_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str, says: str) -> None:
+    monkeypatch.setenv("GO2HOOKS_TARGET_DENY_PORTS", f"22,{text}")
+    with pytest.raises(SettingsError, match=says):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("contradiction", "says"),
+    [
+        ({"drain_timeout_s": 10.0}, "DRAIN_TIMEOUT_S must exceed"),
+        ({"revoke_timeout_s": 10.0}, "REVOKE_TIMEOUT_S must exceed"),
+        ({"log_retention_days": 1, "retry_delays": "13h"}, "LOG_RETENTION_DAYS must be"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(contradiction: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load_settings(**contradiction)

@@ -11,6 +11,7 @@ from go2hooks.cli.doctor import doctor
 from go2hooks.cli.emit import emit
 from go2hooks.cli.keys import keys
 from go2hooks.cli.listen import listen
+from go2hooks.cli.secrets import secrets
 from go2hooks.cli.servers import migrate, topics
 from go2hooks.cli.services import api, dispatcher, router
 from go2hooks.cli.up import up
@@ -57,5 +58,5 @@ def main() -> None:
     """
 
 
-for command in (up, demo, api, router, dispatcher, migrate, topics, keys, emit, listen, doctor, config):
+for command in (up, demo, api, router, dispatcher, migrate, topics, keys, secrets, emit, listen, doctor, config):
     main.add_command(command)

@@ -1,33 +1,10 @@
 """`go2hooks keys`: API keys, each of one account."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from go2hooks.cli.stack import find_settings, stack_option
-from go2hooks.core.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from psycopg import Connection
-
-
-@contextmanager
-def _connect(data_dir: Path | None) -> Iterator["Connection[Any]"]:
-    import psycopg
-
-    url = find_settings(data_dir).database_url.get_secret_value()
-    try:
-        with psycopg.connect(url, connect_timeout=5) as connection:
-            yield connection
-    except psycopg.errors.UndefinedTable as error:
-        raise click.ClickException("The database has no tables yet: run `go2hooks migrate` first.") from error
-    except psycopg.OperationalError as error:
-        raise UnavailableError(
-            f"Postgres does not answer: {str(error).strip()}. Check GO2HOOKS_DATABASE_URL."
-        ) from error
+from go2hooks.cli.stack import connect_database, stack_option
 
 
 @click.group()
@@ -43,7 +20,7 @@ def create(account: str, name: str, data_dir: Path | None) -> None:
     """Make a key and print it. It is shown this once and stored only as a hash."""
     from go2hooks.postgres.api_keys import create_key
 
-    with _connect(data_dir) as connection:
+    with connect_database(data_dir) as connection:
         try:
             created = create_key(connection, account, name)
         except ValueError as error:
@@ -62,7 +39,7 @@ def list_(account: str | None, data_dir: Path | None) -> None:
 
     from go2hooks.postgres.api_keys import list_keys
 
-    with _connect(data_dir) as connection:
+    with connect_database(data_dir) as connection:
         found = list_keys(connection, account)
     table = Table("id", "account", "name", "created", "revoked")
     for key in found:
@@ -78,7 +55,7 @@ def revoke(key_id: str, data_dir: Path | None) -> None:
     """Revoke the key with this id (key_…): from now on it opens nothing."""
     from go2hooks.postgres.api_keys import revoke_key
 
-    with _connect(data_dir) as connection:
+    with connect_database(data_dir) as connection:
         revoked = revoke_key(connection, key_id)
     if not revoked:
         raise click.ClickException(f"There is no key {key_id}, or it was revoked before. See: go2hooks keys list")

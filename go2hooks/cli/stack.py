@@ -1,13 +1,18 @@
 """Where a command finds its servers: in the environment, or in the directory of a stack that `go2hooks up` runs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from go2hooks.core.errors import UnavailableError
+
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from go2hooks.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,3 +53,20 @@ def find_settings(data_dir: Path | None) -> "Settings":
     servers = {"kafka_bootstrap_servers": endpoints["kafka"], "database_url": endpoints["postgres"]}
     key = data_dir / "secret-key"
     return load_settings(**servers, **({"secret_keys": key.read_text(encoding="ascii")} if key.exists() else {}))
+
+
+@contextmanager
+def connect_database(data_dir: Path | None) -> Iterator["Connection[Any]"]:
+    """A connection for one command. Raises what a user can act on when Postgres is away or has no tables yet."""
+    import psycopg
+
+    url = find_settings(data_dir).database_url.get_secret_value()
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable as error:
+        raise click.ClickException("The database has no tables yet: run `go2hooks migrate` first.") from error
+    except psycopg.OperationalError as error:
+        raise UnavailableError(
+            f"Postgres does not answer: {str(error).strip()}. Check GO2HOOKS_DATABASE_URL."
+        ) from error

@@ -1,0 +1,79 @@
+"""Seal every webhook's secrets with the present key, while everything runs.
+
+Rows are taken in the order of their ids, a batch at a time, each batch in a transaction of its own. What the present key
+has sealed is left alone, so the work may be cut short and begun again. A secret that is rotated meanwhile wins: a row is
+written only if it still holds what was read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection
+
+from go2hooks.core.errors import SealError
+from go2hooks.postgres.secrets import SecretBox
+
+_PAGE: Final = """SELECT id, sealed_secret, sealed_previous_secret FROM webhooks
+    WHERE deleted_at IS NULL AND id > %s ORDER BY id LIMIT %s"""
+# The webhook's trigger tells live copies. `updated_at` stays: the customer has changed nothing.
+_REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_secret = %s
+    WHERE id = %s AND sealed_secret = %s AND sealed_previous_secret IS NOT DISTINCT FROM %s"""
+
+
+class _Row(NamedTuple):
+    webhook_id: str
+    secret: bytes
+    previous: bytes | None
+
+
+@dataclass(slots=True)
+class Resealing:
+    """What a pass over all webhooks came to."""
+
+    current: int = 0  #: sealed with the present key before
+    resealed: int = 0
+    changed: int = 0  #: their secret was rotated, or they were deleted, meanwhile: begin again to be sure of them
+    shut: list[str] = field(default_factory=list)  #: ids of those that no key opens
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing needs the older keys any more."""
+        return not self.changed and not self.shut
+
+
+def reseal_all(conn: Connection[Any], box: SecretBox, batch: int = 500) -> Resealing:
+    """Go over all webhooks once. Locks at most `batch` rows, for milliseconds. Raises psycopg.Error."""
+    done = Resealing()
+    for rows in _pages(conn, batch):
+        with conn.transaction():
+            for row in rows:
+                _reseal(conn, box, row, done)
+    return done
+
+
+def _pages(conn: Connection[Any], batch: int) -> Iterator[list[_Row]]:
+    after = ""
+    while rows := conn.execute(_PAGE, [after, batch]).fetchall():
+        yield [_Row(*row) for row in rows]
+        after = rows[-1][0]
+
+
+def _reseal(conn: Connection[Any], box: SecretBox, row: _Row, done: Resealing) -> None:
+    if box.is_current(row.secret) and (row.previous is None or box.is_current(row.previous)):
+        done.current += 1
+        return
+    try:
+        secret = _sealed_anew(box, row.secret, row.webhook_id)
+        previous = None if row.previous is None else _sealed_anew(box, row.previous, row.webhook_id)
+    except SealError:
+        done.shut.append(row.webhook_id)
+        return
+    if conn.execute(_REPLACE, [secret, previous, row.webhook_id, row.secret, row.previous]).rowcount:
+        done.resealed += 1
+    else:
+        done.changed += 1
+
+
+def _sealed_anew(box: SecretBox, sealed: bytes, webhook_id: str) -> bytes:
+    return bytes(sealed) if box.is_current(sealed) else box.seal(box.open(sealed, webhook_id), webhook_id)

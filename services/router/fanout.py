@@ -120,7 +120,7 @@ class Router:
         position = position_of(message)
         key = PartitionKey(position.topic, position.partition)
         _kind, accepted_ms = message.timestamp()
-        self._unread.read(key.topic, origin_ms)
+        self._unread.read(key.topic, accepted_ms)
         try:
             event = self._codec.decode(message.value() or b"")
             validate(event)

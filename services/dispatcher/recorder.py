@@ -34,14 +34,15 @@ class Recorder:
         self._records: list[AttemptRecord] = []
         self._callbacks: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
-        self._writing = False
+        self._writing = 0  # records in the batch that is being written
 
     def __len__(self) -> int:
-        return len(self._records)
+        """Records that are not written yet."""
+        return len(self._records) + self._writing
 
     @property
     def idle(self) -> bool:
-        return not self._records and not self._writing
+        return not len(self)
 
     def add(self, record: AttemptRecord, on_recorded: Callable[[], None]) -> None:
         """Have it written soon; `on_recorded` runs once it is."""
@@ -62,14 +63,14 @@ class Recorder:
     async def _write_next(self) -> None:
         records, self._records = self._records[: self._batch_rows], self._records[self._batch_rows :]
         callbacks, self._callbacks = self._callbacks[: self._batch_rows], self._callbacks[self._batch_rows :]
-        self._writing = True
+        self._writing = len(records)
         began = time.monotonic()
         for webhook_id in await self._write(records):
             metrics.WEBHOOKS_DISABLED.add()
             log.warning("webhook disabled after consecutive failures", webhook_id=webhook_id)
         metrics.RECORD_SECONDS.observe(time.monotonic() - began)
         metrics.RECORD_ROWS.observe(len(records))
-        self._writing = False
+        self._writing = 0
         for on_recorded in callbacks:
             on_recorded()
 

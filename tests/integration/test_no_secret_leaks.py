@@ -1,0 +1,275 @@
+"""Canaries: known secrets go through a whole stack, by its good ways and its bad ones, and turn up nowhere else.
+
+Looked through afterwards: every log, every /metrics, every answer of the API but the two that show a secret, every key,
+value and header of every Kafka topic, every table of the database as text, and the command lines of the processes.
+"""
+
+import base64
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from psycopg import sql
+from test_stack import Stack, children
+
+from go2hooks.core.event import Event, EventType
+from go2hooks.core.samples import example_payload
+from go2hooks.kafka.topics import EVENTS_CLICK
+from go2hooks.producer import EventProducer, new_event_id
+
+DEADLINE_S = 60
+
+
+@dataclass
+class Canaries:
+    """What was planted: a name and every form in which it could turn up."""
+
+    forms: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def plant(self, name: str, secret: str) -> str:
+        forms = [secret.encode()]
+        encoded = secret.removeprefix("whsec_")
+        if secret.startswith("whsec_") or name == "encryption key":
+            raw = base64.b64decode(encoded)
+            forms += [encoded.encode(), raw, raw.hex().encode(), base64.urlsafe_b64encode(raw)]
+        self.forms[name] = forms
+        return secret
+
+    def found_in(self, place: str, content: bytes) -> list[str]:
+        return [f"{name} in {place}" for name, forms in self.forms.items() if any(form in content for form in forms)]
+
+
+class Receiver(ThreadingHTTPServer):
+    """Answers `/ok` with 200, everything else with 500 and a body of its own."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.paths.append(self.path)
+        body = b"no, thank you"
+        self.send_response(200 if self.path == "/ok" else 500)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def canaries() -> Canaries:
+    return Canaries()
+
+
+@pytest.fixture
+def stack(canaries: Canaries) -> Iterator[Stack]:
+    key = canaries.plant("encryption key", base64.b64encode(os.urandom(32)).decode())
+    with tempfile.TemporaryDirectory(prefix="go2hooks-canary-", ignore_cleanup_errors=True) as directory:
+        running = Stack(
+            Path(directory) / "stack",
+            GO2HOOKS_SECRET_KEYS=key,
+            GO2HOOKS_LOG_LEVEL="debug",
+            GO2HOOKS_ALLOW_INSECURE_TARGETS="true",
+            GO2HOOKS_RETRY_DELAYS="200ms,300ms",
+            GO2HOOKS_TOPIC_PARTITIONS="2",
+        )
+        yield running
+        if running.process.poll() is None:
+            running.end()
+
+
+class Api:
+    """Calls the API and keeps every answer, but for the secrets that it is meant to show."""
+
+    def __init__(self, endpoints: dict[str, Any], canaries: Canaries) -> None:
+        self.base = endpoints["api"]
+        self.key = canaries.plant("API key", endpoints["apiKey"])
+        self.answers: list[bytes] = []
+
+    def __call__(self, method: str, path: str, body: Any = None, key: str | None = None) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"}
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            with urlopen(Request(self.base + path, data, headers, method=method), timeout=20) as response:
+                raw, head = response.read(), response.headers
+        except HTTPError as error:
+            raw, head = error.read(), error.headers
+        answer = json.loads(raw or b"{}")
+        shown = answer.get("data", {})
+        if not (isinstance(shown, dict) and "secret" in shown):
+            self.answers.append(str(head).encode() + raw)
+        return answer
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def use_everything(stack: Stack, api: Api, receiver: Receiver, canaries: Canaries) -> None:
+    """Create, change, test, deliver, fail, retry, dead-letter, disable, rotate, delete; and every refusal we know."""
+    endpoints = stack.endpoints()
+    hooks = {}
+    for name in ("ok", "fails", "broken"):
+        body = {"name": name, "url": f"{receiver.url}/{name}", "events": ["*"]}
+        hooks[name] = api("POST", "/webhooks", body)["data"]
+        canaries.plant(f"secret of {name}", hooks[name]["secret"])
+    rotated = api("POST", f"/webhooks/{hooks['ok']['id']}/rotate-secret")["data"]
+    canaries.plant("rotated secret", rotated["secret"])
+    with psycopg.connect(endpoints["postgres"], autocommit=True) as connection:  # a secret that does not open
+        connection.execute(
+            "UPDATE webhooks SET sealed_secret = set_byte(sealed_secret, 40, get_byte(sealed_secret, 40) # 1) WHERE id = %s",
+            [hooks["broken"]["id"]],
+        )
+    with EventProducer(endpoints["kafka"]) as producer:
+        for _ in range(3):
+            data = example_payload(EventType.CLICK).data
+            producer.send(
+                Event(new_event_id(), endpoints["account"], EventType.CLICK, time.time_ns() // 1_000_000, data)
+            )
+    poison = Producer({"bootstrap.servers": endpoints["kafka"]})
+    poison.produce(EVENTS_CLICK, b"\xc3\x01 no event at all")
+    assert poison.flush(10) == 0
+    api("POST", f"/webhooks/{hooks['ok']['id']}/test?wait=true")
+    api("POST", f"/webhooks/{hooks['fails']['id']}/test?wait=true")
+    provoke_refusals(api, hooks["ok"]["id"], hooks["ok"]["secret"], canaries)
+
+    def settled() -> bool:
+        with psycopg.connect(endpoints["postgres"]) as connection:
+            rows = connection.execute("SELECT state, count(*) FROM attempts WHERE kind = 'event' GROUP BY 1").fetchall()
+        counts = dict(rows)
+        return counts.get("delivered", 0) == 3 and counts.get("failed", 0) + counts.get("skipped", 0) == 6
+
+    wait_until(settled)
+    for hook in hooks.values():
+        api("GET", f"/webhooks/{hook['id']}")
+        api("GET", f"/webhooks/{hook['id']}/deliveries")
+    api("GET", "/webhooks")
+    api("DELETE", f"/webhooks/{hooks['fails']['id']}")
+
+
+def provoke_refusals(api: Api, webhook_id: str, secret: str, canaries: Canaries) -> None:
+    wrong = canaries.plant("wrong API key", "go2_" + secrets.token_hex(20))
+    password = canaries.plant("password in a URL", "hunter2" + secrets.token_hex(8))
+    api("GET", "/webhooks", key=wrong)
+    api("POST", "/webhooks", {"name": "n", "url": f"https://user:{password}@example.com/", "events": ["click"]})
+    api("PATCH", f"/webhooks/{webhook_id}", {"secret": secret})
+    api("PATCH", f"/webhooks/{webhook_id}", b'{"secret": "' + secret.encode() + b'", oops')
+    api("POST", "/webhooks", {"name": "n", "url": "https://example.com/", "events": [secret[:45]]})
+    api("GET", f"/webhooks?cursor={api.key}")
+    where = urlsplit(api.base)
+    for header in (f"Basic {wrong}", f"Bearer {api.key} {api.key}", f"Bearer  {api.key}x"):
+        connection = HTTPConnection(where.hostname or "", where.port, timeout=10)
+        connection.request("GET", "/api/v1/webhooks", headers={"Authorization": header})
+        api.answers.append(connection.getresponse().read())
+        connection.close()
+
+
+def messages_of(bootstrap: str) -> Iterator[tuple[str, bytes]]:
+    """Everything that every topic holds."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "canary", "enable.auto.commit": False})
+    topics = consumer.list_topics(timeout=10).topics
+    partitions = [TopicPartition(name, n, OFFSET_BEGINNING) for name, topic in topics.items() for n in topic.partitions]
+    left = sum(high - low for low, high in (consumer.get_watermark_offsets(p, timeout=10) for p in partitions))
+    consumer.assign(partitions)
+    quiet = 0
+    while left > 0 and quiet < 10:  # compacted topics hold fewer than their offsets say
+        message = consumer.poll(0.5)
+        quiet = quiet + 1 if message is None else 0
+        if message is not None and message.error() is None:
+            left -= 1
+            headers = b"".join(name.encode() + b"=" + (value or b"") for name, value in message.headers() or [])
+            yield message.topic(), (message.key() or b"") + b"|" + (message.value() or b"") + b"|" + headers
+    consumer.close()
+
+
+def dump_of(url: str) -> Iterator[tuple[str, bytes]]:
+    """Every table as text, and byte columns as the bytes that they are."""
+    with psycopg.connect(url) as connection:
+        names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        for (name,) in names:
+            table = sql.Identifier(name)
+            with connection.cursor().copy(sql.SQL("COPY (SELECT * FROM {}) TO STDOUT").format(table)) as copy:
+                text = b"".join(bytes(chunk) for chunk in copy)
+            hexed = b"".join(
+                bytes.fromhex(part.split(b"\t")[0].split(b"\n")[0].decode()) for part in text.split(b"\\\\x")[1:]
+            )
+            yield name, text + hexed
+
+
+def commands_of(endpoints: dict[str, Any], supervisor: int) -> bytes:
+    processes = [*children(endpoints), psutil.Process(supervisor)]
+    return "\n".join(" ".join(process.cmdline()) for process in processes).encode()
+
+
+def test_no_secret_leaves_its_place(stack: Stack, canaries: Canaries, receiver: Receiver):
+    endpoints = stack.endpoints()
+    canaries.plant("database password", urlsplit(endpoints["postgres"]).password or "")
+    api = Api(endpoints, canaries)
+    use_everything(stack, api, receiver, canaries)
+
+    places: list[tuple[str, bytes]] = [(f"answer {n}", answer) for n, answer in enumerate(api.answers)]
+    places.append(("the processes' command lines", commands_of(endpoints, stack.process.pid)))
+    for urls in endpoints["metrics"].values():
+        places += [(url, urlopen(url, timeout=10).read()) for url in ([urls] if isinstance(urls, str) else urls)]
+    topics = list(messages_of(endpoints["kafka"]))
+    tables = list(dump_of(endpoints["postgres"]))
+    assert stack.end() == 0
+    logs = [(str(path), path.read_bytes()) for path in (stack.log, *(stack.dir / "logs").rglob("*")) if path.is_file()]
+    places += topics + tables + logs
+
+    assert len(canaries.forms) == 9
+    assert {topic for topic, _ in topics} >= {
+        "go2.events.click",
+        "go2.events.dead",
+        "go2.deliveries",
+        "go2.deliveries.dead",
+    }
+    assert {name for name, _ in tables} >= {"webhooks", "api_keys", "attempts"}
+    assert any(b"secret cannot be opened" in content for _, content in logs)
+    assert [leak for place, content in places for leak in canaries.found_in(place, content)] == []
+
+
+def test_the_search_finds_what_is_there(canaries: Canaries):
+    secret = canaries.plant("secret", "whsec_" + base64.b64encode(os.urandom(32)).decode())
+    raw = base64.b64decode(secret.removeprefix("whsec_"))
+    for leaked in (secret.encode(), b"x" + raw + b"y", raw.hex().encode(), secret[6:].encode()):
+        assert canaries.found_in("here", leaked) == ["secret in here"]
+    assert canaries.found_in("here", b"whsec_***") == []

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 _POLL_S: Final = 0.1
 _STALL_S: Final = 1.0  # a full window for this long pauses the partitions; pausing drops what was prefetched
 _LOOKUP_S: Final = 5.0
+_MEASURE_S: Final = 0.5
 
 
 class PartitionKey(NamedTuple):
@@ -78,15 +79,42 @@ def suspect_limits(consumer: Consumer, partitions: Sequence[TopicPartition]) -> 
     return {PartitionKey(p.topic, p.partition): sys.maxsize if p.error else int(p.offset) for p in found}
 
 
-def backlog(consumer: Consumer, owned: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
-    """Messages of these partitions between what was read and the end of the log, as far as librdkafka has heard."""
+def backlog(
+    consumer: Consumer, owned: Iterable[PartitionKey], quiet: Iterable[PartitionKey] = ()
+) -> dict[PartitionKey, int]:
+    """Messages of these partitions between what was read and the end of the log, as far as librdkafka has heard.
+
+    Of `quiet` ones, which are paused, it hears nothing: Kafka is asked, for a second at most.
+    """
+    ends, starts = _bounds(consumer, quiet)
     partitions = [TopicPartition(key.topic, key.partition) for key in owned]
     lags: dict[PartitionKey, int] = {}
     for partition in consumer.position(partitions) if partitions else ():
-        _low, high = consumer.get_watermark_offsets(partition, cached=True)
-        if high >= 0 and partition.offset >= 0:
-            lags[PartitionKey(partition.topic, partition.partition)] = max(0, high - partition.offset)
+        key = PartitionKey(partition.topic, partition.partition)
+        high = ends.get(key, consumer.get_watermark_offsets(partition, cached=True)[1])
+        position = partition.offset if partition.offset >= 0 else starts.get(key, -1)  # it has none until a first read
+        if high >= 0 and position >= 0:
+            lags[key] = max(0, high - position)
     return lags
+
+
+def _bounds(
+    consumer: Consumer, keys: Iterable[PartitionKey]
+) -> tuple[dict[PartitionKey, int], dict[PartitionKey, int]]:
+    """Ends of these logs, and the offsets where reading began or will begin. Empty when Kafka does not say in time."""
+    asked = [TopicPartition(key.topic, key.partition, OFFSET_END) for key in keys]
+    if not asked:
+        return {}, {}
+    try:
+        found = consumer.offsets_for_times(asked, timeout=_MEASURE_S)
+        committed = consumer.committed(asked, timeout=_MEASURE_S)
+    except KafkaException as error:
+        log.info("bounds of paused logs unavailable; their lag is as it was", error=str(error))
+        return {}, {}
+    ends = {PartitionKey(p.topic, p.partition): int(p.offset) for p in found if p.error is None}
+    # Without a commit reading begins at the log's start; 0 overstates the lag of a log whose first part has expired.
+    starts = {PartitionKey(p.topic, p.partition): max(0, int(p.offset)) for p in committed if p.error is None}
+    return ends, starts
 
 
 class PolledConsumer:
@@ -116,6 +144,7 @@ class PolledConsumer:
         # Each counter has one writer (poll thread, event loop), so their difference needs no lock.
         self._owned: tuple[PartitionKey, ...] = ()
         self._paused: set[PartitionKey] = set()  # at the sink's wish
+        self._stalled = False  # all are paused, until there is room
         self._handed = 0
         self._released = 0
         self._room = threading.Event()
@@ -193,7 +222,7 @@ class PolledConsumer:
             self._commands.get()()
         if time.monotonic() - self._measured_at >= 1.0:
             self._measured_at = time.monotonic()
-            self.lags = backlog(self._consumer, self._owned)
+            self.lags = backlog(self._consumer, self._owned, self._owned if self._stalled else self._paused)
 
     def _ask_for_brokers(self) -> None:
         """Once a second, until one answers; librdkafka reconnects by itself but does not say so."""
@@ -214,6 +243,7 @@ class PolledConsumer:
             self._room.wait(0.05)
         if not self._is_full() or self._stop.is_set():
             return
+        self._stalled = True
         while self._handed - self._released > self._window // 2 and not self._stop.is_set():
             self._consumer.pause(
                 [TopicPartition(*key) for key in self._owned]
@@ -223,6 +253,7 @@ class PolledConsumer:
             if leftover is not None and self._is_data(leftover):
                 self._handed += 1
                 self._loop.call_soon_threadsafe(self._sink.receive, [leftover])
+        self._stalled = False
         self._consumer.resume([TopicPartition(*key) for key in self._owned if key not in self._paused])
 
     def _is_full(self) -> bool:

@@ -1,0 +1,199 @@
+"""Lanes against a model: nothing lost, nothing doubled, no limit passed, whatever happens in whatever order."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from go2hooks.core.lanes import Admission, LaneLimits, Lanes
+
+LIMITS = LaneLimits(max_sends=6, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3)
+IDS = ("a", "b", "c", "d")
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """The model: which item is where, by what the lanes have said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes: Lanes[tuple[str, int]] = Lanes(LIMITS)
+        self.now = 0.0
+        self.number = 0
+        self.under_way: list[tuple[str, int]] = []
+        self.waiting: list[tuple[str, int]] = []
+        self.failures = dict.fromkeys(IDS, 0)
+
+    @rule(webhook_id=st.sampled_from(IDS), count=st.integers(1, 30))
+    def offer(self, webhook_id: str, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            item = (webhook_id, self.number)
+            admission = self.lanes.offer(webhook_id, item, self.now)
+            if admission is Admission.START:
+                self.under_way.append(item)
+            elif admission is Admission.QUEUED:
+                self.waiting.append(item)
+            is_open = self.failures[webhook_id] >= LIMITS.circuit_failures
+            assert admission is not Admission.BLOCKED or is_open
+            assert not is_open or admission in (Admission.BLOCKED, Admission.START)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), ok=st.booleans(), duration_s=st.sampled_from([0.01, 5.0]))
+    def finish(self, data: st.DataObject, ok: bool, duration_s: float) -> None:
+        item = data.draw(st.sampled_from(self.under_way))
+        self.under_way.remove(item)
+        self.failures[item[0]] = 0 if ok else self.failures[item[0]] + 1
+        stranded = self.lanes.finish(item[0], ok=ok, duration_s=duration_s, now=self.now)
+        if self.failures[item[0]] >= LIMITS.circuit_failures:
+            assert sorted(stranded) == sorted(each for each in self.waiting if each[0] == item[0])
+        else:
+            assert stranded == []
+        self.waiting = [each for each in self.waiting if each not in stranded]
+
+    @rule()
+    def start(self) -> None:
+        for item in self.lanes.startable():
+            earlier = [each for each in self.waiting if each[0] == item[0] and each[1] < item[1]]
+            assert earlier == []  # first come, first served, within a lane
+            self.waiting.remove(item)
+            self.under_way.append(item)
+
+    @rule(remainder=st.integers(0, 2))
+    def evict(self, remainder: int) -> None:
+        evicted = self.lanes.evict(lambda item: item[1] % 3 == remainder)
+        assert sorted(evicted) == sorted(item for item in self.waiting if item[1] % 3 == remainder)
+        self.waiting = [item for item in self.waiting if item not in evicted]
+
+    @rule(webhook_id=st.sampled_from(IDS))
+    def reset(self, webhook_id: str) -> None:
+        self.lanes.reset(webhook_id)
+        self.failures[webhook_id] = 0
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 2.0, 100.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.lanes.sweep(self.now)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.lanes.in_flight == len(self.under_way)
+        assert self.lanes.queued == len(self.waiting)
+        assert self.lanes.open_circuits() == sum(n >= LIMITS.circuit_failures for n in self.failures.values())
+
+    @invariant()
+    def limits_hold(self) -> None:
+        assert self.lanes.in_flight <= LIMITS.max_sends
+        assert self.lanes.queued <= LIMITS.window + len(IDS)  # each lane may always have one waiting
+        for webhook_id in IDS:
+            assert sum(item[0] == webhook_id for item in self.under_way) <= LIMITS.webhook_max_sends
+
+    def teardown(self) -> None:
+        """Once everything under way ends well, everything that waits gets its turn."""
+        while self.under_way:
+            item = self.under_way.pop()
+            self.lanes.finish(item[0], ok=True, duration_s=0.01, now=self.now)
+            self.start()
+        self.start()
+        assert self.waiting == self.under_way == []
+        assert (self.lanes.in_flight, self.lanes.queued) == (0, 0)
+
+
+TestLanes = LanesMachine.TestCase
+TestLanes.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def fill(lanes: Lanes[int], webhook_id: str, count: int) -> list[Admission]:
+    return [lanes.offer(webhook_id, n, 0.0) for n in range(count)]
+
+
+def test_a_flooded_lane_leaves_room_for_the_others():
+    limits = LaneLimits(max_sends=100, window=1000)
+    lanes: Lanes[int] = Lanes(limits)
+    assert fill(lanes, "flooded", 5000)[-1] is Admission.FULL
+    assert lanes.queued <= limits.window // 2
+    assert fill(lanes, "other", 4) == [Admission.START] * 4
+    assert fill(lanes, "third", 5)[-1] is Admission.QUEUED
+
+
+def test_lanes_take_turns():
+    lanes: Lanes[str] = Lanes(LaneLimits(max_sends=1))
+    assert lanes.offer("first", "first", 0.0) is Admission.START
+    for name in ("second", "second", "second", "third", "third", "third"):
+        assert lanes.offer(name, name, 0.0) is Admission.QUEUED
+    turns = ["first"]
+    while lanes.queued:
+        lanes.finish(turns[-1], ok=True, duration_s=0.1, now=0.0)
+        turns += lanes.startable()
+    assert turns == ["first", "second", "third", "second", "third", "second", "third"]
+
+
+def test_a_lane_earns_more_sends_by_quick_answers_and_loses_half_by_a_failure():
+    lanes: Lanes[int] = Lanes(LaneLimits())
+    fill(lanes, "a", 300)
+    most = 0
+    for _ in range(100):
+        lanes.finish("a", ok=True, duration_s=0.01, now=0.0)
+        most = max(most, lanes.in_flight + len(list(lanes.startable())))
+    before = lanes.in_flight
+    assert before == most == 64
+    for _ in range(40):
+        lanes.finish("a", ok=True, duration_s=0.01, now=0.0)
+    lanes.finish("a", ok=False, duration_s=0.01, now=0.0)
+    list(lanes.startable())
+    assert lanes.in_flight <= before // 2
+
+
+def test_slow_answers_earn_a_lane_nothing():
+    lanes: Lanes[int] = Lanes(LaneLimits())
+    fill(lanes, "a", 100)
+    for _ in range(50):
+        lanes.finish("a", ok=True, duration_s=9.0, now=0.0)
+        list(lanes.startable())
+    assert lanes.in_flight == 4
+
+
+def open_circuit(lanes: Lanes[int], now: float = 0.0) -> None:
+    while not lanes.is_blocked("a"):
+        assert lanes.offer("a", 0, now) is Admission.START
+        lanes.finish("a", ok=False, duration_s=0.1, now=now)
+
+
+def test_an_open_circuit_lets_one_probe_through_at_a_time_with_growing_pauses():
+    lanes: Lanes[int] = Lanes(LaneLimits(probe_s=1.0, probe_max_s=3.0))
+    open_circuit(lanes)
+    now, pauses = 0.0, []
+    for _ in range(5):
+        wait_s = lanes.probe_in_s("a", now)
+        pauses.append(wait_s)
+        assert lanes.offer("a", 0, now + wait_s - 0.001) is Admission.BLOCKED
+        now += wait_s
+        assert lanes.offer("a", 0, now) is Admission.START
+        assert lanes.offer("a", 0, now) is Admission.BLOCKED
+        lanes.finish("a", ok=False, duration_s=0.1, now=now)
+    assert pauses == pytest.approx([1.0, 1.5, 2.25, 3.0, 3.0])
+
+
+@pytest.mark.parametrize("how", ["success", "reset"])
+def test_a_success_or_a_change_of_the_webhook_closes_the_circuit(how):
+    lanes: Lanes[int] = Lanes(LaneLimits())
+    open_circuit(lanes)
+    if how == "reset":
+        lanes.reset("a")
+    else:
+        assert lanes.offer("a", 0, 100.0) is Admission.START
+        lanes.finish("a", ok=True, duration_s=0.1, now=100.0)
+    assert not lanes.is_blocked("a")
+    assert lanes.probe_in_s("a", 0.0) == 0.0
+    assert lanes.offer("a", 0, 0.0) is Admission.START
+
+
+@given(idle_s=st.floats(0, 200))
+def test_an_idle_lane_is_forgotten_unless_its_circuit_is_open(idle_s):
+    lanes: Lanes[int] = Lanes(LaneLimits())
+    open_circuit(lanes)
+    lanes.offer("busy", 0, 0.0)
+    lanes.offer("idle", 0, 0.0)
+    lanes.finish("idle", ok=True, duration_s=0.1, now=0.0)
+    lanes.sweep(idle_s, idle_s=60.0)
+    assert len(lanes) == (2 if idle_s > 60 else 3)
+    assert lanes.is_blocked("a")

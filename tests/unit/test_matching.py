@@ -1,0 +1,55 @@
+"""The subscription index against a scan of all webhooks."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from go2hooks.core.event import SUBSCRIBABLE, WILDCARD, EventType
+from go2hooks.core.matching import SubscriptionIndex
+from go2hooks.core.webhook import Webhook
+
+ACCOUNTS = ("acc_1", "acc_2")
+webhooks = st.builds(
+    Webhook,
+    id=st.sampled_from([f"wh_{n}" for n in range(6)]),
+    account_id=st.sampled_from(ACCOUNTS),
+    url=st.just("https://example.com"),
+    events=st.frozensets(st.sampled_from(SUBSCRIBABLE), min_size=1),
+    is_active=st.booleans(),
+    is_deleted=st.booleans(),
+    sealed_secret=st.just(b""),
+    sealed_previous_secret=st.none(),
+    previous_secret_expires_ms=st.just(0),
+)
+
+
+@given(changes=st.lists(webhooks, max_size=30))
+def test_the_index_finds_what_a_scan_finds_each_once(changes):
+    index = SubscriptionIndex()
+    present: dict[str, Webhook] = {}
+    for webhook in changes:
+        index.apply(webhook)
+        present[webhook.id] = webhook
+    living = [webhook for webhook in present.values() if not webhook.is_deleted]
+    assert len(index) == len(living)
+    for account in ACCOUNTS:
+        for event in (*EventType, "invented.later"):
+            wanted = sorted(w.id for w in living if w.account_id == account and w.wants(event))
+            assert sorted(index.match(account, event)) == wanted
+
+
+@given(changes=st.lists(webhooks, max_size=20))
+def test_nothing_stays_behind_when_every_webhook_is_deleted(changes):
+    index = SubscriptionIndex()
+    for webhook in changes:
+        index.apply(webhook)
+    for webhook in changes:
+        index.apply(webhook._replace(is_deleted=True))
+    assert (len(index), index._ids) == (0, {})
+
+
+def test_an_account_cannot_be_made_to_look_like_anothers_event():
+    index = SubscriptionIndex()
+    hook = Webhook("wh_1", "acc", "https://example.com", frozenset({WILDCARD}), True, False, b"", None, 0)  # noqa: FBT003
+    index.apply(hook)
+    assert index.match("acc\0*", "") == ()
+    assert index.match("acc", "click") == ("wh_1",)

@@ -1,0 +1,52 @@
+"""A signed request: every header of the contract, and nothing that changes between equal calls."""
+
+import pytest
+
+from go2hooks import __version__
+from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.errors import TargetError
+from go2hooks.core.request import prepare
+from go2hooks.core.signing import body_signature, generate_secret, standard_signature
+
+SECRET, PREVIOUS = generate_secret(bytes(32)), generate_secret(b"\1" * 32)
+URL = "https://example.com:8443/hooks/go2?a=b"
+NOW_MS = 1_704_110_400_999
+DELIVERY = Delivery(
+    "dlv_1", "wh_1", "acc_1", "evt_1", "click", "2024-01-01T12:00:00Z", b'{"event":"click"}', 3, 0, Kind.EVENT, 0, False  # noqa: FBT003
+)  # fmt: skip
+
+
+def test_the_headers_are_those_of_the_contract():
+    request = prepare(DELIVERY, URL, [SECRET], NOW_MS)
+    assert request.headers == (
+        ("Content-Type", "application/json"),
+        ("User-Agent", f"Go2-Webhooks/{__version__}"),
+        ("X-Webhook-ID", "wh_1"),
+        ("X-Webhook-Event", "click"),
+        ("X-Webhook-Signature", body_signature(SECRET, DELIVERY.body)),
+        ("X-Webhook-Timestamp", "2024-01-01T12:00:00Z"),
+        ("X-Webhook-Delivery", "dlv_1"),
+        ("X-Webhook-Attempt", "3"),
+        ("webhook-id", "dlv_1"),
+        ("webhook-timestamp", "1704110400"),
+        ("webhook-signature", standard_signature([SECRET], "dlv_1", 1_704_110_400, DELIVERY.body)),
+    )
+    assert request.body == DELIVERY.body
+    assert (request.target.host, request.target.port, request.target.path) == ("example.com", 8443, "/hooks/go2?a=b")
+
+
+def test_during_a_rotation_the_present_secret_signs_first_and_the_previous_one_too():
+    headers = dict(prepare(DELIVERY, URL, [SECRET, PREVIOUS], NOW_MS).headers)
+    assert headers["X-Webhook-Signature"] == body_signature(SECRET, DELIVERY.body)
+    first, second = headers["webhook-signature"].split(" ")
+    assert first == standard_signature([SECRET], "dlv_1", NOW_MS // 1000, DELIVERY.body)
+    assert second == standard_signature([PREVIOUS], "dlv_1", NOW_MS // 1000, DELIVERY.body)
+
+
+def test_webhook_id_may_carry_the_deliverys_id():
+    assert dict(prepare(DELIVERY, URL, [SECRET], NOW_MS, "delivery").headers)["X-Webhook-ID"] == "dlv_1"
+
+
+def test_a_url_that_cannot_be_requested_is_refused():
+    with pytest.raises(TargetError):
+        prepare(DELIVERY, "not a url", [SECRET], NOW_MS)

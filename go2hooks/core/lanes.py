@@ -128,6 +128,13 @@ class Lanes(Generic[T]):
         self._make_ready(lane)
         return []
 
+    def forgo(self, webhook_id: str) -> None:
+        """What was given out to be started was not attempted after all: its place is free, and nothing is learnt."""
+        lane = self._lanes[webhook_id]
+        lane.in_flight -= 1
+        self.in_flight -= 1
+        self._make_ready(lane)
+
     def startable(self) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
         while self._ring and self.in_flight < self.limits.max_sends:

@@ -5,8 +5,11 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from go2hooks.core.canonical import dumps
+from go2hooks.core.errors import InvalidEventError
 from go2hooks.core.event import Event
 
+#: Longest payload. An event within Kafka's own limit of a mebibyte can grow sixfold by JSON's escapes.
+MAX_BODY_BYTES: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_REMEMBERED: Final = 4096  # events of one second share its text
 
@@ -19,9 +22,15 @@ class Rendered(NamedTuple):
 
 
 def render(event: Event) -> Rendered:
-    """`{"event":…,"timestamp":…,"data":{…}}`. The event must be valid: see `validation.validate`."""
+    """`{"event":…,"timestamp":…,"data":{…}}`. The event must be valid: see `validation.validate`.
+
+    Raises InvalidEventError when the payload is longer than `MAX_BODY_BYTES`.
+    """
     timestamp = format_timestamp(event.timestamp_ms)
-    return Rendered(timestamp, dumps({"event": event.type, "timestamp": timestamp, "data": event.data}))
+    body = dumps({"event": event.type, "timestamp": timestamp, "data": event.data})
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidEventError(f"its payload would be {len(body)} bytes; {MAX_BODY_BYTES} are allowed")
+    return Rendered(timestamp, body)
 
 
 def format_timestamp(ms: int) -> str:

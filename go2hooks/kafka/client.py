@@ -3,6 +3,7 @@
 import socket
 from typing import Any, Final
 
+from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
 from go2hooks.settings import Settings
 
 ROUTER_GROUP: Final = "go2hooks.router"
@@ -54,6 +55,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
     return _common(settings, "producer") | {
         "enable.idempotence": True,
         "acks": "all",
+        "message.max.bytes": MAX_INTERNAL_MESSAGE_BYTES,
         "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
         "message.timeout.ms": 0,
         "queue.buffering.max.messages": 100_000,

@@ -10,6 +10,7 @@ from typing import Final
 from go2hooks.core.event import EventType
 
 DAY_MS: Final = 86_400_000
+MAX_INTERNAL_MESSAGE_BYTES: Final = 2_097_152
 
 EVENTS_CLICK: Final = "go2.events.click"
 EVENTS_LINK: Final = "go2.events.link"
@@ -60,7 +61,8 @@ def all_topics(delays_s: tuple[float, ...], partitions: int, retention_days: int
     kept = str(retention_days * DAY_MS)
     # Append time is the broker's clock: a producer with a wrong clock can neither misdate the records nor expire the log.
     events = {"retention.ms": kept, "message.timestamp.type": "LogAppendTime"}
-    internal = {"retention.ms": kept}
+    # A delivery is its payload (a megabyte at most) and some ids; a dead event is the event and some headers.
+    internal = {"retention.ms": kept, "max.message.bytes": str(MAX_INTERNAL_MESSAGE_BYTES)}
     names = [retry_topic(delay) for delay in dict.fromkeys(delays_s)]
     return [
         *(Topic(name, partitions, events) for name in EVENT_TOPICS),

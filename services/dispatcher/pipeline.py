@@ -95,12 +95,18 @@ class Pipeline:
 
     def admit(self, ticket: Ticket) -> None:
         """Start it, let it wait in its lane, or move it aside; look up a webhook that is not known yet."""
+        if ticket.partition.gone:
+            ticket.drop()
+            return
         if not self._webhooks.knows(ticket.delivery.webhook_id):
             self.spawn(self._admit_unknown(ticket))
             return
         skip = self._reason_to_skip(ticket.delivery)
         if skip is not None:
             self._skip(ticket, skip)
+            return
+        if ticket.delivery.kind == Kind.TEST:  # somebody is waiting to see it, whatever state the lane is in
+            self.spawn(self._attempt(ticket, in_lane=False))
             return
         match self._offer(ticket):
             case Admission.START:
@@ -152,11 +158,11 @@ class Pipeline:
 
     # --- the sentence
 
-    async def _attempt(self, ticket: Ticket) -> None:
+    async def _attempt(self, ticket: Ticket, *, in_lane: bool = True) -> None:
         delivery = ticket.delivery
         skip = self._reason_to_skip(delivery)  # again: it may have waited in its lane
         if skip is not None or ticket.partition.gone:
-            self._end_unsent(ticket, skip)
+            self._end_unsent(ticket, skip, in_lane=in_lane)
             return
         began_ms = now_ms()
         response = await self._send(delivery)
@@ -164,7 +170,8 @@ class Pipeline:
         outcome = classify(response, ended_ms)
         step = next_step(delivery, outcome, ended_ms, self._policy)
         self._measure(ticket, outcome, response, began_ms, ended_ms)
-        self._give_back(ticket, ok=isinstance(outcome, Delivered), duration_s=response.duration_ms / 1000)
+        if in_lane:
+            self._give_back(ticket, ok=isinstance(outcome, Delivered), duration_s=response.duration_ms / 1000)
         excerpt = response.excerpt if isinstance(response, Answer) else b""
         record = record_attempt(delivery, ticket.position, outcome, step, began_ms, response.duration_ms, excerpt)
         match step:
@@ -209,8 +216,10 @@ class Pipeline:
         for ticket in self._lanes.startable():
             self.spawn(self._attempt(ticket))
 
-    def _end_unsent(self, ticket: Ticket, skip: Skip | None) -> None:
-        self._give_back(ticket, ok=True, duration_s=0.0)
+    def _end_unsent(self, ticket: Ticket, skip: Skip | None, *, in_lane: bool) -> None:
+        if in_lane:
+            self._lanes.forgo(ticket.delivery.webhook_id)
+            self.start_waiting()
         if skip is None or ticket.partition.gone:
             ticket.drop()
         else:
@@ -260,22 +269,24 @@ class Pipeline:
     def overflow(self, ticket: Ticket, why: Literal["busy", "circuit"]) -> None:
         """Its lane has no room: let it come round again by the overflow topic."""
         metrics.OVERFLOWED.add(1, why)
-        waits_for_first = ticket.delivery.attempt == 1 and ticket.source == "main"
-        self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery)
-        if waits_for_first:
-            self._recorder.add(record_pending(ticket.delivery, ticket.position, now_ms()), lambda: None)
+        on_kept = ticket.finish
+        if ticket.delivery.attempt == 1 and ticket.source == "main":
+            pending = record_pending(ticket.delivery, ticket.position, now_ms())
+            on_kept = lambda: self._recorder.add(pending, ticket.finish)  # noqa: E731  # within the window until recorded
+        self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, on_kept)
 
     def park(self, ticket: Ticket) -> None:
         """Its circuit is open: let it wait in the tier that fits the next probe."""
         wait_s = self._lanes.probe_in_s(ticket.delivery.webhook_id, time.monotonic())
         step = self._policy.wait(0, wait_s, now_ms())
         metrics.OVERFLOWED.add(1, "parked")
-        self._move(ticket, retry_topic(self._policy.delays_s[step.tier]), ticket.delivery._replace(due_ms=step.due_ms))
+        waiting = ticket.delivery._replace(due_ms=step.due_ms)
+        self._move(ticket, retry_topic(self._policy.delays_s[step.tier]), waiting, ticket.finish)
 
-    def _move(self, ticket: Ticket, topic: str, delivery: Delivery) -> None:
+    def _move(self, ticket: Ticket, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
         # The claim goes first: the message may come back to us before its acknowledgement does.
-        self._claims.give_up(delivery.id, delivery.attempt)
-        self._produce(topic, delivery, ticket.finish)
+        self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
+        self._produce(topic, delivery, on_kept)
 
     def _produce(self, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
         self._producer.produce(topic, delivery.webhook_id, encode_delivery(delivery), on_kept)

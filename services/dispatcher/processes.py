@@ -59,7 +59,9 @@ class Worker:
                 "GO2HOOKS_PORT_FILE": str(self._port_file),
                 PARENT_VARIABLE: str(os.getpid()),
             }
-            self.process = subprocess.Popen([sys.executable, "-P", "-m", "services.dispatcher"], env=env)  # our own module
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "services.dispatcher"], env=env
+            )  # our own module
             self._started_at = now
 
     def get(self, path: str) -> tuple[int, str]:

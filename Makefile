@@ -1,4 +1,4 @@
-# make setup: into .venv · make demo: the whole pipeline, live · make test: checks and tests
+# make setup: into .venv · make demo: the whole pipeline, live (ARGS=--keep leaves it running) · make test: checks and tests
 
 # Any Python from 3.11; what a version manager only pretends to have is passed over.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/go2hooks demo
+	@$(BIN)/go2hooks demo $(ARGS)
 
 test: lint
 	$(BIN)/pytest

@@ -15,7 +15,7 @@ from go2hooks.local.demo.verdict import Findings, History, compare
 from go2hooks.local.supervisor import Stack
 from go2hooks.settings import Settings
 
-_STEP_S: Final = 0.1
+_STEP_S: Final = 0.25  # drawing costs the receiver, in the same process, some of its time
 _ASK_EVERY_S: Final = 0.5
 _QUIET_S: Final = 1.0  # in which a duplicate would have come
 _QUIET_ROUNDS: Final = 3

@@ -114,8 +114,8 @@ def _introduce(options: DemoOptions, screen: Screen) -> None:
     )
     screen.say(
         "[dim]  Shortened, so that nobody has to wait: retries come after "
-        f"{SETTINGS['GO2HOOKS_RETRY_DELAYS'].replace(',', ', ')} (not 5s, 30s, 2m, 10m, 1h),\n"
-        f"  a failing receiver is probed after {SETTINGS['GO2HOOKS_CIRCUIT_PROBE_MS']} ms (not 1 s).[/]"
+        f"{SETTINGS['GO2HOOKS_RETRY_DELAYS'].replace(',', ', ')} (not 5s, 30s, 2m, 10m, 1h)\n"
+        f"  and a failing receiver is probed after {SETTINGS['GO2HOOKS_CIRCUIT_PROBE_MS']} ms (not 1 s).[/]"
     )
 
 
@@ -144,7 +144,7 @@ def _offer(options: DemoOptions, screen: Screen, endpoints: Endpoints, data_dir:
     if not options.keep:
         screen.say(
             f"\nThe API was at {endpoints['api']}; everything stops now. To look around, leave it running:\n"
-            "  go2hooks demo --keep\n"
+            "  make demo ARGS=--keep\n"
             "and then, with the key that it shows:\n"
             f'  curl -H "Authorization: Bearer $KEY" {endpoints["api"]}/webhooks'
         )

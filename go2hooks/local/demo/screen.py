@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +26,12 @@ from go2hooks.local.demo.plan import Behaviour
 _LINE_EVERY_S: Final = 2.0
 _DECIMALS_BELOW_MS: Final = 100
 _RATE_OVER_S: Final = 1.5
-_BAR_WIDTH: Final = 14
+_BAR_WIDTH: Final = 10
 _PICTURE_COLUMNS: Final = 110
+_WIDE: Final = 110  # columns that the whole table takes
+_WIDE_ONLY: Final = ("events", "", "requests", "per s")
+_LAST_HEADERS: Final = ("retries", "p50 ms", "p99 ms", "state")
+_NUMBERS: Final = ("delivered", "requests", "per s", "retries", "p50 ms", "p99 ms")
 
 
 DONE: Final = "Done"
@@ -82,7 +87,7 @@ class Screen:
     def end(self, ledger: Ledger, progress: Progress) -> None:
         """Leave the last picture standing."""
         last = self.picture(ledger, progress)
-        self._shown.append(last)
+        self._shown.append(self.picture(ledger, progress, _PICTURE_COLUMNS))
         if self._picture is not None:
             self._picture.update(last, refresh=True)
             self._picture.stop()
@@ -97,18 +102,19 @@ class Screen:
         form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
         path.write_text(paper.export_svg(title="make demo", code_format=form), encoding="utf-8")
 
-    def picture(self, ledger: Ledger, progress: Progress) -> RenderableType:
+    def picture(self, ledger: Ledger, progress: Progress, width: int | None = None) -> RenderableType:
+        """The table as it is now; a narrow terminal gets its essential columns."""
         now, done = time.monotonic(), progress.phase == DONE
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
-        for name in ("webhook", "subscribes to", ""):
-            table.add_column(name, no_wrap=True)
-        for name in ("delivered", "requests" if done else "per s", "retries", "p50 ms", "p99 ms"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        wide = (width or self._console.width) >= _WIDE
+        headers = ("webhook", "events", "", "delivered", "requests" if done else "per s", *_LAST_HEADERS)
+        kept = [wide or header not in _WIDE_ONLY for header in headers]
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+        for header in compress(headers, kept):
+            table.add_column(header, justify="right" if header in _NUMBERS else "left", no_wrap=True)
         for account in ledger.accounts:
             rate = self._rates.setdefault(account.webhook_id, _Rate()).over(account.requests, now)
-            table.add_row(*_row(account, account.requests if done else rate, progress))
-        return Group(Padding(_progress_line(ledger, progress), (1, 0, 0, 2)), table)
+            table.add_row(*compress(_row(account, account.requests if done else rate, progress), kept))
+        return Group(Padding(_progress_line(ledger, progress), (1, 0, 0, 2)), Padding(table, (0, 0, 0, 1)))
 
     def _show_line(self, ledger: Ledger, progress: Progress) -> None:
         if time.monotonic() - self._line_at < _LINE_EVERY_S:
@@ -189,11 +195,10 @@ def _events(events: Sequence[str]) -> str:
 
 
 def _state(account: Account, progress: Progress) -> Text:
-    skipped = progress.skipped.get(account.webhook_id)
     if account.webhook_id in progress.disabled:
-        return Text("disabled" + (f", {skipped:,} skipped" if skipped else ""), style="yellow")
+        return Text("disabled", style="yellow")
     if account.subscription.behaviour is Behaviour.BROKEN:
-        return Text(f"failing, {account.requests} times", style="red")
+        return Text("failing", style="red")
     if account.expected and all(entry.complete for entry in list(account.expected.values())):
         return Text("all arrived", style="green")
     return Text("")

@@ -1,0 +1,100 @@
+"""The documentation tells the truth: its code runs, its settings exist, its links lead somewhere."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+
+from go2hooks.core.signing import body_signature, generate_secret, standard_signature
+from go2hooks.settings import Settings
+from go2hooks.telemetry import metrics
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+SECRET = generate_secret(bytes(range(32)))
+OTHER = generate_secret(bytes(32))
+BODY = '{"event":"click","data":{"city":"München"}}'.encode()
+
+
+def snippet(name: str) -> str:
+    """The code block of docs/receivers.md that is marked with this file name."""
+    page = (ROOT / "docs/receivers.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def headers(secrets: list[str], at_s: int) -> dict[str, str]:
+    return {
+        "x-webhook-signature": body_signature(secrets[0], BODY),
+        "webhook-id": "dlv_1",
+        "webhook-timestamp": str(at_s),
+        "webhook-signature": standard_signature(secrets, "dlv_1", at_s, BODY),
+    }
+
+
+@pytest.fixture
+def now_s() -> int:
+    import time
+
+    return int(time.time())
+
+
+def test_python_receivers_verify_us(now_s):
+    code: dict = {}
+    exec(compile(snippet("verify.py"), "verify.py", "exec"), code)
+    body_ok, standard_ok = code["body_ok"], code["standard_ok"]
+    assert body_ok(SECRET, headers([SECRET], now_s), BODY)
+    assert standard_ok(SECRET, headers([SECRET], now_s), BODY)
+    assert standard_ok(SECRET, headers([OTHER, SECRET], now_s), BODY)
+    for refused in (body_ok, standard_ok):
+        assert not refused(SECRET, headers([SECRET], now_s), BODY + b" ")
+        assert not refused(SECRET, headers([OTHER], now_s), BODY)
+        assert not refused(SECRET, {}, BODY)
+    assert not standard_ok(SECRET, headers([SECRET], now_s - 301), BODY)
+
+
+def test_node_receivers_verify_us(tmp_path, now_s):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine")
+    (tmp_path / "verify.mjs").write_text(snippet("verify.mjs"), encoding="utf-8")
+    (tmp_path / "main.mjs").write_text(
+        'import { bodyOk, standardOk } from "./verify.mjs";\n'
+        "const [secret, cases, body] = JSON.parse(process.argv[2]);\n"
+        "const asked = (headers) => [bodyOk, standardOk].map((ok) => ok(secret, headers, Buffer.from(body)));\n"
+        "console.log(JSON.stringify(cases.map(asked)));\n"
+    )
+    cases = [headers([SECRET], now_s), headers([OTHER, SECRET], now_s), headers([SECRET], now_s - 301), {}]
+    question = json.dumps([SECRET, cases, BODY.decode()])
+    answer = subprocess.run(
+        [node, "main.mjs", question], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert json.loads(answer.stdout) == [[True, True], [False, True], [True, False], [False, False]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_is_named_exists(page):
+    named = set(re.findall(r"GO2HOOKS_[A-Z0-9_]*[A-Z0-9]", page.read_text(encoding="utf-8")))
+    assert named <= {f"GO2HOOKS_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_repository_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_metric_that_is_named_exists():
+    page = (ROOT / "docs/operators.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bgo2hooks_[a-z_]+", page))
+    registries = (metrics.router_registry(), metrics.dispatcher_registry())
+    exposed = "".join(generate_latest(registry).decode() for registry in registries)
+    known = set(re.findall(r"^# TYPE (\w+) histogram", exposed, re.MULTILINE))
+    known = {f"{name}_bucket" for name in known} | set(re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE))
+    assert named
+    assert named <= known

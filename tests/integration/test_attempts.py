@@ -1,0 +1,196 @@
+"""Attempt records in a real Postgres: written once, whatever is in them, and counted as if one by one."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+
+from go2hooks.core.delivery import Kind, Position
+from go2hooks.core.outcome import State
+from go2hooks.core.record import AttemptRecord, copy_line
+from go2hooks.postgres import attempts
+from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_recorded, maintain_partitions, write_batch
+
+CREATED_MS = 1_704_110_400_123
+TEN = DisablePolicy(10)
+
+
+def record(attempt: int = 1, state: State = State.DELIVERED, **changes: Any) -> AttemptRecord:
+    return AttemptRecord(
+        "wh_1", CREATED_MS, "dlv_1", attempt, "acc", "evt_1", "click", Kind.EVENT, state, 200, 12.34, None, None, None,
+        CREATED_MS + attempt, None, Position("go2.deliveries", 3, 42),
+    )._replace(**changes)  # fmt: skip
+
+
+def stream(outcomes: str, prefix: str = "dlv", **changes: Any) -> list[AttemptRecord]:
+    """One delivery per letter, in order of completion: F failed, S succeeded."""
+    states = {"F": State.RETRYING, "S": State.DELIVERED}
+    return [
+        record(state=states[letter], delivery_id=f"{prefix}_{n}", attempted_ms=CREATED_MS + n, **changes)
+        for n, letter in enumerate(outcomes)
+    ]
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[AsyncConnection[Any]]:
+    connection = await AsyncConnection.connect(database_url, autocommit=True, options="-c timezone=UTC")
+    async with connection:
+        await connection.execute("INSERT INTO accounts (id) VALUES ('acc')")
+        for webhook_id in ("wh_1", "wh_2"):
+            await connection.execute(
+                "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES (%s, 'acc', '', '', '{click}', '')",
+                [webhook_id],
+            )
+        yield connection
+
+
+async def ask(connection: AsyncConnection[Any], query: str) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(query)).fetchall()
+
+
+async def webhook(connection: AsyncConnection[Any], webhook_id: str = "wh_1") -> tuple[int, bool]:
+    query = f"SELECT consecutive_failures, is_active FROM webhooks WHERE id = '{webhook_id}'"
+    return (await ask(connection, query))[0]
+
+
+nasty = st.text(st.sampled_from("\\\t\n\r\0\b\f\vN.ax'\"é漢🎉\u2028\x7f\x1f,{}"), max_size=12) | st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=20
+)
+
+
+@settings(
+    max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
+@given(texts=st.tuples(nasty, nasty, nasty, nasty), code=st.none() | nasty, status=st.none() | st.integers(0, 999))
+def test_every_text_comes_back_from_postgres_as_it_was(database_url, texts, code, status):
+    account, event_id, message, excerpt = texts
+    written = record(
+        account_id=account, event_id=event_id, error_message=message, response_excerpt=excerpt, error_code=code,
+        status_code=status, duration_ms=None if status is None else 1.5, next_attempt_ms=CREATED_MS + 999,
+    )  # fmt: skip
+    columns = attempts._COLUMNS
+    with psycopg.connect(database_url, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
+        with cursor.copy(attempts._COPY) as copy:
+            copy.write(copy_line(written) + copy_line(written._replace(attempt=2, position=None)))
+        rows = cursor.execute(f"SELECT {columns} FROM attempts ORDER BY attempt").fetchall()
+        connection.rollback()
+
+    def stored(text: str | None) -> str | None:
+        return text and text.replace("\0", "\ufffd")  # Postgres has no NUL
+
+    def at(ms: int) -> datetime:
+        return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
+
+    head = ("wh_1", at(CREATED_MS), "dlv_1")
+    tail = (
+        stored(account), stored(event_id), "click", "event", "delivered", status, None if status is None else 1.5,
+        stored(code), stored(message), at(CREATED_MS + 999), at(CREATED_MS + 1), stored(excerpt),
+    )  # fmt: skip
+    assert rows == [(*head, 1, *tail, "go2.deliveries", 3, 42), (*head, 2, *tail, None, None, None)]
+
+
+async def test_an_attempt_that_is_recorded_twice_is_there_once_and_counted_once(connection):
+    failures = stream("FFF")
+    await write_batch(connection, failures, TEN)
+    await write_batch(connection, [*failures, *stream("FF", prefix="new")], TEN)
+    new = stream("F", prefix="twice")
+    await write_batch(connection, [*new, *new, failures[0]], TEN)
+    assert await ask(connection, "SELECT count(*) FROM attempts") == [(6,)]
+    assert await webhook(connection) == (6, True)
+
+
+@pytest.mark.parametrize(
+    ("batches", "count", "active"),
+    [
+        (["F" * 9], 9, True),
+        (["F" * 10], 10, False),
+        (["F" * 9, "F"], 10, False),
+        (["F" * 9, "S", "F"], 1, True),
+        (["F" * 9 + "S" + "F" * 9], 9, True),
+        (["F" * 10 + "S"], 10, False),  # it was disabled before it succeeded
+        (["S" + "F" * 10 + "S"], 10, False),
+        (["F" * 5, "F" * 5 + "S" + "F"], 10, False),
+        (["F" * 12, "S"], 12, False),  # a success that was under way does not enable it again
+        (["S", "F", "SF", "FS"], 0, True),
+    ],
+)
+async def test_failures_are_counted_as_if_one_by_one_however_they_are_batched(connection, batches, count, active):
+    disabled = [await write_batch(connection, stream(batch, prefix=f"b{n}"), TEN) for n, batch in enumerate(batches)]
+    assert await webhook(connection) == (count, active)
+    assert [webhook_id for batch in disabled for webhook_id in batch] == ([] if active else ["wh_1"])
+    assert await webhook(connection, "wh_2") == (0, True)
+    (row,) = await ask(connection, "SELECT disabled_at IS NULL, disabled_reason FROM webhooks WHERE id = 'wh_1'")
+    assert row == ((True, None) if active else (False, f"{count} consecutive failed attempts"))
+
+
+async def test_tests_skips_and_pending_rows_do_not_count(connection):
+    await write_batch(connection, stream("F" * 20, kind=Kind.TEST), TEN)
+    await write_batch(connection, stream("F" * 3, prefix="event"), TEN)
+    await write_batch(connection, stream("S", prefix="test", kind=Kind.TEST), TEN)
+    skipped = [record(delivery_id="skip", state=State.SKIPPED), record(0, State.PENDING, delivery_id="wait")]
+    await write_batch(connection, skipped, TEN)
+    assert await webhook(connection) == (3, True)
+
+
+async def test_failures_disable_only_when_they_span_the_least_time(connection):
+    policy = DisablePolicy(3, timedelta(hours=1))
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    recent = [r._replace(attempted_ms=now_ms + n) for n, r in enumerate(stream("FFFF"))]
+    assert await write_batch(connection, recent, policy) == []
+    long_ago = [r._replace(webhook_id="wh_2", attempted_ms=now_ms - 4_000_000) for r in stream("FFFF")]
+    assert await write_batch(connection, long_ago, policy) == ["wh_2"]
+
+
+async def test_rows_and_counts_are_written_together_or_not_at_all(connection):
+    with pytest.raises(psycopg.DataError):
+        await write_batch(connection, [*stream("FF"), record(status_code=99_999, delivery_id="bad")], TEN)
+    assert await ask(connection, "SELECT count(*) FROM attempts") == [(0,)]
+    assert await webhook(connection) == (0, True)
+
+
+async def test_what_is_recorded_is_found_and_nothing_else(connection):
+    await write_batch(connection, [record(1), record(2)], TEN)
+    keys = [
+        AttemptKey("wh_1", CREATED_MS, "dlv_1", 1),
+        AttemptKey("wh_1", CREATED_MS, "dlv_1", 3),
+        AttemptKey("wh_2", CREATED_MS, "dlv_1", 1),
+        AttemptKey("wh_1", CREATED_MS + 1, "dlv_1", 1),
+        AttemptKey("wh_1", CREATED_MS, "dlv_2", 1),
+        AttemptKey("wh_1", CREATED_MS, "dlv_1", 2),
+    ]
+    assert await find_recorded(connection, keys) == {0, 5}
+    assert await find_recorded(connection, []) == set()
+
+
+async def test_partitions_are_made_ahead_and_dropped_after_the_retention(connection):
+    today = date(2031, 5, 10)
+    assert await maintain_partitions(connection, today, 30) == (5, 0)
+    assert await maintain_partitions(connection, today, 30) == (0, 0)
+    noon_ms = round(datetime(2031, 5, 10, 12, tzinfo=UTC).timestamp() * 1000)
+    await write_batch(connection, [record(created_ms=noon_ms)], TEN)
+    assert await ask(connection, "SELECT tableoid::regclass::text FROM attempts") == [("attempts_20310510",)]
+    assert await maintain_partitions(connection, today + timedelta(days=30), 30) == (5, 1)
+    assert await ask(connection, "SELECT count(*) FROM attempts") == [(1,)]
+    assert await maintain_partitions(connection, today + timedelta(days=31), 30) == (1, 1)
+    assert await ask(connection, "SELECT count(*) FROM attempts") == [(0,)]
+
+
+async def test_two_writers_of_the_same_webhooks_do_not_block_each_other_for_good(connection, database_url):
+    import asyncio
+
+    async with await AsyncConnection.connect(database_url, autocommit=True) as other:
+        for n in range(20):
+            one = stream("F", prefix=f"a{n}") + stream("F", prefix=f"b{n}", webhook_id="wh_2")
+            two = stream("F", prefix=f"c{n}", webhook_id="wh_2") + stream("F", prefix=f"d{n}")
+            await asyncio.wait_for(
+                asyncio.gather(
+                    write_batch(connection, one, DisablePolicy(1000)), write_batch(other, two, DisablePolicy(1000))
+                ),
+                10,
+            )
+    assert await webhook(connection, "wh_1") == await webhook(connection, "wh_2") == (40, True)

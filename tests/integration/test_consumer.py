@@ -1,0 +1,237 @@
+"""The polled consumer on a real broker: what it hands over, what it commits, how it waits and moves."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from go2hooks.kafka.client import consumer_config
+from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer
+from go2hooks.settings import Settings
+
+
+class Keeper:
+    """A sink that keeps all it gets, and finishes when told."""
+
+    def __init__(self) -> None:
+        self.consumer: PolledConsumer
+        self.assignments: dict[PartitionKey, int] = {}
+        self.messages: list[Message] = []
+        self.finished: dict[PartitionKey, int] = {}
+        self.revocations: list[set[PartitionKey]] = []
+        self.slow_s = 0.0
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        self.assignments |= {assignment.key: assignment.suspect_until for assignment in assignments}
+
+    def receive(self, messages: list[Message]) -> None:
+        for message in messages:
+            assert PartitionKey(message.topic(), message.partition()) in self.assignments, "before its assignment"
+        self.messages += messages
+
+    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        await asyncio.sleep(self.slow_s)
+        self.revocations.append(set(keys))
+        for key in keys:
+            self.assignments.pop(key, None)
+        return {key: offset for key, offset in self.finished.items() if key in keys}
+
+    def lost(self, keys: Sequence[PartitionKey]) -> None:
+        for key in keys:
+            self.assignments.pop(key, None)
+
+    def finish(self, messages: Sequence[Message], *, store: bool = True) -> None:
+        for message in messages:
+            key = PartitionKey(message.topic(), message.partition())
+            self.finished[key] = max(self.finished.get(key, 0), message.offset() + 1)
+        self.consumer.release(len(messages))
+        if store:
+            self.consumer.store(self.finished)
+
+
+Open = Callable[..., Awaitable[Keeper]]
+
+
+@pytest.fixture
+def group() -> str:
+    return f"tests.{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+async def open_consumer(kafka_bootstrap: str, group: str) -> AsyncIterator[Open]:
+    """Joins the test's group, as often as it is called, and leaves it when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        @asynccontextmanager
+        async def running(topic: str, window: int) -> AsyncIterator[Keeper]:
+            keeper = Keeper()
+            config = consumer_config(Settings(kafka_bootstrap_servers=kafka_bootstrap), group)
+            keeper.consumer = PolledConsumer(
+                config, [topic], keeper, asyncio.get_running_loop(), window=window, revoke_timeout_s=5.0
+            )
+            keeper.consumer.start()
+            yield keeper
+            await keeper.consumer.stop()
+            assert keeper.consumer.failure is None
+
+        async def join(topic: str, window: int = 100) -> Keeper:
+            keeper = await stack.enter_async_context(running(topic, window))
+            await until(lambda: keeper.consumer.assigned)
+            return keeper
+
+        yield join
+
+
+@pytest.fixture
+def produce(kafka_bootstrap: str) -> Callable[..., None]:
+    producer = Producer({"bootstrap.servers": kafka_bootstrap})
+
+    def send(topic: str, count: int, partition: int = 0) -> None:
+        for n in range(count):
+            producer.produce(topic, str(n).encode(), partition=partition)
+        assert producer.flush(20) == 0
+
+    return send
+
+
+@pytest.fixture
+def committed(kafka_bootstrap: str, group: str) -> Callable[[str, int], int]:
+    def read(topic: str, partition: int) -> int:
+        consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": group})
+        (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=10)
+        consumer.close()
+        return found.offset
+
+    return read
+
+
+async def until(check: Callable[[], object], within_s: float = 15.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s"
+        await asyncio.sleep(0.01)
+
+
+async def test_messages_come_in_order_after_their_assignment(create_topic, open_consumer, produce):
+    topic = create_topic()
+    produce(topic, 50)
+    keeper = await open_consumer(topic)
+    produce(topic, 50)
+    await until(lambda: len(keeper.messages) == 100)
+    assert [message.offset() for message in keeper.messages] == list(range(100))
+
+
+async def test_what_lay_in_the_log_at_assignment_is_suspect(create_topic, open_consumer, produce):
+    topic = create_topic(2)
+    produce(topic, 7)
+    keeper = await open_consumer(topic)
+    await until(lambda: keeper.assignments)
+    assert keeper.assignments == {PartitionKey(topic, 0): 7, PartitionKey(topic, 1): 0}
+
+
+async def test_only_what_is_finished_is_committed(create_topic, open_consumer, produce, committed, group):
+    topic = create_topic()
+    produce(topic, 10)
+    keeper = await open_consumer(topic)
+    await until(lambda: len(keeper.messages) == 10)
+    assert committed(topic, 0) < 0
+    keeper.finish(keeper.messages[:4])
+    await until(lambda: committed(topic, 0) == 4)
+
+
+async def test_a_restart_goes_on_behind_what_was_finished(create_topic, open_consumer, produce):
+    topic = create_topic()
+    produce(topic, 10)
+    keeper = await open_consumer(topic)
+    await until(lambda: len(keeper.messages) == 10)
+    keeper.finish(keeper.messages[:6], store=False)  # finished on revocation only
+    await keeper.consumer.stop()
+    again = await open_consumer(topic)
+    await until(lambda: len(again.messages) == 4)
+    assert [message.offset() for message in again.messages] == [6, 7, 8, 9]
+    assert keeper.revocations == [{PartitionKey(topic, 0)}]
+
+
+async def test_no_more_is_handed_over_than_the_window_holds(create_topic, open_consumer, produce):
+    topic = create_topic()
+    produce(topic, 100)
+    keeper = await open_consumer(topic, window=20)
+    await until(lambda: len(keeper.messages) >= 20)
+    await asyncio.sleep(1.5)  # long enough for the partitions to be paused
+    assert len(keeper.messages) <= 21  # one may have been on its way when the pause came
+    while len(keeper.messages) < 100:
+        seen = len(keeper.messages)
+        keeper.finish(keeper.messages[sum(keeper.finished.values()) : seen])
+        await until(lambda seen=seen: len(keeper.messages) > seen)
+    assert [message.offset() for message in keeper.messages] == list(range(100))
+
+
+async def test_a_paused_partition_rests_alone(create_topic, open_consumer, produce):
+    topic = create_topic(2)
+    keeper = await open_consumer(topic)
+    await until(lambda: keeper.assignments)
+    keeper.consumer.pause(PartitionKey(topic, 0))
+    await asyncio.sleep(0.5)
+    produce(topic, 5, partition=0)
+    produce(topic, 5, partition=1)
+    await until(lambda: len(keeper.messages) == 5)
+    await asyncio.sleep(0.5)
+    assert {message.partition() for message in keeper.messages} == {1}
+    keeper.consumer.resume(PartitionKey(topic, 0))
+    await until(lambda: len(keeper.messages) == 10)
+
+
+async def test_a_full_window_does_not_wake_a_partition_that_the_sink_has_paused(create_topic, open_consumer, produce):
+    topic = create_topic(2)
+    keeper = await open_consumer(topic, window=10)
+    await until(lambda: keeper.assignments)
+    keeper.consumer.pause(PartitionKey(topic, 0))
+    await asyncio.sleep(0.3)
+    produce(topic, 5, partition=0)
+    produce(topic, 30, partition=1)
+    await until(lambda: len(keeper.messages) >= 10)
+    await asyncio.sleep(1.5)  # the window stays full: everything is paused
+    while len(keeper.messages) < 30:
+        seen = len(keeper.messages)
+        keeper.finish(keeper.messages[keeper.finished.get(PartitionKey(topic, 1), 0) :])
+        await until(lambda seen=seen: len(keeper.messages) > seen)
+    await asyncio.sleep(0.5)
+    assert {message.partition() for message in keeper.messages} == {1}
+
+
+async def test_partitions_move_without_a_message_lost_or_repeated(create_topic, open_consumer, produce):
+    topic = create_topic(4)
+    first = await open_consumer(topic)
+    await until(lambda: len(first.assignments) == 4)
+    for partition in range(4):
+        produce(topic, 5, partition)
+    await until(lambda: len(first.messages) == 20)
+    first.finish(first.messages, store=False)
+    second = await open_consumer(topic)
+    await until(lambda: len(second.assignments) == 2 == len(first.assignments))
+    for partition in range(4):
+        produce(topic, 5, partition)
+    await until(lambda: len(first.messages) + len(second.messages) == 40)
+    places = [(m.partition(), m.offset()) for m in first.messages + second.messages]
+    assert len(set(places)) == 40
+    first.finish(first.messages[20:])
+    second.finish(second.messages)
+
+
+async def test_a_restart_with_many_partitions_takes_less_than_their_fetches(create_topic, open_consumer, produce):
+    """Asking each partition for the end of its log, one after the other, cost 200 ms apiece."""
+    topic = create_topic(32)
+    for partition in range(32):
+        produce(topic, 1, partition)
+    first = await open_consumer(topic)
+    await until(lambda: len(first.messages) == 32)
+    first.finish(first.messages)
+    await first.consumer.stop()
+    began = time.monotonic()
+    second = await open_consumer(topic)
+    await until(lambda: len(second.assignments) == 32)
+    assert time.monotonic() - began < 3.0

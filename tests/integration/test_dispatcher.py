@@ -1,0 +1,208 @@
+"""The dispatcher in this process, with a sender that does what the test says: order of keeping, duplicates, retries."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from pydantic import SecretStr
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.outcome import Answer, Response
+from go2hooks.core.request import SignedRequest
+from go2hooks.core.signing import generate_secret
+from go2hooks.kafka.admin import ensure_topics
+from go2hooks.kafka.topics import DELIVERIES, retry_topic
+from go2hooks.postgres.secrets import SecretBox
+from go2hooks.settings import Settings
+from services.dispatcher.app import Dispatcher
+
+
+class ScriptedSender:
+    """Keeps what it is asked to send, and answers as told."""
+
+    def __init__(self, answer: Callable[[dict[str, str]], int | Awaitable[int]]) -> None:
+        self.answer = answer
+        self.sent: list[tuple[float, dict[str, str]]] = []
+
+    async def send(self, request: SignedRequest) -> Response:
+        headers = dict(request.headers)
+        self.sent.append((time.time(), headers))
+        status = self.answer(headers)
+        return Answer(status if isinstance(status, int) else await status, 1.0, None, b"")
+
+    async def close(self) -> None: ...
+
+    def connections(self) -> dict[str, int]:
+        return {}
+
+    def attempts(self, delivery: Delivery) -> list[str]:
+        return [h["X-Webhook-Attempt"] for _, h in self.sent if h["X-Webhook-Delivery"] == delivery.id]
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, database_url: str, secret_key: str) -> Settings:
+    settings = Settings(
+        kafka_bootstrap_servers=kafka_bootstrap, database_url=SecretStr(database_url), secret_keys=secret_key,
+        retry_delays="300ms,1s", circuit_probe_ms=100, delivery_timeout_s=2.0,
+    )  # fmt: skip
+    ensure_topics(settings)
+    return settings
+
+
+@pytest.fixture
+def webhook_id(settings: Settings, database: psycopg.Connection[Any]) -> str:
+    webhook_id = f"wh_{secrets.token_hex(8)}"
+    sealed = SecretBox(settings.encryption_keys()).seal(generate_secret(bytes(32)), webhook_id)
+    database.execute("INSERT INTO accounts (id) VALUES ('acc')")
+    database.execute(
+        "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES (%s, 'acc', '', 'https://a.example/', '{click}', %s)",
+        [webhook_id, sealed],
+    )
+    return webhook_id
+
+
+@pytest.fixture
+async def run(settings: Settings) -> AsyncIterator[Callable[[ScriptedSender], Awaitable[Dispatcher]]]:
+    async with AsyncExitStack() as stack:
+
+        @asynccontextmanager
+        async def running(sender: ScriptedSender) -> AsyncIterator[Dispatcher]:
+            dispatcher = Dispatcher(settings, sender)
+            await dispatcher.start()
+            yield dispatcher
+            await dispatcher.drain(10.0)
+
+        async def start(sender: ScriptedSender) -> Dispatcher:
+            dispatcher = await stack.enter_async_context(running(sender))
+            await until(lambda: all(dispatcher.ready().values()))
+            return dispatcher
+
+        yield start
+
+
+@pytest.fixture
+def put(settings: Settings, webhook_id: str) -> Callable[..., Delivery]:
+    """Write one delivery, to `go2.deliveries` unless told otherwise, `copies` times."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
+
+    def write(topic: str = DELIVERIES, copies: int = 1, **changes: Any) -> Delivery:
+        event_id = f"evt_{secrets.token_hex(8)}"
+        delivery = Delivery(
+            delivery_id(event_id, webhook_id), webhook_id, "acc", event_id, "click", "2024-01-01T12:00:00Z", b"{}", 1, 0,
+            Kind.EVENT, round(time.time() * 1000), False,  # noqa: FBT003
+        )._replace(**changes)  # fmt: skip
+        for _ in range(copies):
+            producer.produce(topic, encode_delivery(delivery), webhook_id)
+        assert producer.flush(20) == 0
+        return delivery
+
+    return write
+
+
+@pytest.fixture
+def records(database: psycopg.Connection[Any]) -> Callable[[Delivery], list[tuple[int, str]]]:
+    def read(delivery: Delivery) -> list[tuple[int, str]]:
+        query = "SELECT attempt, state FROM attempts WHERE delivery_id = %s ORDER BY attempt"
+        return database.execute(query, [delivery.id]).fetchall()
+
+    return read
+
+
+async def until(check: Callable[[], object], within_s: float = 15.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s"
+        await asyncio.sleep(0.01)
+
+
+async def test_a_delivery_that_comes_twice_is_sent_once(run, put, records):
+    sender = ScriptedSender(lambda _: 200)
+    await run(sender)
+    twice = put(copies=2)
+    await until(lambda: records(twice) == [(1, "delivered")])
+    again = put(id=twice.id, event_id=twice.event_id, origin_ms=twice.origin_ms)
+    last = put()
+    await until(lambda: records(last))
+    assert again.id == twice.id
+    assert sender.attempts(twice) == ["1"]
+
+
+async def test_what_was_recorded_before_a_restart_is_not_sent_again(run, put, records):
+    first = ScriptedSender(lambda _: 200)
+    dispatcher = await run(first)
+    done = put()
+    await until(lambda: records(done))
+    await dispatcher.drain(10.0)
+    put(id=done.id, event_id=done.event_id, origin_ms=done.origin_ms)  # as a router's replay would
+    fresh = put()
+    second = ScriptedSender(lambda _: 200)
+    await run(second)
+    await until(lambda: records(fresh) == [(1, "delivered")])
+    assert second.attempts(done) == []
+    assert second.attempts(fresh) == ["1"]
+
+
+async def test_a_failure_is_retried_from_its_tier_and_never_early(run, put, records):
+    sender = ScriptedSender(lambda headers: 500 if headers["X-Webhook-Attempt"] != "3" else 204)
+    await run(sender)
+    delivery = put()
+    await until(lambda: records(delivery) == [(1, "retrying"), (2, "retrying"), (3, "delivered")])
+    (first, _), (second, _), (third, _) = sender.sent
+    assert second - first >= 0.3 - 0.002
+    assert third - second >= 1.0 - 0.002
+
+
+async def test_a_retry_waits_for_its_due_time_whenever_it_is_read(run, put, records):
+    sender = ScriptedSender(lambda _: 200)
+    due_ms = round(time.time() * 1000) + 2500
+    late = put(retry_topic(1.0), attempt=3, due_ms=due_ms)
+    soon = put(retry_topic(1.0), attempt=3, due_ms=due_ms - 1000)  # behind it, and due before it
+    await run(sender)
+    await until(lambda: records(late) and records(soon))
+    sent = {headers["X-Webhook-Delivery"]: at * 1000 for at, headers in sender.sent}
+    assert due_ms - 2 <= sent[late.id] <= due_ms + 1000
+    assert due_ms - 1002 <= sent[soon.id] <= due_ms
+
+
+async def test_a_drain_waits_for_the_attempts_under_way_and_records_them(run, put, records):
+    answered = asyncio.Event()
+
+    async def slow() -> int:
+        await asyncio.sleep(0.5)
+        answered.set()
+        return 200
+
+    sender = ScriptedSender(lambda _: slow())
+    dispatcher = await run(sender)
+    delivery = put()
+    await until(lambda: sender.sent)
+    await dispatcher.drain(10.0)
+    assert answered.is_set()
+    assert records(delivery) == [(1, "delivered")]
+
+
+async def test_a_sender_that_breaks_harms_its_delivery_alone(run, put, records):
+    def broken(headers: dict[str, str]) -> int:
+        if headers["X-Webhook-Attempt"] == "1":
+            raise RuntimeError("a defect of ours")
+        return 200
+
+    sender = ScriptedSender(broken)
+    await run(sender)
+    delivery = put()
+    await until(lambda: records(delivery) == [(1, "retrying"), (2, "delivered")])
+
+
+async def test_a_webhook_of_another_account_gets_nothing(run, put, records):
+    sender = ScriptedSender(lambda _: 200)
+    await run(sender)
+    foreign = put(account_id="acc_other")
+    await until(lambda: records(foreign) == [(1, "skipped")])
+    assert sender.sent == []

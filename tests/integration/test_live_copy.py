@@ -1,0 +1,143 @@
+"""The live copy of webhooks: complete at start, never more than a second behind, whatever happens to its connection."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from go2hooks.core.webhook import Webhook
+from go2hooks.postgres.live import WebhookFollower
+from go2hooks.settings import Settings
+
+Database = psycopg.Connection[Any]
+INSERT = "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES (%s, 'acc', '', 'https://a.example', '{click}', '\\x01')"
+
+
+class Copy:
+    """A follower, and what it has told."""
+
+    def __init__(self, url: str, reconcile_ms: int) -> None:
+        self.webhooks: dict[str, Webhook] = {}
+        self.told = 0
+        settings = Settings(database_url=SecretStr(url), reconcile_interval_ms=reconcile_ms)
+        self.follower = WebhookFollower(settings, self._apply)
+
+    def _apply(self, webhook: Webhook) -> None:
+        self.webhooks[webhook.id] = webhook
+        self.told += 1
+
+    def wait(self, check: Callable[[dict[str, Webhook]], bool], within_s: float = 1.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not check(self.webhooks):
+            assert time.monotonic() < deadline, self.webhooks
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def accounts(database: Database) -> Database:
+    database.execute("INSERT INTO accounts (id) VALUES ('acc')")
+    return database
+
+
+@pytest.fixture
+def follow(database_url: str) -> Iterator[Callable[..., Copy]]:
+    copies: list[Copy] = []
+
+    def start(reconcile_ms: int = 60_000) -> Copy:
+        copies.append(copy := Copy(database_url, reconcile_ms))
+        copy.follower.start()
+        return copy
+
+    yield start
+    for copy in copies:
+        copy.follower.stop()
+
+
+def test_it_is_complete_before_start_returns_and_leaves_out_the_deleted(accounts, follow):
+    for n in range(50):
+        accounts.execute(INSERT, [f"wh_{n}"])
+    accounts.execute("UPDATE webhooks SET deleted_at = now() WHERE id = 'wh_7'")
+    assert set(follow().webhooks) == {f"wh_{n}" for n in range(50)} - {"wh_7"}
+
+
+def test_every_kind_of_change_arrives_within_a_second_by_notification_alone(accounts, follow):
+    copy = follow(reconcile_ms=60_000)
+    accounts.execute(INSERT, ["wh_1"])
+    copy.wait(lambda known: "wh_1" in known)
+    assert copy.webhooks["wh_1"] == Webhook(
+        "wh_1", "acc", "https://a.example", frozenset({"click"}), True, False, b"\x01", None, 0  # noqa: FBT003
+    )  # fmt: skip
+    changes: list[tuple[str, Callable[[Webhook], bool]]] = [
+        ("url = 'https://b.example'", lambda w: w.url == "https://b.example"),
+        ("events = '{*,click}'", lambda w: w.events == {"*", "click"}),
+        ("is_active = false", lambda w: not w.is_active),
+        (
+            "sealed_secret = '\\x02', sealed_previous_secret = '\\x01', previous_secret_expires_at = '2031-01-01 00:00:00.25Z'",
+            lambda w: (
+                (w.sealed_secret, w.sealed_previous_secret, w.previous_secret_expires_ms)
+                == (b"\x02", b"\x01", 1_924_992_000_250)
+            ),
+        ),
+        ("deleted_at = now()", lambda w: w.is_deleted),
+    ]
+    for change, shows in changes:
+        accounts.execute(f"UPDATE webhooks SET {change} WHERE id = 'wh_1'")
+        copy.wait(lambda known, shows=shows: shows(known["wh_1"]))
+
+
+def test_a_change_that_was_never_notified_arrives_by_reconciling(accounts, follow):
+    accounts.execute(INSERT, ["wh_1"])
+    copy = follow(reconcile_ms=200)
+    accounts.execute("ALTER TABLE webhooks DISABLE TRIGGER webhooks_changed")
+    accounts.execute("UPDATE webhooks SET url = 'https://b.example', changed_at = clock_timestamp() WHERE id = 'wh_1'")
+    copy.wait(lambda known: known["wh_1"].url == "https://b.example")
+
+
+def test_a_transaction_that_commits_late_is_not_overlooked(accounts, follow, database_url):
+    accounts.execute(INSERT, ["wh_1"])
+    accounts.execute(INSERT, ["wh_2"])
+    copy = follow(reconcile_ms=100)
+    accounts.execute("ALTER TABLE webhooks DISABLE TRIGGER webhooks_changed")  # no notifications
+    change = "UPDATE webhooks SET url = 'https://b.example', changed_at = clock_timestamp() WHERE id = %s"
+    with psycopg.connect(database_url) as slow:
+        slow.execute(change, ["wh_1"])  # dated now, committed later
+        accounts.execute(change, ["wh_2"])
+        copy.wait(lambda known: known["wh_2"].url == "https://b.example")
+        assert copy.webhooks["wh_1"].url == "https://a.example"
+        slow.commit()
+    copy.wait(lambda known: known["wh_1"].url == "https://b.example")
+
+
+def test_counting_failures_is_no_change_worth_telling(accounts, follow):
+    accounts.execute(INSERT, ["wh_1"])
+    copy = follow(reconcile_ms=60_000)
+    copy.wait(lambda _: copy.told >= 2)  # the load, and the reconcile that follows it
+    told = copy.told
+    accounts.execute("UPDATE webhooks SET consecutive_failures = 3, failing_since = now() WHERE id = 'wh_1'")
+    accounts.execute(INSERT, ["wh_2"])
+    copy.wait(lambda known: "wh_2" in known)
+    assert copy.told == told + 1
+
+
+def test_a_cut_connection_is_replaced_and_what_was_missed_is_made_up(accounts, follow):
+    copy = follow(reconcile_ms=60_000)
+    accounts.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'go2hooks-live' AND datname = current_database()"
+    )
+    accounts.execute(INSERT, ["wh_1"])
+    copy.wait(lambda known: "wh_1" in known, within_s=5)
+    accounts.execute(INSERT, ["wh_2"])
+    copy.wait(lambda known: "wh_2" in known)
+
+
+def test_its_age_tells_how_long_ago_it_agreed_with_postgres(accounts, follow):
+    copy = follow(reconcile_ms=100)
+    time.sleep(0.5)
+    assert copy.follower.age_s() < 0.4
+    copy.follower.stop()
+    before = copy.follower.age_s()
+    time.sleep(0.05)
+    assert copy.follower.age_s() >= before + 0.05

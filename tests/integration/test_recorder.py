@@ -1,0 +1,89 @@
+"""The recorder on a real Postgres: an offset is let go once its record is written, and no bad row holds up the others."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from go2hooks.core.delivery import Kind, Position
+from go2hooks.core.outcome import State
+from go2hooks.core.record import AttemptRecord
+from go2hooks.postgres.attempts import DisablePolicy
+from go2hooks.postgres.patient import PatientConnection
+from services.dispatcher.recorder import Recorder
+
+Database = psycopg.Connection[Any]
+
+
+def record(n: int, **changes: Any) -> AttemptRecord:
+    return AttemptRecord(
+        "wh_1", 1_704_110_400_000, f"dlv_{n}", 1, "acc", f"evt_{n}", "click", Kind.EVENT, State.DELIVERED, 200, 1.0,
+        None, None, None, 1_704_110_400_000, None, Position("go2.deliveries", 0, n),
+    )._replace(**changes)  # fmt: skip
+
+
+@pytest.fixture
+async def recorder(database_url: str) -> AsyncIterator[Recorder]:
+    connection = PatientConnection(database_url, "test")
+    recorder = Recorder(connection, DisablePolicy(10), batch_s=0.01, batch_rows=50)
+    running = asyncio.create_task(recorder.run())
+    yield recorder
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await connection.close()
+
+
+async def until(check: Callable[[], object], within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+def rows(database: Database) -> list[tuple[Any, ...]]:
+    return database.execute("SELECT delivery_id, error_message, response_excerpt FROM attempts").fetchall()
+
+
+async def test_a_record_is_there_when_its_offset_is_let_go(recorder, database):
+    seen: list[int] = []
+    for n in range(220):
+        recorder.add(record(n), lambda: seen.append(len(rows(database))))
+    assert not recorder.idle
+    await until(lambda: len(seen) == 220)
+    assert seen == sorted(seen)
+    assert all(there > n for n, there in enumerate(seen))
+    await until(lambda: recorder.idle)
+
+
+async def test_a_row_that_postgres_refuses_is_written_without_what_a_receiver_put_in_it(recorder, database):
+    database.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'unfit' USING ERRCODE = 'character_not_in_repertoire'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON attempts FOR EACH ROW WHEN (NEW.response_excerpt = 'unfit')
+            EXECUTE FUNCTION refuse()""")
+    done: list[int] = []
+    for n in range(20):
+        recorder.add(record(n, response_excerpt="unfit" if n == 13 else "fit"), lambda n=n: done.append(n))
+    await until(lambda: len(done) == 20)
+    assert sorted(done) == list(range(20))
+    expected = {(f"dlv_{n}", None, "fit") for n in range(20) if n != 13}
+    assert set(rows(database)) == expected | {
+        ("dlv_13", "The record of this attempt could not be written as it was.", None)
+    }
+
+
+async def test_it_waits_for_a_postgres_that_cuts_it_off_and_writes_once(recorder, database):
+    done: list[int] = []
+    recorder.add(record(0), lambda: done.append(0))
+    await until(lambda: done)
+    for n in range(1, 40):
+        recorder.add(record(n), lambda n=n: done.append(n))
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'go2hooks-test'"
+        )
+        await asyncio.sleep(0.002)
+    await until(lambda: len(done) == 40)
+    assert len(rows(database)) == 40

@@ -1,0 +1,145 @@
+"""The router on a real broker: one delivery per match, offsets committed behind what Kafka has, replays marked."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from go2hooks.codec import EventCodec, decode_delivery
+from go2hooks.core.delivery import Delivery, delivery_id
+from go2hooks.core.event import Event
+from go2hooks.core.matching import SubscriptionIndex
+from go2hooks.core.payload import render
+from go2hooks.core.samples import example_payload
+from go2hooks.core.webhook import Webhook
+from go2hooks.kafka.admin import ensure_topics
+from go2hooks.kafka.client import consumer_config, producer_config
+from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.producer import EventProducer, new_event_id
+from go2hooks.settings import Settings
+from services.router.fanout import Router
+
+
+def webhook(webhook_id: str, account: str, *events: str, is_active: bool = True) -> Webhook:
+    return Webhook(webhook_id, account, "https://a.example", frozenset(events), is_active, False, b"", None, 0)  # noqa: FBT003
+
+
+@pytest.fixture(scope="module")
+def settings(kafka_bootstrap: str) -> Settings:
+    settings = Settings(kafka_bootstrap_servers=kafka_bootstrap)
+    ensure_topics(settings)
+    return settings
+
+
+@pytest.fixture
+def account() -> str:
+    return f"acc_{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def group() -> str:
+    return f"tests.{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def emit(settings: Settings, account: str) -> Callable[[int], list[Event]]:
+    def send(count: int) -> list[Event]:
+        data = example_payload("click").data
+        events = [Event(new_event_id(), account, "click", 1_704_110_400_000 + n, data) for n in range(count)]
+        with EventProducer(settings.kafka_bootstrap_servers) as producer:
+            for event in events:
+                producer.send(event)
+        return events
+
+    return send
+
+
+@pytest.fixture
+def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, int], list[Delivery]]]:
+    """Step the router until it has written that many deliveries for the account, and a moment longer."""
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "tests.deliveries"})
+    partitions = consumer.list_topics(DELIVERIES, timeout=10).topics[DELIVERIES].partitions
+    found: list[Delivery] = []
+
+    def step(router: Router, count: int) -> list[Delivery]:
+        if not consumer.assignment():
+            consumer.assign([TopicPartition(DELIVERIES, partition, 0) for partition in partitions])
+        deadline, quiet_at = time.monotonic() + 20, None
+        while quiet_at is None or time.monotonic() < quiet_at:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} deliveries"
+            router.step()
+            read = [decode_delivery(m.value()) for m in consumer.consume(500, 0.01) if m.error() is None]
+            found.extend(delivery for delivery in read if delivery.account_id == account)
+            if quiet_at is None and len(found) >= count:
+                quiet_at = time.monotonic() + 0.5
+        return found
+
+    yield step
+    consumer.close()
+
+
+@pytest.fixture
+def build(settings: Settings, group: str) -> Iterator[Callable[..., Router]]:
+    routers: list[Router] = []
+
+    def make(*webhooks: Webhook) -> Router:
+        index = SubscriptionIndex()
+        for each in webhooks:
+            index.apply(each)
+        routers.append(
+            router := Router(consumer_config(settings, group), producer_config(settings), index, EventCodec(), 1000)
+        )
+        router.start()
+        return router
+
+    yield make
+    for router in routers:
+        router.close(5.0)
+
+
+def test_an_event_becomes_one_delivery_per_webhook_that_wants_it(build, emit, deliveries, account):
+    router = build(
+        webhook("wh_named", account, "click"),
+        webhook("wh_wild", account, "*", "click"),
+        webhook("wh_disabled", account, "click", is_active=False),
+        webhook("wh_other_event", account, "link.created"),
+        webhook("wh_other_account", "acc_other", "*"),
+    )
+    (event,) = emit(1)
+    found = deliveries(router, 3)
+    assert sorted(d.webhook_id for d in found) == ["wh_disabled", "wh_named", "wh_wild"]
+    rendered = render(event)
+    for delivery in found:
+        assert delivery.id == delivery_id(event.id, delivery.webhook_id)
+        assert (delivery.event_id, delivery.event, delivery.kind, delivery.attempt) == (event.id, "click", "event", 1)
+        assert (delivery.body, delivery.timestamp) == (rendered.body, rendered.timestamp)
+        assert abs(delivery.origin_ms / 1000 - time.time()) < 30
+
+
+def test_a_restart_goes_on_behind_what_was_routed(build, emit, deliveries, account):
+    first = build(webhook("wh_1", account, "*"))
+    before = emit(50)
+    deliveries(first, 50)
+    first.close(5.0)
+    after = emit(50)
+    found = deliveries(build(webhook("wh_1", account, "*")), 100)
+    assert [d.event_id for d in found] == [e.id for e in before + after]
+
+
+def test_what_a_killed_router_routes_again_has_the_same_ids_and_is_marked(build, emit, deliveries, account, settings):
+    hook = webhook("wh_1", account, "*")
+    emit(20)
+    first = Router(
+        consumer_config(settings, f"tests.{secrets.token_hex(6)}"), producer_config(settings),
+        index := SubscriptionIndex(), EventCodec(), 1000,
+    )  # fmt: skip
+    index.apply(hook)
+    first.start()
+    once = [(d.id, d.suspect) for d in deliveries(first, 20)]
+    second = build(hook)  # of a group that has committed nothing: as after a kill before the commit
+    again = [(d.id, d.suspect) for d in deliveries(second, 40)[20:]]
+    first.close(5.0)
+    assert [each for each, _ in again] == [each for each, _ in once]
+    assert {suspect for _, suspect in again} == {True}

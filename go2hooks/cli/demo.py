@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+_LONGEST_S = 30
+
 
 @click.command()
 @click.option("--events", type=click.IntRange(600, 5000), default=3000, show_default=True, help="How many to send.")
@@ -23,6 +25,10 @@ def demo(events: int, rate: float, keep: bool, picture: Path | None) -> None:  #
     from go2hooks.local.demo.run import DemoOptions, run_demo
     from go2hooks.local.demo.screen import Screen
 
+    if events / rate > _LONGEST_S:
+        raise click.UsageError(
+            f"{events} events at {rate:g} a second take too long: a demo sends for {_LONGEST_S} s at most."
+        )
     screen = Screen(Console(highlight=False))
     try:
         problems = run_demo(DemoOptions(events=events, rate=rate, keep=keep), screen)

@@ -152,9 +152,15 @@ def _offer(options: DemoOptions, screen: Screen, endpoints: Endpoints, data_dir:
     screen.say(f"\nEverything keeps running until Ctrl-C. The API is at {endpoints['api']}. Try:")
     for command in (
         f'curl -H "Authorization: Bearer {endpoints["apiKey"]}" {endpoints["api"]}/webhooks',
-        f"go2hooks emit click --account {endpoints['account']} --count 10 --data-dir {data_dir}",
+        f"{_program()} emit click --account {endpoints['account']} --count 10 --data-dir {data_dir}",
     ):
         screen.put(Text(f"  {command}"))
+
+
+def _program() -> str:
+    """What the user called us by: `make demo` does not put us on the PATH."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "go2hooks" else "go2hooks"
 
 
 def _keep(stack: Stack, screen: Screen) -> None:

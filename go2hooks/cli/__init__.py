@@ -6,6 +6,7 @@ import click
 
 from go2hooks import __version__
 from go2hooks.cli.configuration import config
+from go2hooks.cli.dead import dead
 from go2hooks.cli.demo import demo
 from go2hooks.cli.doctor import doctor
 from go2hooks.cli.emit import emit
@@ -58,5 +59,5 @@ def main() -> None:
     """
 
 
-for command in (up, demo, api, router, dispatcher, migrate, topics, keys, secrets, emit, listen, doctor, config):
+for command in (up, demo, api, router, dispatcher, migrate, topics, keys, secrets, emit, listen, dead, doctor, config):
     main.add_command(command)

@@ -10,7 +10,7 @@ class Kind(StrEnum):
 
     EVENT = "event"
     TEST = "test"
-    REPLAY = "replay"
+    REPLAY = "replay"  #: sent again; its attempts may be numbered beyond the schedule, which then begins anew
 
 
 class Position(NamedTuple):

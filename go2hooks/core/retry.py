@@ -22,6 +22,10 @@ class RetryPolicy:
         """From the first failure to the last retry falling due, in seconds."""
         return sum(self.delays_s)
 
+    def attempt_in_round(self, attempt: int) -> int:
+        """The place of an attempt, from 1, in its round: what is sent back numbers its attempts on, round after round."""
+        return (attempt - 1) % self.max_attempts + 1
+
     def after_failure(self, attempt: int, now_ms: int, wait_s: float = 0.0) -> RetryAt | DeadLetter:
         """What follows when attempt number `attempt` (from 1) failed at `now_ms`.
 
@@ -49,6 +53,8 @@ def next_step(delivery: Delivery, outcome: Outcome, now_ms: int, policy: RetryPo
             return Done()
         case Failed() if delivery.kind == Kind.TEST:
             return DeadLetter()
+        case Failed(retry_after_s=wait_s) if delivery.kind == Kind.REPLAY:
+            return policy.after_failure(policy.attempt_in_round(delivery.attempt), now_ms, wait_s or 0.0)
         case Failed(retry_after_s=wait_s):
             return policy.after_failure(delivery.attempt, now_ms, wait_s or 0.0)
         case _:

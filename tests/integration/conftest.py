@@ -1,10 +1,16 @@
 """The API on a real database, called as its users call it; and what stands in for Kafka where Kafka is not the point."""
 
 import base64
+import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psycopg
 import pytest
@@ -61,6 +67,51 @@ class Caller:
         answer = self("POST", "/webhooks", HOOK | changes)
         assert answer.status_code == 201, answer.text
         return answer.json["data"]
+
+
+@pytest.fixture
+def run_service(
+    kafka_bootstrap: str, database_url: str, secret_key: str, tmp_path: Path
+) -> Iterator[Callable[..., Path]]:
+    """`run_service("dispatcher", GO2HOOKS_…=…)`: a service as a process of its own, ready; drained at the test's end.
+
+    Returns its log.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(name: str, **variables: str) -> Path:
+        port_file, log = tmp_path / f"{name}-port.json", tmp_path / f"{name}.log"
+        env = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")} | {
+            "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
+            "GO2HOOKS_DATABASE_URL": database_url,
+            "GO2HOOKS_SECRET_KEYS": secret_key,
+            "GO2HOOKS_METRICS_PORT": "0",
+            "GO2HOOKS_PORT_FILE": str(port_file),
+        }
+        command = [sys.executable, "-P", "-m", f"services.{name}"]
+        with log.open("wb") as output:
+            running.append(subprocess.Popen(command, env=env | variables, stdout=output, stderr=output))
+        deadline = time.monotonic() + 60
+        while not _is_ready(port_file):
+            assert running[-1].poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        return log
+
+    yield run
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.wait(40)
+
+
+def _is_ready(port_file: Path) -> bool:
+    try:
+        port = json.loads(port_file.read_bytes())["port"]
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture

@@ -47,6 +47,16 @@ def test_a_schedule_that_was_shortened_meanwhile_ends_the_chain(policy: RetryPol
     assert policy.after_failure(len(policy.delays_s) + extra, now_ms) == DeadLetter()
 
 
+@given(policies, st.integers(0, 5), moments)
+def test_what_is_sent_back_goes_through_the_whole_schedule_again(policy: RetryPolicy, rounds: int, now_ms: int) -> None:
+    first = rounds * policy.max_attempts + 1
+    for attempt in range(first, first + policy.max_attempts):
+        delivery = DELIVERY._replace(kind=Kind.REPLAY, attempt=attempt)
+        expected = policy.after_failure(attempt - first + 1, now_ms)
+        assert next_step(delivery, FAILED, now_ms, policy) == expected
+    assert expected == DeadLetter()
+
+
 @given(policies, st.integers(1, 10), moments, st.floats(0, 200_000))
 def test_what_the_receiver_asked_for_never_hurries_a_retry(
     policy: RetryPolicy, attempt: int, now_ms: int, wait_s: float

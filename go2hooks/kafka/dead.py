@@ -1,0 +1,165 @@
+"""The dead-letter topics: what lies there, why, and the way back.
+
+A message that was sent back stays where it is; a marker after it, in the same topic, says when it was sent back. So the
+way back needs no store of its own, and the same message is not sent back twice by mistake.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaException, Message, Producer
+
+from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
+from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.core.event import Event
+from go2hooks.kafka.client import producer_config
+from go2hooks.kafka.consumer import position_of
+from go2hooks.kafka.producer import Headers
+from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, EVENT_TOPICS, EVENTS_DEAD
+from go2hooks.settings import Settings
+
+DEAD_TOPICS: Final = {"events": EVENTS_DEAD, "deliveries": DELIVERIES_DEAD}
+
+_MARKER: Final = "go2hooks-sent-back"
+_SEND_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message in a dead-letter topic."""
+
+    position: Position
+    time_ms: int  #: when it was buried
+    reason: str
+    detail: str
+    origin: Position | None  #: where it lay before; None for deliveries that ended by their schedule
+    key: bytes | None
+    value: bytes
+    sent_back_ms: int | None  #: when it was last sent back
+
+    def delivery(self) -> Delivery | None:
+        """The delivery that it holds; None when it is none."""
+        if self.position.topic != DELIVERIES_DEAD:
+            return None
+        try:
+            return decode_delivery(self.value)
+        except EventError:
+            return None
+
+    def event(self, codec: EventCodec) -> Event | None:
+        """The event that it holds; None when it is none, or still cannot be decoded."""
+        if self.position.topic != EVENTS_DEAD:
+            return None
+        try:
+            return codec.decode(self.value)
+        except EventError:
+            return None
+
+
+def read_dead(reader: LogReader, topic: str, since_ms: int = 0) -> Iterator[DeadLetter]:
+    """The dead letters of a topic, oldest first. Reads it twice: what was sent back is known only at its end."""
+    keys = reader.partitions([topic])
+    starts = reader.offsets_at(keys, since_ms) if since_ms else reader.starts(keys)
+    spans = [Span(key, starts[key], end) for key, end in reader.ends(keys).items()]
+    sent_back: dict[tuple[int, int], int] = {}
+    for message in reader.read(spans):
+        marked = _headers(message).get(_MARKER)
+        if marked is not None:
+            partition, _, offset = marked.partition("/")
+            sent_back[int(partition), int(offset)] = message.timestamp()[1]
+    for message in reader.read(spans):
+        headers = _headers(message)
+        if _MARKER not in headers:
+            yield _letter(message, headers, sent_back)
+
+
+def _letter(message: Message, headers: Mapping[str, str], sent_back: Mapping[tuple[int, int], int]) -> DeadLetter:
+    position = position_of(message)
+    key, value = message.key(), message.value()
+    return DeadLetter(
+        position,
+        message.timestamp()[1],
+        headers.get("go2hooks-reason", "unknown"),
+        headers.get("go2hooks-detail", ""),
+        _origin(headers),
+        key.encode() if isinstance(key, str) else key,
+        value.encode() if isinstance(value, str) else value or b"",
+        sent_back.get((position.partition, position.offset)),
+    )
+
+
+def _headers(message: Message) -> dict[str, str]:
+    pairs: list[tuple[str, bytes | None]] = message.headers() or []  # type: ignore[assignment]  # as they arrive
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in pairs}
+
+
+def _origin(headers: Mapping[str, str]) -> Position | None:
+    """As the router writes it, or as the dispatcher does."""
+    parts = [headers.get(f"go2hooks-{name}", "") for name in ("topic", "partition", "offset")]
+    if not all(parts):
+        parts = headers.get("go2hooks-position", "").rsplit("/", 2)
+    try:
+        topic, partition, offset = parts
+        return Position(topic, int(partition), int(offset))
+    except ValueError:
+        return None
+
+
+class WayBack:
+    """Sends dead letters back to where they came from. Blocks; raises UnavailableError when Kafka does not take one.
+
+    An event goes to its topic as it came. A delivery goes to `go2.deliveries` and through the whole schedule once more,
+    its attempts numbered on from `last_attempt`, so that they collide with none that is recorded; its id stays, and with
+    it the receiver's way to recognise it.
+    """
+
+    def __init__(self, settings: Settings, last_attempt: Callable[[Delivery], int]) -> None:
+        self._producer = Producer(
+            producer_config(settings) | {"message.timeout.ms": round(_SEND_S * 1000), "log_level": 0}
+        )
+        self._last_attempt = last_attempt
+
+    def send(self, letter: DeadLetter) -> Position | None:
+        """Send it back, then mark it. None when there is no way back: nobody knows where it came from."""
+        delivery = letter.delivery()
+        if delivery is not None:
+            following = max(delivery.attempt, self._last_attempt(delivery)) + 1
+            again = delivery._replace(attempt=following, due_ms=0, kind=Kind.REPLAY, suspect=True)
+            position = self._produce(DELIVERIES, letter.key, encode_delivery(again))
+        elif letter.origin is not None and _is_ours(letter.origin.topic):
+            position = self._produce(letter.origin.topic, letter.key, letter.value)
+        else:
+            return None
+        where = f"{letter.position.partition}/{letter.position.offset}"
+        self._produce(letter.position.topic, letter.key, b"", ((_MARKER, where.encode()),))
+        return position
+
+    def _produce(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Position:
+        kept: list[Position] = []
+        failed: list[str] = []
+
+        def report(error: object, message: Message) -> None:
+            if error is None:
+                kept.append(position_of(message))
+            else:
+                failed.append(str(error))
+
+        try:
+            self._producer.produce(topic, value, key, on_delivery=report, headers=list(headers))
+        except (BufferError, KafkaException) as error:
+            raise UnavailableError(f"Kafka takes nothing: {error}") from error
+        deadline = time.monotonic() + _SEND_S + 1.0
+        while not kept and not failed and time.monotonic() < deadline:
+            self._producer.poll(0.1)
+        if not kept:
+            raise UnavailableError(f"Kafka did not take it: {failed[0] if failed else 'no answer'}")
+        return kept[0]
+
+
+def _is_ours(topic: str) -> bool:
+    """Headers can be forged by whoever may write to Kafka; nothing is sent to a topic that is not a way in."""
+    return topic in EVENT_TOPICS or (f"{topic}.".startswith(f"{DELIVERIES}.") and topic != DELIVERIES_DEAD)

@@ -1,0 +1,122 @@
+"""Read parts of the log beside the services: no group is joined, nothing is committed."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, Self
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.client import consumer_config
+from go2hooks.kafka.consumer import PartitionKey
+from go2hooks.settings import Settings
+
+_TIMEOUT_S: Final = 10.0
+_READER: Final = "go2hooks.reader"  # named because librdkafka asks for a name; nobody joins it
+_BATCH: Final = 500
+
+
+class Span(NamedTuple):
+    """A part of a partition: offsets from `start` on, below `end`."""
+
+    key: PartitionKey
+    start: int
+    end: int
+
+
+class LogReader:
+    """Asks Kafka where logs begin and end, and reads between. Blocks. Every method raises UnavailableError.
+
+    To be closed, or used as a context manager.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer = self._consumer_of(_READER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def partitions(self, topics: Iterable[str]) -> list[PartitionKey]:
+        """The partitions of these topics; a topic that is not there has none."""
+        try:
+            there = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise _away(error) from error
+        return [PartitionKey(name, number) for name in topics if name in there for number in there[name].partitions]
+
+    def starts(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        return self._look_up(keys, OFFSET_BEGINNING)
+
+    def ends(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        return self._look_up(keys, OFFSET_END)
+
+    def offsets_at(self, keys: Sequence[PartitionKey], time_ms: int) -> dict[PartitionKey, int]:
+        """The first message of each that was written at this time or later; its end when there is none."""
+        return self._look_up(keys, time_ms)
+
+    def committed(self, group: str, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        """Where this group goes on after a restart; 0 where it has committed nothing."""
+        consumer = self._consumer_of(group)
+        try:
+            found = consumer.committed([TopicPartition(*key) for key in keys], timeout=_TIMEOUT_S) if keys else []
+        except KafkaException as error:
+            raise _away(error) from error
+        finally:
+            consumer.close()
+        return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
+
+    def read(self, spans: Collection[Span]) -> Iterator[Message]:
+        """The messages in these spans, in order within each. What retention has taken is left out."""
+        ends = {span.key: span.end for span in spans if span.start < span.end}
+        starts = [TopicPartition(*span.key, span.start) for span in spans if span.key in ends]
+        consumer = self._consumer_of(_READER)  # a fresh one: nothing is left over from what was read before
+        try:
+            consumer.assign(starts)
+            while ends:
+                first = consumer.poll(_TIMEOUT_S)  # `consume` would wait until it has as many as it may give
+                if first is None:
+                    raise UnavailableError(f"Kafka at {self._settings.kafka_bootstrap_servers} has stopped answering")
+                messages = (first, *consumer.consume(_BATCH, 0))
+                yield from (message for message in messages if _belongs(message, ends))
+        finally:
+            consumer.close()
+
+    def _look_up(self, keys: Sequence[PartitionKey], when: int) -> dict[PartitionKey, int]:
+        asked = [TopicPartition(*key, when) for key in keys]
+        try:
+            found = self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S) if asked else []
+        except KafkaException as error:
+            raise _away(error) from error
+        for partition in found:
+            if partition.error is not None:
+                raise _away(KafkaException(partition.error))
+        offsets = {PartitionKey(p.topic, p.partition): p.offset for p in found}
+        if any(offset < 0 for offset in offsets.values()):  # nothing was written since
+            return {key: offsets[key] if offsets[key] >= 0 else end for key, end in self.ends(keys).items()}
+        return offsets
+
+    def _consumer_of(self, group: str) -> Consumer:
+        quiet = {"enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
+        return Consumer(consumer_config(self._settings, group, prefetch_kib=16_384) | quiet)
+
+
+def _away(error: KafkaException) -> UnavailableError:
+    return UnavailableError(f"Kafka did not answer: {error.args[0].str()}")
+
+
+def _belongs(message: Message, ends: dict[PartitionKey, int]) -> bool:
+    """Whether the message lies in its span. Drops from `ends` what is read to its end."""
+    error = message.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # the binding's name for it
+        raise _away(KafkaException(error))
+    key, offset = PartitionKey(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
+    end = ends.get(key, 0)
+    if offset >= end - 1:
+        ends.pop(key, None)
+    return error is None and offset < end

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from go2hooks.core.outcome import State
 from go2hooks.postgres import deliveries
@@ -251,3 +252,27 @@ def test_what_is_rare_is_found_without_reading_what_is_common(big_database_url, 
     nodes = explain(big_database_url, Filter(event="domain.verified", status=status))
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
     assert rows_read(nodes) < 300
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        *((Filter(status=status), "_state_") for status in State if status != State.DELIVERED),
+        (Filter(event="link.created"), "_event_"),
+    ],
+)
+def test_the_small_indexes_serve_statements_that_were_planned_without_their_values(big_database_url, wanted, index):
+    """The driver prepares what it sees often, and then Postgres may plan once for all values."""
+    query, values = deliveries.page_query("wh_1", wanted, 21)
+    names = [name for name, value in values.items() if value is not None]
+    with psycopg.connect(big_database_url) as connection:
+        numbered = query.as_string(connection) % {name: f"${names.index(name) + 1}" for name in names}
+        types = ", ".join("int" if name == "limit" else "text" for name in names)
+        arguments = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute(f"PREPARE page({types}) AS {numbered}".encode())
+        explained = sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE page({})").format(arguments)
+        [[plan]] = connection.execute(explained).fetchall()
+    nodes = list(walk(plan[0]["Plan"]))
+    assert any(index in node.get("Index Name", "") for node in nodes), nodes
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}

@@ -334,6 +334,18 @@ def test_it_answers_503_while_postgres_is_away_and_recovers_by_itself(start, dat
     gate.close()
 
 
+def test_connections_that_died_while_idle_are_no_callers_problem(start, database_url):
+    api = start()
+    assert api.call("GET", "/api/v1/webhooks")[0] == 200
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'go2hooks-api'"
+        ).fetchall()
+    assert ended
+    assert set(ended) == {(True,)}
+    assert api.call("GET", "/api/v1/webhooks")[0] == 200
+
+
 def test_it_starts_without_postgres_and_serves_once_it_is_there(start, database_url):
     parts = urlsplit(database_url)
     gate = Gate(parts.hostname, parts.port)
@@ -372,19 +384,25 @@ def test_a_signal_ends_it_with_zero_even_with_idle_connections_open(start, numbe
     idle.close()
 
 
-def test_a_request_under_way_is_answered_before_it_stops(start):
-    api = start(GO2HOOKS_DELIVERY_TIMEOUT_S="1")
+def test_what_has_arrived_is_answered_before_it_stops_even_what_waits_for_a_thread(start):
+    api = start(GO2HOOKS_DELIVERY_TIMEOUT_S="1", GO2HOOKS_API_THREADS="1")
     hook = api.call("POST", "/api/v1/webhooks", HOOK)[1]["data"]["id"]
     answers = []
-    waiting = threading.Thread(
-        target=lambda: answers.append(api.call("POST", f"/api/v1/webhooks/{hook}/test?wait=true"))
-    )
-    waiting.start()  # no dispatcher is there, so it waits for 4 s
-    eventually(lambda: bool(api.call("GET", f"/api/v1/webhooks/{hook}/deliveries")[1]["data"]), 10)
+
+    def call(*request: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: answers.append(api.call(*request)[0]))
+        thread.start()
+        return thread
+
+    under_way = call("POST", f"/api/v1/webhooks/{hook}/test?wait=true")  # no dispatcher is there, so it waits for 4 s
+    time.sleep(1)  # the only thread is taken by now, which can't be asked: it would need a thread
+    queued = [call("GET", f"/api/v1/webhooks/{hook}") for _ in range(3)]
+    time.sleep(0.5)
     api.popen.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    time.sleep(0.5)
     with pytest.raises(ConnectionRefusedError):
         api.call("GET", "/healthz")
     assert api.popen.wait(15) == 0
-    waiting.join(5)
-    assert answers[0][0] == 202
+    for thread in (under_way, *queued):
+        thread.join(5)
+    assert sorted(answers) == [200, 200, 200, 202]

@@ -149,6 +149,13 @@ class Settings(BaseSettings):
         800, description="how often the live copy of webhooks checks for missed changes"
     )
 
+    stray_check_s: PositiveFloat = Field(
+        900.0, description="how often a dispatcher counts deliveries that got lost, in seconds"
+    )
+    stray_grace_s: PositiveFloat = Field(
+        300.0, description="how long after its due time a delivery that nobody sends counts as lost, in seconds"
+    )
+
     # --- listening
     api_host: str = Field("127.0.0.1", description="address that the API listens on")
     api_port: int = Field(8080, ge=0, le=65535, description="port of the API; 0 takes a free one")

@@ -12,6 +12,7 @@ from go2hooks.cli.doctor import doctor
 from go2hooks.cli.emit import emit
 from go2hooks.cli.keys import keys
 from go2hooks.cli.listen import listen
+from go2hooks.cli.reconcile import reconcile
 from go2hooks.cli.secrets import secrets
 from go2hooks.cli.servers import migrate, topics
 from go2hooks.cli.services import api, dispatcher, router
@@ -59,5 +60,21 @@ def main() -> None:
     """
 
 
-for command in (up, demo, api, router, dispatcher, migrate, topics, keys, secrets, emit, listen, dead, doctor, config):
+for command in (
+    up,
+    demo,
+    api,
+    router,
+    dispatcher,
+    migrate,
+    topics,
+    keys,
+    secrets,
+    emit,
+    listen,
+    dead,
+    reconcile,
+    doctor,
+    config,
+):
     main.add_command(command)

@@ -166,7 +166,8 @@ class PolledConsumer:
         """Revoke (finishing what is under way), commit, leave the group. Waits for the thread."""
         self._stop.set()
         self._room.set()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:  # never started: there is nothing to leave
+            await asyncio.to_thread(self._thread.join)
 
     def release(self, count: int = 1) -> None:
         """`count` handed messages are done with. Called on the event loop."""

@@ -4,28 +4,25 @@ A message that was sent back stays where it is; a marker after it, in the same t
 way back needs no store of its own, and the same message is not sent back twice by mistake.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import Message
 
 from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, Position
-from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.core.errors import EventError
 from go2hooks.core.event import Event
-from go2hooks.kafka.client import producer_config
 from go2hooks.kafka.consumer import position_of
-from go2hooks.kafka.producer import Headers
 from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.sending import Sender
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.settings import Settings
 
 DEAD_TOPICS: Final = {"events": EVENTS_DEAD, "deliveries": DELIVERIES_DEAD}
 
 _MARKER: Final = "go2hooks-sent-back"
-_SEND_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +115,7 @@ class WayBack:
     """
 
     def __init__(self, settings: Settings, last_attempt: Callable[[Delivery], int]) -> None:
-        self._producer = Producer(
-            producer_config(settings) | {"message.timeout.ms": round(_SEND_S * 1000), "log_level": 0}
-        )
+        self._sender = Sender(settings)
         self._last_attempt = last_attempt
 
     def send(self, letter: DeadLetter) -> Position | None:
@@ -129,35 +124,14 @@ class WayBack:
         if delivery is not None:
             following = max(delivery.attempt, self._last_attempt(delivery)) + 1
             again = delivery._replace(attempt=following, due_ms=0, kind=Kind.REPLAY, suspect=True)
-            position = self._produce(DELIVERIES, letter.key, encode_delivery(again))
+            position = self._sender.send(DELIVERIES, letter.key, encode_delivery(again))
         elif letter.origin is not None and _is_ours(letter.origin.topic):
-            position = self._produce(letter.origin.topic, letter.key, letter.value)
+            position = self._sender.send(letter.origin.topic, letter.key, letter.value)
         else:
             return None
         where = f"{letter.position.partition}/{letter.position.offset}"
-        self._produce(letter.position.topic, letter.key, b"", ((_MARKER, where.encode()),))
+        self._sender.send(letter.position.topic, letter.key, b"", ((_MARKER, where.encode()),))
         return position
-
-    def _produce(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Position:
-        kept: list[Position] = []
-        failed: list[str] = []
-
-        def report(error: object, message: Message) -> None:
-            if error is None:
-                kept.append(position_of(message))
-            else:
-                failed.append(str(error))
-
-        try:
-            self._producer.produce(topic, value, key, on_delivery=report, headers=list(headers))
-        except (BufferError, KafkaException) as error:
-            raise UnavailableError(f"Kafka takes nothing: {error}") from error
-        deadline = time.monotonic() + _SEND_S + 1.0
-        while not kept and not failed and time.monotonic() < deadline:
-            self._producer.poll(0.1)
-        if not kept:
-            raise UnavailableError(f"Kafka did not take it: {failed[0] if failed else 'no answer'}")
-        return kept[0]
 
 
 def _is_ours(topic: str) -> bool:

@@ -73,17 +73,17 @@ class LogReader:
 
     def read(self, spans: Collection[Span]) -> Iterator[Message]:
         """The messages in these spans, in order within each. What retention has taken is left out."""
-        ends = {span.key: span.end for span in spans if span.start < span.end}
-        starts = [TopicPartition(*span.key, span.start) for span in spans if span.key in ends]
+        left = {span.key: span for span in spans if span.start < span.end}
+        starts = [TopicPartition(*span.key, span.start) for span in left.values()]
         consumer = self._consumer_of(_READER)  # a fresh one: nothing is left over from what was read before
         try:
             consumer.assign(starts)
-            while ends:
+            while left:
                 first = consumer.poll(_TIMEOUT_S)  # `consume` would wait until it has as many as it may give
                 if first is None:
                     raise UnavailableError(f"Kafka at {self._settings.kafka_bootstrap_servers} has stopped answering")
                 messages = (first, *consumer.consume(_BATCH, 0))
-                yield from (message for message in messages if _belongs(message, ends))
+                yield from (message for message in messages if _belongs(message, left))
         finally:
             consumer.close()
 
@@ -110,13 +110,15 @@ def _away(error: KafkaException) -> UnavailableError:
     return UnavailableError(f"Kafka did not answer: {error.args[0].str()}")
 
 
-def _belongs(message: Message, ends: dict[PartitionKey, int]) -> bool:
-    """Whether the message lies in its span. Drops from `ends` what is read to its end."""
+def _belongs(message: Message, left: dict[PartitionKey, Span]) -> bool:
+    """Whether the message lies in its span. Drops from `left` what is read to its end, or to the end of its log."""
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # the binding's name for it
         raise _away(KafkaException(error))
     key, offset = PartitionKey(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
-    end = ends.get(key, 0)
-    if offset >= end - 1:
-        ends.pop(key, None)
-    return error is None and offset < end
+    span = left.get(key)
+    if span is None:
+        return False
+    if error is not None or offset >= span.end - 1:
+        del left[key]
+    return error is None and span.start <= offset < span.end

@@ -89,6 +89,9 @@ UNFINISHED_SECONDS = Gauge(
 #: Webhooks disabled by this process after too many consecutive failures.
 WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabled after consecutive failures")
 
+#: Deliveries without a final record and without a message that waits, as last counted; `go2hooks reconcile` names them.
+STRAYS = Gauge("go2hooks_deliveries_stray", "Deliveries that nobody will send any more: there should be none")
+
 # --- both
 
 #: Messages between what was read and the end of the log, by topic.
@@ -105,7 +108,7 @@ _ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, ROUTER_IN_FLIGHT)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
-    RECORD_SECONDS, RECORD_ROWS, UNFINISHED_SECONDS, WEBHOOKS_DISABLED,
+    RECORD_SECONDS, RECORD_ROWS, UNFINISHED_SECONDS, WEBHOOKS_DISABLED, STRAYS,
 )  # fmt: skip
 
 

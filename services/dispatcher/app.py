@@ -30,6 +30,7 @@ from services.dispatcher.overflow import OverflowLane
 from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms, webhook_changed
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.senders import Sender
+from services.dispatcher.strays import count_strays_for_ever
 from services.dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,7 @@ class Dispatcher:
             self._every(_STORE_S, self._store_offsets),
             self._every(_REPORT_S, self._report),
             asyncio.create_task(self._maintain_for_ever(), name="maintenance"),
+            asyncio.create_task(count_strays_for_ever(self._settings), name="strays"),
         ]
 
     async def watch(self) -> None:

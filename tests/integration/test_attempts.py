@@ -180,6 +180,20 @@ async def test_partitions_are_made_ahead_and_dropped_after_the_retention(connect
     assert await ask(connection, "SELECT count(*) FROM attempts") == [(0,)]
 
 
+async def test_rows_that_came_before_their_partition_move_into_it(connection):
+    """A test event sent before any dispatcher has run must not keep the first one from starting."""
+    today = date(2031, 5, 10)
+    noon_ms = round(datetime(2031, 5, 10, 12, tzinfo=UTC).timestamp() * 1000)
+    await write_batch(connection, [record(created_ms=noon_ms), record(created_ms=CREATED_MS)], TEN)
+    assert await maintain_partitions(connection, today, 30) == (5, 0)
+    where = await ask(connection, "SELECT tableoid::regclass::text FROM attempts ORDER BY created_at")
+    assert where == [("attempts_default",), ("attempts_20310510",)]
+    assert await find_recorded(connection, [AttemptKey("wh_1", noon_ms, "dlv_1", 1)]) == {0}
+    assert await maintain_partitions(connection, today, 30) == (0, 0)
+    indexes = await ask(connection, "SELECT count(*) FROM pg_indexes WHERE tablename = 'attempts_20310510'")
+    assert indexes == await ask(connection, "SELECT count(*) FROM pg_indexes WHERE tablename = 'attempts_20310511'")
+
+
 async def test_two_writers_of_the_same_webhooks_do_not_block_each_other_for_good(connection, database_url):
     import asyncio
 

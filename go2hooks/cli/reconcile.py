@@ -1,0 +1,47 @@
+"""`go2hooks reconcile`: find deliveries that got lost, and send them again."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from go2hooks.cli.dead import read_moment
+from go2hooks.cli.stack import connect_database, find_settings, stack_option
+
+_SHOWN = 50
+
+
+@click.command()
+@click.option("--since", callback=read_moment, help="Events since then.  [default: as long as Kafka keeps them]")
+@click.option(
+    "--log", "through_log", is_flag=True, help="Read all of go2.deliveries too, to find what left no record at all."
+)
+@click.option("--send", is_flag=True, help="Send what is found again.")
+@stack_option
+def reconcile(since: datetime | None, through_log: bool, send: bool, data_dir: Path | None) -> None:  # noqa: FBT001
+    """Find deliveries without a final record and without a message that waits.
+
+    There should be none. Sending one again gives it its next attempt, at once; nothing is sent that was recorded
+    meanwhile. Exit status 1 when some were found and not sent.
+    """
+    from go2hooks.strays import Bounds, find_strays, send_again
+
+    settings = find_settings(data_dir)
+    since = since or datetime.now(UTC) - timedelta(days=settings.log_retention_days)
+    with connect_database(data_dir) as connection:
+        connection.autocommit = True
+        strays = find_strays(settings, connection, Bounds(since, settings.stray_grace_s), through_log=through_log)
+    if not strays:
+        click.echo("Nothing got lost.")
+        return
+    for stray in strays[:_SHOWN]:
+        due = f"{stray.since:%Y-%m-%d %H:%M:%S}"
+        click.echo(f"{stray.delivery_id} to {stray.webhook_id}: {stray.state} after attempt {stray.attempt}, due {due}")
+    if len(strays) > _SHOWN:
+        click.echo(f"… and {len(strays) - _SHOWN} more")
+    if not send:
+        raise click.ClickException(f"{len(strays)} deliveries got lost. Send them again with --send.")
+    gone = send_again(settings, strays)
+    click.echo(f"{len(strays) - len(gone)} sent again.")
+    if gone:
+        raise click.ClickException(f"Kafka no longer has the payload of {len(gone)}: {', '.join(gone[:20])}")

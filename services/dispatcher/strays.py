@@ -1,0 +1,42 @@
+"""Now and then: count the deliveries that got lost, so that somebody hears of it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import psycopg
+import structlog
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.settings import Settings
+from go2hooks.strays import Bounds, TooManyWaitError, find_strays
+from go2hooks.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+_MESSAGES: Final = 200_000  # a second or two of a thread's time; with more that wait, an operator has to look
+
+
+async def count_strays_for_ever(settings: Settings) -> None:
+    """Set the gauge, every `stray_check_s`, until cancelled. Works in a thread, on connections of its own."""
+    metrics.STRAYS.set(0)
+    while True:
+        await asyncio.sleep(settings.stray_check_s)
+        try:
+            count = await asyncio.to_thread(_count, settings)
+        except (UnavailableError, psycopg.Error) as error:
+            log.warning("strays not counted", error=type(error).__name__)
+        except TooManyWaitError:
+            log.info("strays not counted: too many deliveries wait")
+        else:
+            metrics.STRAYS.set(count)
+            if count:
+                log.error("deliveries got lost; see: go2hooks reconcile", count=count)
+
+
+def _count(settings: Settings) -> int:
+    since = datetime.now(UTC) - timedelta(days=settings.log_retention_days)
+    url = settings.database_url.get_secret_value()
+    with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="go2hooks-strays") as connection:
+        connection.execute("SET statement_timeout = '60s'")
+        return len(find_strays(settings, connection, Bounds(since, settings.stray_grace_s, messages=_MESSAGES)))

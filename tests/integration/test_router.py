@@ -143,3 +143,21 @@ def test_what_a_killed_router_routes_again_has_the_same_ids_and_is_marked(build,
     first.close(5.0)
     assert [each for each, _ in again] == [each for each, _ in once]
     assert {suspect for _, suspect in again} == {True}
+
+
+def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliveries, account, settings, group):
+    nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")  # its deliveries are never acknowledged
+    index = SubscriptionIndex()
+    index.apply(hook := webhook("wh_1", account, "*"))
+    cut_off = Router(consumer_config(settings, group), producer_config(nowhere), index, EventCodec(), 1000)
+    emit(20)
+    cut_off.start()
+    deadline = time.monotonic() + 20
+    while cut_off._in_flight < 20:
+        assert time.monotonic() < deadline
+        cut_off.step()
+    committing_until = time.monotonic() + 1.5  # three times the interval of commits
+    while time.monotonic() < committing_until:
+        cut_off.step()
+    cut_off.close(0.1)
+    assert len(deliveries(build(hook), 20)) == 20

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +17,8 @@ from go2hooks.core.target import BAD_PORTS
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _MAX_PORT = 65535
+MAX_POLL_INTERVAL_S = 300.0  #: Kafka's `max.poll.interval.ms`, which our consumers set to this
+_POLL_MARGIN_S = 30.0  # what else a rebalance may take
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -216,19 +219,55 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse settings that contradict each other (svix#2181 is what happens otherwise)."""
-        if self.drain_timeout_s <= self.delivery_timeout_s:
-            raise ValueError(
-                "GO2HOOKS_DRAIN_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a drain cuts attempts short"
-            )
-        if self.revoke_timeout_s <= self.delivery_timeout_s:
-            raise ValueError(
-                "GO2HOOKS_REVOKE_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a rebalance sends twice"
-            )
-        if sum(self.retry_delays) * 2 > self.log_retention_days * 86400:
-            raise ValueError(
-                "GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire"
-            )
+        for holds, message in self._relations():
+            if not holds:
+                raise ValueError(message)
         return self
+
+    def _relations(self) -> Iterator[tuple[bool, str]]:
+        yield (
+            self.drain_timeout_s > self.delivery_timeout_s,
+            "GO2HOOKS_DRAIN_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a drain cuts attempts short",
+        )
+        yield (
+            self.revoke_timeout_s > self.delivery_timeout_s,
+            "GO2HOOKS_REVOKE_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a rebalance sends twice",
+        )
+        yield (
+            self.drain_timeout_s >= self.revoke_timeout_s,
+            "GO2HOOKS_DRAIN_TIMEOUT_S must not be below GO2HOOKS_REVOKE_TIMEOUT_S, for which a drain may have to wait",
+        )
+        yield (
+            self.revoke_timeout_s <= MAX_POLL_INTERVAL_S - _POLL_MARGIN_S,
+            f"GO2HOOKS_REVOKE_TIMEOUT_S must not exceed {MAX_POLL_INTERVAL_S - _POLL_MARGIN_S:g} s: a consumer that has "
+            f"not polled for {MAX_POLL_INTERVAL_S:g} s is thrown out of its group",
+        )
+        yield (
+            self.kafka_session_timeout_ms <= MAX_POLL_INTERVAL_S * 1000,
+            f"GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS must not exceed {MAX_POLL_INTERVAL_S * 1000:g}, the poll interval",
+        )
+        yield (
+            sum(self.retry_delays) * 2 <= self.log_retention_days * 86400,
+            "GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire",
+        )
+        yield (
+            self.attempts_retention_days >= self.log_retention_days,
+            "GO2HOOKS_ATTEMPTS_RETENTION_DAYS must not be below GO2HOOKS_LOG_RETENTION_DAYS: by the records it is known "
+            "what Kafka brings a second time",
+        )
+        yield (
+            self.window_deliveries >= self.max_sends,
+            "GO2HOOKS_WINDOW_DELIVERIES must not be below GO2HOOKS_MAX_SENDS, which could never be reached",
+        )
+        yield (
+            self.response_excerpt_bytes <= self.response_body_limit_bytes,
+            "GO2HOOKS_RESPONSE_EXCERPT_BYTES must not exceed GO2HOOKS_RESPONSE_BODY_LIMIT_BYTES: more is not read",
+        )
+        yield (
+            self.record_batch_ms / 1000 < self.drain_timeout_s - self.delivery_timeout_s,
+            "GO2HOOKS_RECORD_BATCH_MS must fit between GO2HOOKS_DELIVERY_TIMEOUT_S and GO2HOOKS_DRAIN_TIMEOUT_S, "
+            "or a drain ends before the last attempts are recorded",
+        )
 
     def address_policy(self) -> AddressPolicy:
         """Where deliveries may go, as far as addresses decide."""

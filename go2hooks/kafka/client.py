@@ -4,7 +4,7 @@ import socket
 from typing import Any, Final
 
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
-from go2hooks.settings import Settings
+from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings
 
 ROUTER_GROUP: Final = "go2hooks.router"
 DISPATCHER_GROUP: Final = "go2hooks.dispatcher"
@@ -33,6 +33,7 @@ def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192)
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": settings.kafka_session_timeout_ms,
         "heartbeat.interval.ms": settings.kafka_session_timeout_ms // 3,
+        "max.poll.interval.ms": round(MAX_POLL_INTERVAL_S * 1000),
         "enable.auto.commit": True,  # commits what was stored, and only that, and tries again when it fails
         "auto.commit.interval.ms": 500,
         "enable.auto.offset.store": False,

@@ -71,8 +71,33 @@ def test_a_port_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: s
         ({"drain_timeout_s": 10.0}, "DRAIN_TIMEOUT_S must exceed"),
         ({"revoke_timeout_s": 10.0}, "REVOKE_TIMEOUT_S must exceed"),
         ({"log_retention_days": 1, "retry_delays": "13h"}, "LOG_RETENTION_DAYS must be"),
+        ({"drain_timeout_s": 11.0}, "DRAIN_TIMEOUT_S must not be below GO2HOOKS_REVOKE_TIMEOUT_S"),
+        ({"revoke_timeout_s": 271.0, "drain_timeout_s": 300.0}, "REVOKE_TIMEOUT_S must not exceed 270 s"),
+        ({"kafka_session_timeout_ms": 300_001}, "SESSION_TIMEOUT_MS must not exceed 300000"),
+        ({"attempts_retention_days": 6}, "ATTEMPTS_RETENTION_DAYS must not be below GO2HOOKS_LOG_RETENTION_DAYS"),
+        ({"window_deliveries": 999}, "WINDOW_DELIVERIES must not be below GO2HOOKS_MAX_SENDS"),
+        ({"response_excerpt_bytes": 16385}, "RESPONSE_EXCERPT_BYTES must not exceed"),
+        ({"record_batch_ms": 15_000}, "RECORD_BATCH_MS must fit"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(contradiction: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings(**contradiction)
+
+
+@pytest.mark.parametrize(
+    "agreed",
+    [
+        {},
+        {"drain_timeout_s": 12.0},
+        {"revoke_timeout_s": 270.0, "drain_timeout_s": 270.0},
+        {"kafka_session_timeout_ms": 300_000},
+        {"attempts_retention_days": 7},
+        {"window_deliveries": 1000},
+        {"response_excerpt_bytes": 16384},
+        {"record_batch_ms": 14_999},
+        {"log_retention_days": 1, "retry_delays": "12h"},
+    ],
+)
+def test_the_defaults_and_what_lies_just_within_the_bounds_are_accepted(agreed: dict[str, Any]) -> None:
+    load_settings(**agreed)

@@ -219,12 +219,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse settings that contradict each other (svix#2181 is what happens otherwise)."""
-        for holds, message in self._relations():
+        for holds, message in (*self._times_agree(), *self._bounds_agree()):
             if not holds:
                 raise ValueError(message)
         return self
 
-    def _relations(self) -> Iterator[tuple[bool, str]]:
+    def _times_agree(self) -> Iterator[tuple[bool, str]]:
         yield (
             self.drain_timeout_s > self.delivery_timeout_s,
             "GO2HOOKS_DRAIN_TIMEOUT_S must exceed GO2HOOKS_DELIVERY_TIMEOUT_S, or a drain cuts attempts short",
@@ -239,21 +239,27 @@ class Settings(BaseSettings):
         )
         yield (
             self.revoke_timeout_s <= MAX_POLL_INTERVAL_S - _POLL_MARGIN_S,
-            f"GO2HOOKS_REVOKE_TIMEOUT_S must not exceed {MAX_POLL_INTERVAL_S - _POLL_MARGIN_S:g} s: a consumer that has "
-            f"not polled for {MAX_POLL_INTERVAL_S:g} s is thrown out of its group",
+            (
+                f"GO2HOOKS_REVOKE_TIMEOUT_S must not exceed {MAX_POLL_INTERVAL_S - _POLL_MARGIN_S:g} s: a consumer that has "
+                f"not polled for {MAX_POLL_INTERVAL_S:g} s is thrown out of its group"
+            ),
         )
         yield (
             self.kafka_session_timeout_ms <= MAX_POLL_INTERVAL_S * 1000,
             f"GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS must not exceed {MAX_POLL_INTERVAL_S * 1000:g}, the poll interval",
         )
+
+    def _bounds_agree(self) -> Iterator[tuple[bool, str]]:
         yield (
             sum(self.retry_delays) * 2 <= self.log_retention_days * 86400,
             "GO2HOOKS_LOG_RETENTION_DAYS must be at least twice the span of GO2HOOKS_RETRY_DELAYS, or waiting retries expire",
         )
         yield (
             self.attempts_retention_days >= self.log_retention_days,
-            "GO2HOOKS_ATTEMPTS_RETENTION_DAYS must not be below GO2HOOKS_LOG_RETENTION_DAYS: by the records it is known "
-            "what Kafka brings a second time",
+            (
+                "GO2HOOKS_ATTEMPTS_RETENTION_DAYS must not be below GO2HOOKS_LOG_RETENTION_DAYS: by the records it is known "
+                "what Kafka brings a second time"
+            ),
         )
         yield (
             self.window_deliveries >= self.max_sends,
@@ -265,8 +271,10 @@ class Settings(BaseSettings):
         )
         yield (
             self.record_batch_ms / 1000 < self.drain_timeout_s - self.delivery_timeout_s,
-            "GO2HOOKS_RECORD_BATCH_MS must fit between GO2HOOKS_DELIVERY_TIMEOUT_S and GO2HOOKS_DRAIN_TIMEOUT_S, "
-            "or a drain ends before the last attempts are recorded",
+            (
+                "GO2HOOKS_RECORD_BATCH_MS must fit between GO2HOOKS_DELIVERY_TIMEOUT_S and GO2HOOKS_DRAIN_TIMEOUT_S, "
+                "or a drain ends before the last attempts are recorded"
+            ),
         )
 
     def address_policy(self) -> AddressPolicy:

@@ -157,6 +157,11 @@ class EventCodec:
         self._type_of_record = {record: str(kind) for kind, record in _RECORD_OF_EVENT.items()}
         self._data_fields = {kind: _data_fields(schema) for kind, schema in self._own.items()}
 
+    @property
+    def fingerprints(self) -> frozenset[bytes]:
+        """Of every schema whose messages can be read."""
+        return frozenset(header[len(MARKER) :] for header in self._schemas.readers)
+
     def encode(self, event: Event) -> bytes:
         """Raises InvalidEventError when the type is unknown or `data` does not fit the type's schema.
 

@@ -10,17 +10,18 @@ from go2hooks.cli.stack import find_settings, stack_option
 @click.command()
 @stack_option
 def doctor(data_dir: Path | None) -> None:
-    """Check Kafka, Postgres, keys and clocks; say what is wrong and what to do about it.
+    """Check Kafka, Postgres, keys, schemas and clocks; say what is wrong and what to do about it.
 
     Exit status 1 when there is a problem.
     """
     from rich.console import Console
     from rich.table import Table
 
-    from go2hooks.cli.checks import check_kafka, check_postgres
+    from go2hooks.cli.checks import check_postgres, check_schemas
+    from go2hooks.cli.kafka_checks import check_kafka
 
     settings = find_settings(data_dir)
-    findings = [*check_kafka(settings), *check_postgres(settings)]
+    findings = [*check_kafka(settings), *check_postgres(settings), *check_schemas(settings)]
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         mark = "[bold red]✗[/]" if finding.remedy else "[green]✓[/]"

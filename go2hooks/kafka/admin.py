@@ -1,6 +1,7 @@
 """Create and reconcile topics. Never shrinks, never deletes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import structlog
 from confluent_kafka import KafkaException
@@ -15,11 +16,12 @@ from confluent_kafka.admin import (
 )
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.topics import Topic, all_topics
+from go2hooks.kafka.topics import Topic, all_topics, is_enough
 from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
 _TIMEOUT_S = 30.0
+SAFE_REPLICATION: Final = 3
 
 
 @dataclass(slots=True)
@@ -42,7 +44,11 @@ def admin_client(settings: Settings) -> AdminClient:
 
 
 def wanted_topics(settings: Settings) -> list[Topic]:
-    return all_topics(settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
+    """What `ensure_topics` makes sure of. With three replicas or more, a write is acknowledged by two at least."""
+    topics = all_topics(settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
+    if settings.topic_replication < SAFE_REPLICATION:
+        return topics
+    return [replace(topic, config=topic.config | {"min.insync.replicas": "2"}) for topic in topics]
 
 
 def ensure_topics(settings: Settings) -> TopicChanges:
@@ -92,7 +98,7 @@ def _grow(client: AdminClient, topic: Topic, partitions: int, changes: TopicChan
 def _configure(client: AdminClient, topic: Topic, changes: TopicChanges) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic.name)
     current = client.describe_configs([resource])[resource].result(_TIMEOUT_S)
-    differing = {key: value for key, value in topic.config.items() if current[key].value != value}
+    differing = {key: value for key, value in topic.config.items() if not is_enough(key, current[key].value, value)}
     if differing:
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in differing.items()

@@ -33,6 +33,21 @@ TOPIC_OF_EVENT: Final[dict[str, str]] = {
 }
 
 
+# Whatever the brokers' defaults are: time alone deletes (compaction would keep one delivery per webhook, a limit in bytes
+# would take what still waits), and no replica that lags becomes leader.
+_KEEP: Final = {"cleanup.policy": "delete", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
+
+
+def is_enough(name: str, actual: str | None, wanted: str) -> bool:
+    """Whether a topic's config does what is wanted of it, or more: a longer retention is fine, -1 keeps for ever."""
+    if actual is not None and name in _AT_LEAST:
+        return actual == "-1" or int(actual) >= int(wanted)
+    return actual == wanted
+
+
+_AT_LEAST: Final = frozenset(("retention.ms", "max.message.bytes", "min.insync.replicas"))
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as `go2hooks topics` creates and reconciles it."""
@@ -60,9 +75,9 @@ def all_topics(delays_s: tuple[float, ...], partitions: int, retention_days: int
     """Every topic of the system. Two tiers of the same delay share one topic."""
     kept = str(retention_days * DAY_MS)
     # Append time is the broker's clock: a producer with a wrong clock can neither misdate the records nor expire the log.
-    events = {"retention.ms": kept, "message.timestamp.type": "LogAppendTime"}
+    events = {**_KEEP, "retention.ms": kept, "message.timestamp.type": "LogAppendTime"}
     # A delivery is its payload (a megabyte at most) and some ids; a dead event is the event and some headers.
-    internal = {"retention.ms": kept, "max.message.bytes": str(MAX_INTERNAL_MESSAGE_BYTES)}
+    internal = {**_KEEP, "retention.ms": kept, "max.message.bytes": str(MAX_INTERNAL_MESSAGE_BYTES)}
     names = [retry_topic(delay) for delay in dict.fromkeys(delays_s)]
     return [
         *(Topic(name, partitions, events) for name in EVENT_TOPICS),

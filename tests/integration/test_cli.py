@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
@@ -126,11 +127,33 @@ def test_topics_are_made_once(cli: Cli):
     assert cli("topics").stdout == "The topics are as they should be.\n"
 
 
+def test_topics_are_reconciled_and_never_shrunk(cli: Cli, kafka_bootstrap: str):
+    """More partitions and a longer retention than wanted stay; what would lose messages is put right."""
+    cli("topics", GO2HOOKS_RETRY_DELAYS="11s", GO2HOOKS_TOPIC_PARTITIONS="3", GO2HOOKS_LOG_RETENTION_DAYS="9")
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    topic = ConfigResource(ResourceType.TOPIC, "go2.deliveries.retry.11s")
+    wrong = {"cleanup.policy": "compact", "retention.bytes": "1000000", "unclean.leader.election.enable": "true"}
+    changes = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in wrong.items()]
+    update = ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=changes)
+    admin.incremental_alter_configs([update])[update].result(20)
+
+    found = cli("doctor", GO2HOOKS_RETRY_DELAYS="11s").stdout
+    for name in wrong:
+        assert f"go2.deliveries.retry.11s has {name}=" in found
+
+    assert "Configured: go2.deliveries.retry.11s" in cli("topics", GO2HOOKS_RETRY_DELAYS="11s").stdout
+    config = admin.describe_configs([topic])[topic].result(20)
+    kept = {"cleanup.policy": "delete", "retention.bytes": "-1", "unclean.leader.election.enable": "false",
+            "retention.ms": str(9 * 86_400_000)}  # fmt: skip
+    assert {name: config[name].value for name in kept} == kept
+    assert len(admin.list_topics(timeout=20).topics[topic.name].partitions) == 3
+
+
 def test_the_doctor_finds_nothing_wrong_where_nothing_is(cli: Cli):
     cli("topics")
     result = cli("doctor")
     assert result.returncode == 0, result.stdout
-    assert result.stdout.count("✓") == 7
+    assert result.stdout.count("✓") == 10
 
 
 def test_the_doctor_names_what_is_wrong_and_the_remedy(cli: Cli):
@@ -156,6 +179,14 @@ def test_the_doctor_finds_a_secret_that_the_key_does_not_open(cli: Cli, database
     result = cli("doctor")
     assert result.returncode == 1
     assert "1 of 1 webhook secrets do not open" in result.stdout
+
+
+def test_the_doctor_reads_the_operators_schemas(cli: Cli, tmp_path: Path):
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "click.avsc").write_text("{oops")
+    result = cli("doctor", GO2HOOKS_SCHEMA_DIR=str(tmp_path / "schemas"))
+    assert result.returncode == 1
+    assert "GO2HOOKS_SCHEMA_DIR" in result.stdout
 
 
 def test_the_doctor_survives_servers_that_are_away(cli: Cli):

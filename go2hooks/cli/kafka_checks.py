@@ -1,0 +1,122 @@
+"""What `go2hooks doctor` looks at in Kafka. Each check yields findings; one that cannot go on ends with a problem."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from go2hooks.cli.checks import SKEW_LIMIT_S, TIMEOUT_S, Finding
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient, ClusterMetadata
+
+    from go2hooks.settings import Settings
+
+_REPLICAS: Final = 3
+_IN_SYNC: Final = 2
+
+
+def check_kafka(settings: "Settings") -> Iterator[Finding]:
+    """The brokers answer, topics are right and replicated, sessions may be as short as ours, clocks agree."""
+    from confluent_kafka import KafkaException
+
+    from go2hooks.core.errors import UnavailableError
+    from go2hooks.kafka.admin import admin_client
+
+    servers = settings.kafka_bootstrap_servers
+    client = admin_client(settings)
+    try:
+        metadata = client.list_topics(timeout=TIMEOUT_S)
+        yield Finding("Kafka", f"{servers} answers: {len(metadata.brokers)} broker(s)")
+        partitions = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+        yield from _check_topics(settings, client, partitions)
+        yield _check_sessions(settings, client, min(metadata.brokers))
+        yield from _check_replicas(client, metadata)
+        yield _check_broker_clock(settings)
+    except UnavailableError as error:
+        yield Finding("Kafka", str(error), "Look after its brokers.")
+    except KafkaException as error:
+        remedy = "Start Kafka, or correct GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS."
+        yield Finding("Kafka", f"{servers} does not answer: {error.args[0].str()}", remedy)
+
+
+def _check_topics(settings: "Settings", client: "AdminClient", partitions: dict[str, int]) -> Iterator[Finding]:
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    from go2hooks.kafka.admin import wanted_topics
+    from go2hooks.kafka.topics import is_enough
+
+    remedy = "Run: go2hooks topics"
+    wanted = wanted_topics(settings)
+    present = [topic for topic in wanted if topic.name in partitions]
+    resources = {topic.name: ConfigResource(ResourceType.TOPIC, topic.name) for topic in present}
+    configs = client.describe_configs(list(resources.values())) if resources else {}
+    wrong = [Finding("topics", f"{topic.name} is missing", remedy) for topic in wanted if topic not in present]
+    for topic in present:
+        if partitions[topic.name] < topic.partitions:
+            detail = f"{topic.name} has {partitions[topic.name]} partitions, {topic.partitions} are wanted"
+            wrong.append(Finding("topics", detail, remedy))
+        actual = configs[resources[topic.name]].result(TIMEOUT_S)
+        for key, value in topic.config.items():
+            if not is_enough(key, actual[key].value, value):
+                wrong.append(
+                    Finding("topics", f"{topic.name} has {key}={actual[key].value}, {value} is wanted", remedy)
+                )
+    yield from wrong or [Finding("topics", f"all {len(wanted)} are there, with partitions and retention")]
+
+
+def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) -> Finding:
+    """A broker that refuses our session timeout lets no consumer join at all."""
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    resource = ConfigResource(ResourceType.BROKER, str(broker))
+    config = client.describe_configs([resource])[resource].result(TIMEOUT_S)
+    lowest, highest = (int(config[f"group.{end}.session.timeout.ms"].value) for end in ("min", "max"))
+    ours = settings.kafka_session_timeout_ms
+    detail = f"the broker takes session timeouts of {lowest} to {highest} ms; ours is {ours} ms"
+    if lowest <= ours <= highest:
+        return Finding("consumer groups", detail)
+    remedy = "Set group.min.session.timeout.ms on the brokers, or GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS here."
+    return Finding("consumer groups", detail, remedy)
+
+
+def _check_replicas(client: "AdminClient", metadata: "ClusterMetadata") -> Iterator[Finding]:
+    """One broker is for development; of several, any one may be lost without losing a message."""
+    if len(metadata.brokers) == 1:
+        yield Finding("replication", "one broker: nothing is replicated, which is for development alone")
+        return
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    ours = {name: topic for name, topic in metadata.topics.items() if name.startswith("go2.")}
+    resources = {name: ConfigResource(ResourceType.TOPIC, name) for name in ours}
+    configs = client.describe_configs(list(resources.values())) if resources else {}
+    few, lax = [], []
+    for name, topic in sorted(ours.items()):
+        if min(len(partition.replicas) for partition in topic.partitions.values()) < _REPLICAS:
+            few.append(name)
+        if int(configs[resources[name]].result(TIMEOUT_S)["min.insync.replicas"].value) < _IN_SYNC:
+            lax.append(name)
+    if few:
+        remedy = "Reassign them to three brokers (kafka-reassign-partitions), and set GO2HOOKS_TOPIC_REPLICATION=3."
+        yield Finding("replication", f"fewer than {_REPLICAS} replicas: {', '.join(few)}", remedy)
+    if lax:
+        remedy = "Run: GO2HOOKS_TOPIC_REPLICATION=3 go2hooks topics"
+        yield Finding("replication", f"min.insync.replicas is below {_IN_SYNC}: {', '.join(lax)}", remedy)
+    if not few and not lax:
+        yield Finding("replication", f"every topic has {_REPLICAS} replicas or more, {_IN_SYNC} of them in sync")
+
+
+def _check_broker_clock(settings: "Settings") -> Finding:
+    """The brokers date events; none of theirs may lie ahead of our clock; one behind is not to be seen without writing."""
+    from go2hooks.kafka.reading import LogReader
+    from go2hooks.kafka.topics import EVENT_TOPICS
+
+    with LogReader(settings) as reader:
+        keys = reader.partitions(EVENT_TOPICS)
+        now_ms = time.time_ns() // 1_000_000
+        ahead = reader.offsets_at(keys, now_ms + round(SKEW_LIMIT_S * 1000))
+        ends = reader.ends(keys)
+    count = sum(max(0, ends[key] - ahead[key]) for key in keys)
+    if count:
+        detail = f"{count} events are dated more than {SKEW_LIMIT_S:g} s ahead of this machine's clock"
+        return Finding("clock", detail, "Let NTP set the clocks of brokers and services.")
+    return Finding("clock", "no event is dated ahead of this machine's clock")

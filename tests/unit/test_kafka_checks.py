@@ -1,0 +1,67 @@
+"""What the doctor says of a cluster, on answers such as a cluster gives."""
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from go2hooks.cli.kafka_checks import _check_replicas
+from go2hooks.kafka.admin import wanted_topics
+from go2hooks.settings import Settings
+
+
+class Client:
+    """Answers for `describe_configs`."""
+
+    def __init__(self, in_sync: dict[str, str]) -> None:
+        self._in_sync = in_sync
+
+    def describe_configs(self, resources: list[Any]) -> dict[Any, Future[dict[str, Any]]]:
+        answers = {}
+        for resource in resources:
+            answers[resource] = Future()
+            value = SimpleNamespace(value=self._in_sync[resource.name])
+            answers[resource].set_result({"min.insync.replicas": value})
+        return answers
+
+
+def cluster(brokers: int, **replicas: int) -> Any:
+    topics = {
+        name.replace("_", "."): SimpleNamespace(partitions={0: SimpleNamespace(replicas=list(range(count)))})
+        for name, count in replicas.items()
+    }
+    return SimpleNamespace(brokers=dict.fromkeys(range(brokers)), topics=topics)
+
+
+def findings(metadata: Any, **in_sync: str) -> list[Any]:
+    return list(_check_replicas(Client({k.replace("_", "."): v for k, v in in_sync.items()}), metadata))  # type: ignore[arg-type]
+
+
+def test_one_broker_is_no_problem_but_is_said() -> None:
+    [finding] = findings(cluster(1, go2_deliveries=1))
+    assert not finding.remedy
+    assert "development" in finding.detail
+
+
+def test_topics_that_a_lost_broker_would_take_with_it_are_named() -> None:
+    found = findings(
+        cluster(3, go2_deliveries=3, go2_events_click=1, other=1), go2_deliveries="2", go2_events_click="1"
+    )
+    assert [finding.detail for finding in found] == [
+        "fewer than 3 replicas: go2.events.click",
+        "min.insync.replicas is below 2: go2.events.click",
+    ]
+    assert all(finding.remedy for finding in found)
+
+
+def test_a_safe_cluster_is_called_safe() -> None:
+    [finding] = findings(cluster(3, go2_deliveries=3), go2_deliveries="2")
+    assert not finding.remedy
+
+
+@pytest.mark.parametrize(("replication", "in_sync"), [(-1, None), (1, None), (2, None), (3, "2"), (5, "2")])
+def test_two_replicas_have_to_acknowledge_where_there_are_three(replication: int, in_sync: str | None) -> None:
+    for topic in wanted_topics(Settings(topic_replication=replication)):
+        assert topic.config.get("min.insync.replicas") == in_sync
+        assert topic.config["unclean.leader.election.enable"] == "false"

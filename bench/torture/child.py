@@ -1,0 +1,200 @@
+"""Runs a service in this process, with fault points and planted bugs patched in. Product code has none of them.
+
+`python -P child.py services.dispatcher`, with TORTURE_ARM naming a file: when `point n` is written there, this process
+kills itself the n-th time that it comes to that point. TORTURE_PLANT names a bug, TORTURE_SKEW_MS shifts the clock.
+Self-contained: it imports nothing of the torture.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ARM = Path(os.environ.get("TORTURE_ARM", "/nonexistent"))
+armed: list[Any] = ["", 0]  # a point's name, and how often it is yet to be passed
+
+
+def watch() -> None:
+    """Take over what the driver writes. Thread of its own."""
+    while True:
+        try:
+            name, count = ARM.read_text().split()
+            ARM.unlink()
+            armed[:] = [name, int(count)]
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.02)
+
+
+def reach(name: str) -> None:
+    """The process is at this point: die here if that is armed."""
+    if armed[0] != name:
+        return
+    armed[1] -= 1
+    if armed[1] <= 0:
+        ARM.with_suffix(".fired").write_text(f"{name} {time.time()}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: type, method: str, name: str) -> None:
+    original = getattr(owner, method)
+
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        reach(name)
+        return original(self, *args, **kwargs)
+
+    setattr(owner, method, patched)
+
+
+def around_async(owner: type, method: str, first: str, then: str) -> None:
+    original = getattr(owner, method)
+
+    async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        reach(first)
+        result = await original(self, *args, **kwargs)
+        reach(then)
+        return result
+
+    setattr(owner, method, patched)
+
+
+def dispatcher_points() -> None:
+    from go2hooks.kafka.producer import LoopProducer
+    from services.dispatcher.intake import Intake
+    from services.dispatcher.pipeline import Pipeline
+    from services.dispatcher.recorder import Recorder
+
+    around_async(Pipeline, "_send", "before_send", "after_answer")
+    around_async(Recorder, "_write", "before_record", "after_record")
+    before(Pipeline, "_retry", "before_retry")
+    before(Intake, "store_offsets", "before_commit")
+    before(Intake, "_look_up", "in_look_up")
+    before(Intake, "revoked", "on_revoke")
+    before(Intake, "assigned", "on_assign")
+    produce = LoopProducer.produce
+
+    def patched(self: Any, topic: str, key: str, value: bytes, on_kept: Callable[[], None], *rest: Any) -> None:
+        def kept() -> None:
+            reach("after_retry" if ".retry." in topic else "after_overflow")
+            on_kept()
+
+        produce(self, topic, key, value, kept, *rest)
+
+    LoopProducer.produce = patched  # type: ignore[method-assign]
+
+
+def router_points() -> None:
+    from services.router.fanout import Router
+
+    before(Router, "_produce", "router_before_produce")
+    before(Router, "_on_revoke", "router_on_revoke")
+    store = Router._store_finished
+
+    def patched(self: Any) -> None:
+        if self._batches and not self._batches[0].remaining:
+            reach("router_after_produce")
+        store(self)
+        reach("router_before_commit")
+
+    Router._store_finished = patched  # type: ignore[method-assign]
+
+
+def plant_commit_before_record() -> None:
+    """The offset counts as finished when the attempt begins."""
+    from services.dispatcher.intake import Intake
+    from services.dispatcher.pipeline import Pipeline
+
+    early: set[Any] = set()
+    attempt, finished = Pipeline._attempt, Intake.finished
+
+    async def patched_attempt(self: Any, ticket: Any, **kwargs: Any) -> None:
+        ticket.partition.tracker.complete(ticket.position.offset)
+        early.add(ticket.position)
+        await attempt(self, ticket, **kwargs)
+
+    def patched_finished(self: Any, ticket: Any) -> None:
+        if ticket.position in early:
+            early.discard(ticket.position)
+            self._let_go(ticket)
+        else:
+            finished(self, ticket)
+
+    Pipeline._attempt = patched_attempt  # type: ignore[method-assign]
+    Intake.finished = patched_finished  # type: ignore[method-assign]
+
+
+def plant_drop_on_rebalance() -> None:
+    """What is dropped because its partition moves counts as finished."""
+    from services.dispatcher.intake import Intake
+
+    dropped = Intake.dropped
+
+    def patched(self: Any, ticket: Any) -> None:
+        ticket.partition.tracker.complete(ticket.position.offset)
+        dropped(self, ticket)
+
+    Intake.dropped = patched  # type: ignore[method-assign]
+
+
+def plant_double_retry() -> None:
+    """Each retry is written twice, and nobody notices."""
+    from go2hooks.core.duplicates import Claims
+    from go2hooks.kafka.producer import LoopProducer
+    from services.dispatcher.intake import Intake
+
+    produce, look_up = LoopProducer.produce, Intake._look_up
+
+    def patched(self: Any, topic: str, key: str, value: bytes, *rest: Any) -> None:
+        if ".retry." in topic:
+            produce(self, topic, key, value, lambda: None)
+        produce(self, topic, key, value, *rest)
+
+    async def patched_look_up(self: Any, tickets: Any) -> None:
+        async def nothing(_keys: Any) -> Any:
+            from go2hooks.postgres import attempts
+
+            return attempts.nothing_recorded(_keys) if hasattr(attempts, "nothing_recorded") else set()
+
+        self._find_recorded = nothing
+        await look_up(self, tickets)
+
+    LoopProducer.produce = patched  # type: ignore[method-assign]
+    Intake._look_up = patched_look_up  # type: ignore[method-assign]
+    claim = Claims.claim
+
+    def patched_claim(self: Any, *args: Any) -> Any:
+        self.__init__()
+        return claim(self, *args)
+
+    Claims.claim = patched_claim  # type: ignore[method-assign]
+
+
+def skew_clock(milliseconds: int) -> None:
+    """This process's wall clock goes wrong by a constant."""
+    wall, wall_ns = time.time, time.time_ns
+    time.time = lambda: wall() + milliseconds / 1000
+    time.time_ns = lambda: wall_ns() + milliseconds * 1_000_000
+
+
+def main() -> None:
+    module = sys.argv.pop(1)
+    threading.Thread(target=watch, name="torture", daemon=True).start()
+    if skew := int(os.environ.get("TORTURE_SKEW_MS", "0")):
+        skew_clock(skew)
+    if module == "services.dispatcher":
+        dispatcher_points()
+        plant = os.environ.get("TORTURE_PLANT")
+        if plant:
+            globals()[f"plant_{plant.replace('-', '_')}"]()
+    elif module == "services.router":
+        router_points()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -39,7 +39,8 @@ def _random_text(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
-def _hash(key: str) -> bytes:
+def hash_key(key: str) -> bytes:
+    """What is stored of a key, and may be kept in memory."""
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -52,7 +53,7 @@ def create_key(conn: Connection[Any], account_id: str, name: str = "") -> Create
         conn.execute("INSERT INTO accounts (id) VALUES (%s) ON CONFLICT DO NOTHING", [account_id])
         conn.execute(
             "INSERT INTO api_keys (id, account_id, key_hash, name) VALUES (%s, %s, %s, %s)",
-            [created.id, account_id, _hash(created.key), name],
+            [created.id, account_id, hash_key(created.key), name],
         )
     return created
 
@@ -76,7 +77,7 @@ def revoke_key(conn: Connection[Any], key_id: str) -> bool:
 
 def account_of_key(conn: Connection[Any], key: str) -> str | None:
     """The account that the key belongs to; None for a key that is unknown or revoked. Same cost either way."""
-    wanted = _hash(key)
+    wanted = hash_key(key)
     row = conn.execute(
         "SELECT account_id, key_hash FROM api_keys WHERE key_hash = %s AND revoked_at IS NULL", [wanted]
     ).fetchone()

@@ -11,6 +11,7 @@ from services.api import deliveries, testing, webhooks
 from services.api.context import EXTENSION, DeliveryWriter, Services
 from services.api.errors import register_error_handlers
 from services.api.health import Readiness, health_blueprint
+from services.api.limits import Limits
 from services.api.observe import observe
 
 
@@ -26,6 +27,7 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
         secret_box=secret_box,
         delivery_writer=delivery_writer,
         writing=BoundedSemaphore(max(1, settings.api_threads // 2)),
+        limits=Limits(settings),
         watching=BoundedSemaphore(max(1, settings.api_threads // 4)),
     )
     registry = observe(app)

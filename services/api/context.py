@@ -10,6 +10,7 @@ from go2hooks.core.delivery import Delivery
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
+from services.api.limits import Limits
 
 EXTENSION = "go2hooks"
 
@@ -34,6 +35,7 @@ class Services:
     secret_box: SecretBox
     delivery_writer: DeliveryWriter
     writing: BoundedSemaphore  #: threads that may wait for Kafka at once: the others stay free for everybody else
+    limits: Limits
     watching: BoundedSemaphore  #: threads that may wait for an attempt's result at once
 
 

@@ -1,0 +1,40 @@
+"""How often somebody may do something: a bucket of tokens each, filled at a constant rate, in bounded memory."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+
+class TokenBuckets:
+    """Buckets by key, each of `burst` tokens, `rate_per_s` of which grow back a second. Not thread-safe.
+
+    At most `remembered` are kept; the one that was used longest ago is forgotten first, which fills it.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_rate_per_s", "_remembered")
+
+    def __init__(self, rate_per_s: float, burst: float, remembered: int = 10_000) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._remembered = remembered
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens, and when that was true
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait_s(self, key: Hashable, now: float) -> float:
+        """Seconds until there is a token; 0 when there is one. Takes none."""
+        return max(0.0, (1.0 - self._tokens(key, now)) / self._rate_per_s)
+
+    def take(self, key: Hashable, now: float) -> float:
+        """Take a token if there is one. Returns 0, or the seconds until there is one."""
+        wait_s = self.wait_s(key, now)
+        if not wait_s:
+            self._buckets[key] = (self._tokens(key, now) - 1.0, now)
+            self._buckets.move_to_end(key)
+            if len(self._buckets) > self._remembered:
+                self._buckets.popitem(last=False)
+        return wait_s
+
+    def _tokens(self, key: Hashable, now: float) -> float:
+        tokens, since = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, tokens + max(0.0, now - since) * self._rate_per_s)

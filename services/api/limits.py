@@ -1,0 +1,65 @@
+"""How often a source may fail to log in, and a key may ask: so that neither takes the API away from the others.
+
+Counted by each API process for itself. Behind a proxy every caller has the proxy's address; so a key that was right a
+moment ago is let through whatever its source did wrong, and only the others have to wait.
+"""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from go2hooks.core.rate import TokenBuckets
+from go2hooks.settings import Settings
+from services.api.errors import ApiError
+
+_BURST_S: Final = 10.0  # a key may save up this much of its rate
+_KNOWN_S: Final = 300.0
+_KNOWN_KEYS: Final = 10_000
+
+
+class Limits:
+    """The bounds on requests. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        per_minute, per_s = settings.api_failed_logins_per_minute, settings.api_requests_per_s
+        self._failures = TokenBuckets(per_minute / 60, per_minute) if per_minute else None
+        self._requests = TokenBuckets(per_s, per_s * _BURST_S) if per_s else None
+        self._known: OrderedDict[bytes, float] = OrderedDict()  # keys that were right, by their hash, and until when
+
+    def admit_login(self, source: str, key_hash: bytes) -> None:
+        """Before a key is looked up. Raises ApiError 429 when its source has failed too often of late."""
+        now = self._clock()
+        with self._lock:
+            if self._failures is None or self._known.get(key_hash, now) > now:
+                return
+            wait_s = self._failures.wait_s(source, now)
+        if wait_s:
+            raise _too_many("Too many wrong API keys came from your address", wait_s)
+
+    def login_failed(self, source: str) -> None:
+        with self._lock:
+            if self._failures is not None:
+                self._failures.take(source, self._clock())
+
+    def admit_request(self, key_hash: bytes) -> None:
+        """After a key was found right. Raises ApiError 429 when it asks too often."""
+        now = self._clock()
+        with self._lock:
+            self._known[key_hash] = now + _KNOWN_S
+            self._known.move_to_end(key_hash)
+            if len(self._known) > _KNOWN_KEYS:
+                self._known.popitem(last=False)
+            wait_s = self._requests.take(key_hash, now) if self._requests is not None else 0.0
+        if wait_s:
+            raise _too_many("This API key sends too many requests", wait_s)
+
+
+def _too_many(why: str, wait_s: float) -> ApiError:
+    seconds = math.ceil(wait_s)
+    message = f"{why}; try again in {seconds} s."
+    return ApiError(429, "too_many_requests", message, headers={"Retry-After": str(seconds)})

@@ -6,8 +6,8 @@ What keeps one webhook from delaying another:
   (on failures): a new or recovering receiver starts with few attempts and earns more.
 - Each lane's queue is bounded by a share of the room that is *left* in the window (dynamic thresholds, Choudhury and
   Hahne 1998): one lane can take part of an empty window, and hardly anything of a crowded one, so the window never
-  fills up and the partition never stops. What exceeds the share overflows. A lane that empties its queue within two
-  seconds gets a larger share: a backlog that is only waiting for its turn need not take the longer way.
+  fills up and the partition never stops. What exceeds the share overflows. A lane that empties its queue within five
+  seconds keeps its share however crowded it is: a backlog that only waits for its turn need not take the longer way.
 - Lanes that have something to start take turns, one attempt each.
 - After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
 
@@ -27,6 +27,7 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # Quick lanes reckon with half as much room again, so that they fill the window up together without overflowing: they
 # will have emptied it in a moment.
 _QUICK_ROOM: Final = 1.5
+_QUICK_DRAIN_S: Final = 5.0
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
 
 
@@ -216,8 +217,9 @@ class Lanes(Generic[T]):
         return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
 
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
-        if lane.queue is not None and 2 * lane.rate >= len(lane.queue) and now - lane.progress_at < _STALLED_S:
-            return self.limits.window * _QUICK_ROOM - self.queued
+        if lane.queue is not None and _QUICK_DRAIN_S * lane.rate >= len(lane.queue) and now - lane.progress_at < _STALLED_S:
+            room = self.limits.window * _QUICK_ROOM - self.queued
+            return min(room, self.limits.window * self.limits.queue_share)
         return max(1.0, (self.limits.window - self.queued) * self.limits.queue_share)
 
     def _measure(self, lane: Lane[T], now: float) -> None:

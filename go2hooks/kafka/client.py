@@ -40,9 +40,9 @@ def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192)
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
         "fetch.wait.max.ms": 200,
-        # Of each partition a little at a time: a megabyte of one would be a burst of its few webhooks.
-        "fetch.message.max.bytes": 131_072,
-        "queued.min.messages": 20_000,
+        # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
+        "fetch.message.max.bytes": 65_536,
+        "queued.min.messages": 200,  # per partition; the default is 100,000
         "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
         "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
     }

@@ -132,13 +132,13 @@ class PolledConsumer:
         *,
         window: int,
         revoke_timeout_s: float,
-        batch: int = 500,
+        batch: int = 100,
     ) -> None:
         self._consumer = Consumer(config | {"error_cb": self._on_error})
         self.topics = tuple(topics)
         self._sink = sink
         self._loop = loop
-        self._window = window
+        self.window = window  #: may be changed at any time
         self._revoke_timeout_s = revoke_timeout_s
         self._batch = batch
         # Each counter has one writer (poll thread, event loop), so their difference needs no lock.
@@ -205,7 +205,7 @@ class PolledConsumer:
         self._obey()
         if not self.reachable:
             self._ask_for_brokers()
-        room = self._window - (self._handed - self._released)
+        room = self.window - (self._handed - self._released)
         if room <= 0:
             self._wait_for_room()
             return
@@ -245,7 +245,7 @@ class PolledConsumer:
         if not self._is_full() or self._stop.is_set():
             return
         self._stalled = True
-        while self._handed - self._released > self._window // 2 and not self._stop.is_set():
+        while self._handed - self._released > self.window // 2 and not self._stop.is_set():
             self._consumer.pause(
                 [TopicPartition(*key) for key in self._owned]
             )  # again each time: partitions may have joined
@@ -258,7 +258,7 @@ class PolledConsumer:
         self._consumer.resume([TopicPartition(*key) for key in self._owned if key not in self._paused])
 
     def _is_full(self) -> bool:
-        return self._handed - self._released >= self._window
+        return self._handed - self._released >= self.window
 
     def _is_data(self, message: Message) -> bool:
         error = message.error()

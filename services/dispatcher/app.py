@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 _STORE_S: Final = 0.1
 _REPORT_S: Final = 1.0
+_OVERFLOW_BESIDE_BACKLOG: Final = 50
 _MAINTAIN_S: Final = 1800.0
 
 
@@ -142,7 +143,7 @@ class Dispatcher:
         return main, retry, overflow
 
     def _consume(
-        self, intake: Intake, group: str, topics: list[str], window: int, *, prefetch_kib: int, batch: int = 500
+        self, intake: Intake, group: str, topics: list[str], window: int, *, prefetch_kib: int, batch: int = 100
     ) -> None:
         config = consumer_config(self._settings, group, prefetch_kib=prefetch_kib)
         intake.consumer = PolledConsumer(
@@ -203,7 +204,14 @@ class Dispatcher:
         for intake in self._intakes:
             intake.store_offsets()
 
+    def _yield_to_main(self) -> None:
+        """While the main lane is behind, the overflow gets a few at a time: what waits there has had its turn before."""
+        main, _retry, overflow = self._intakes
+        is_behind = sum(main.consumer.lags.values()) > self._settings.overflow_window_deliveries
+        overflow.consumer.window = _OVERFLOW_BESIDE_BACKLOG if is_behind else self._settings.overflow_window_deliveries
+
     def _report(self) -> None:
+        self._yield_to_main()
         self._lanes.sweep(time.monotonic())
         for intake in self._intakes:
             intake.report_lag(now_ms())

@@ -270,7 +270,7 @@ class Pipeline:
         """Its lane has no room: let it come round again by the overflow topic."""
         metrics.OVERFLOWED.add(1, why)
         on_kept = ticket.finish
-        if ticket.delivery.attempt == 1 and ticket.source == "main":
+        if why == "circuit" and ticket.delivery.attempt == 1 and ticket.source == "main":  # for long enough to be shown
             pending = record_pending(ticket.delivery, ticket.position, now_ms())
             on_kept = lambda: self._recorder.add(pending, ticket.finish)  # noqa: E731  # within the window until recorded
         self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, on_kept)

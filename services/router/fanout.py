@@ -30,7 +30,7 @@ Headers = list[tuple[str, str | bytes | None]]
 
 # Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
-_BATCH: Final = 1000
+_BATCH: Final = 200
 _POLL_S: Final = 0.05
 _REVOKE_FLUSH_S: Final = 10.0
 

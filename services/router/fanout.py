@@ -66,6 +66,7 @@ class Router:
         self._suspect_until: dict[PartitionKey, int] = {}
         self._unread = UnreadAge()
         self._failure: str | None = None
+        self._flush_until = float("inf")
         self.assigned = False
         self.reachable = True  #: False from the moment all brokers are away until something is read or acknowledged
         self._reported = 0.0
@@ -92,6 +93,7 @@ class Router:
 
     def close(self, timeout_s: float) -> None:
         """Finish what is produced, commit, leave the group. Bounded by `timeout_s`."""
+        self._flush_until = time.monotonic() + timeout_s
         unacknowledged = self._producer.flush(timeout_s)
         if unacknowledged:
             log.warning(
@@ -195,7 +197,8 @@ class Router:
         self.assigned = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._producer.flush(_REVOKE_FLUSH_S)
+        # Closing revokes too, and has flushed before.
+        self._producer.flush(max(0.0, min(_REVOKE_FLUSH_S, self._flush_until - time.monotonic())))
         self._store_finished()
         try:
             consumer.commit(asynchronous=False)

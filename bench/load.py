@@ -1,0 +1,172 @@
+"""Produces clicks at full speed or at a given rate: a process of its own, its events encoded beforehand.
+
+Reads one JSON object from stdin, says that it is ready, waits for a line, produces, says how it went.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from confluent_kafka import KafkaError, Producer
+
+from go2hooks.codec import EventCodec
+from go2hooks.core.event import Event, EventType
+from go2hooks.core.samples import sample_data
+from go2hooks.kafka.topics import EVENTS_CLICK
+
+_ID_DIGITS = 32
+_SLUG_DIGITS = 16
+_VARIANTS = 16
+_SLICE = 100  # events of one part before the others get their turn
+_QUEUE = 100_000
+_NOBODY = "acc_bench_nobody"
+
+
+@dataclass
+class Part:
+    """A stream of events to `accounts` in turn: `rate` a second from `start_s` on, `count` in all. Rate 0: at once."""
+
+    accounts: list[str]
+    count: int
+    rate: float = 0.0
+    start_s: float = 0.0
+    sent: int = 0
+    slip_s: float = 0.0  #: furthest behind its schedule
+
+    def due(self, elapsed_s: float) -> int:
+        """How many should be sent by now and are not."""
+        since = elapsed_s - self.start_s
+        if since < 0 or self.sent >= self.count:
+            return 0
+        if not self.rate:
+            return self.count - self.sent
+        due = min(self.count, int(since * self.rate) + 1) - self.sent
+        if due > 0:
+            self.slip_s = max(self.slip_s, since - self.sent / self.rate)
+        return due
+
+    def next_at_s(self) -> float:
+        """When its next event is due, in seconds from the start; infinite when there is none."""
+        if self.sent >= self.count:
+            return float("inf")
+        return self.start_s + (self.sent / self.rate if self.rate else 0.0)
+
+
+class Encoder:
+    """An account's clicks as Avro, with room for the event's id and its send time: encoded once, filled in per event."""
+
+    def __init__(self, accounts: list[str]) -> None:
+        codec, source = EventCodec(), random.Random(0)  # a seed, so that every run sends the same
+        self._pieces: dict[str, list[tuple[bytes, bytes, bytes]]] = {}
+        for account in accounts:
+            self._pieces[account] = [_pieces(codec, account, source) for _ in range(_VARIANTS)]
+
+    def clicks(self, accounts: list[str], first: int) -> Iterator[tuple[bytes, tuple[bytes, bytes, bytes], int]]:
+        """Key, pieces and number of each click, for ever; accounts take turns."""
+        keys = [account.encode() for account in accounts]
+        number = first
+        while True:
+            for account, key in zip(accounts, keys, strict=True):
+                yield key, self._pieces[account][number % _VARIANTS], number
+                number += 1
+
+
+def _pieces(codec: EventCodec, account: str, source: random.Random) -> tuple[bytes, bytes, bytes]:
+    event_id, slug = "evt_" + "#" * _ID_DIGITS, "b" + "%" * _SLUG_DIGITS
+    data = sample_data(EventType.CLICK, source) | {"slug": slug}
+    encoded = codec.encode(Event(event_id, account, EventType.CLICK, time.time_ns() // 1_000_000, data))
+    head, rest = encoded.split(b"#" * _ID_DIGITS)
+    middle, tail = rest.split(b"%" * _SLUG_DIGITS)
+    return head, middle, tail
+
+
+class Load:
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self._parts = [Part(**part) for part in orders["parts"]]
+        encoder = Encoder(sorted({account for part in self._parts for account in part.accounts}))
+        run = int.from_bytes(os.urandom(8)) << 64  # no event id is ever used twice
+        starts = [sum(part.count for part in self._parts[:n]) for n in range(len(self._parts))]
+        self._clicks = [
+            encoder.clicks(part.accounts, run + start) for part, start in zip(self._parts, starts, strict=True)
+        ]
+        self._failed = 0
+        self._producer = Producer(
+            {
+                "bootstrap.servers": orders["bootstrap"],
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": orders.get("linger_ms", 0),
+                "queue.buffering.max.messages": _QUEUE,
+                "partitioner": "murmur2_random",
+                "on_delivery": self._delivered,
+                "delivery.report.only.error": True,
+            }
+        )
+        self._connect()
+
+    def _connect(self) -> None:
+        """Have connection and producer id before the clock starts, by an event that no webhook wants."""
+        ((_key, (head, middle, tail), _number),) = islice(Encoder([_NOBODY]).clicks([_NOBODY], 0), 1)
+        value = b"%b%b%b%016d%b" % (head, os.urandom(16).hex().encode(), middle, 0, tail)
+        self._producer.produce(EVENTS_CLICK, value, _NOBODY)
+        if self._producer.flush(60):
+            raise SystemExit("Kafka did not take the first event within 60 s")
+
+    def run(self) -> dict[str, Any]:
+        """Produce it all, wait until Kafka has it."""
+        began, cpu = time.monotonic(), time.process_time()
+        while (wait_s := self._turn(began)) is not None:
+            self._producer.poll(0)
+            if wait_s > 0:
+                time.sleep(min(wait_s, 0.05))
+        produced = time.monotonic()
+        left = self._producer.flush(120)
+        return {
+            "began_us": int(began * 1e6),
+            "produced_s": produced - began,
+            "acknowledged_s": time.monotonic() - began,
+            "events": sum(part.sent for part in self._parts),
+            "failed": self._failed + left,
+            "slip_ms": max(part.slip_s for part in self._parts) * 1000,
+            "cpu_s": time.process_time() - cpu,
+        }
+
+    def _turn(self, began: float) -> float | None:
+        """Send a slice of what is due. Seconds until more is; None when all is sent."""
+        for part, clicks in zip(self._parts, self._clicks, strict=True):
+            for _ in range(min(_SLICE, part.due(time.monotonic() - began))):
+                self._send(*next(clicks))
+                part.sent += 1
+        at = min(part.next_at_s() for part in self._parts)
+        return None if at == float("inf") else began + at - time.monotonic()
+
+    def _send(self, key: bytes, pieces: tuple[bytes, bytes, bytes], number: int) -> None:
+        head, middle, tail = pieces
+        while True:
+            value = b"%b%032x%b%016d%b" % (head, number, middle, time.monotonic_ns() // 1000, tail)
+            try:
+                self._producer.produce(EVENTS_CLICK, value, key)
+            except BufferError:
+                self._producer.poll(0.01)
+            else:
+                return
+
+    def _delivered(self, error: KafkaError | None, _message: object) -> None:
+        self._failed += error is not None
+
+
+def main() -> None:
+    load = Load(json.loads(sys.stdin.readline()))
+    print("ready", flush=True)
+    if sys.stdin.readline():  # nothing when whoever started us has gone
+        print(json.dumps(load.run()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """librdkafka settings, in one place. Its defaults hide latency and memory; each line here that differs says why."""
 
+import logging
 import socket
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ def _common(settings: Settings, role: str) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": f"go2hooks-{role}-{socket.gethostname()}",
+        "logger": logging.getLogger("librdkafka"),  # or it writes to stderr past our masking
         # A broker that was away must be found again within a second, not after the default's ten.
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,

@@ -1,13 +1,13 @@
 """Every error of ours, as one tree.
 
-    Go2HooksError
-    ├── SettingsError            a setting is missing, malformed, or contradicts another
-    ├── EventError               an event that cannot become deliveries
-    │   ├── UndecodableEventError    its bytes are not what any known schema wrote
-    │   └── InvalidEventError        it decodes, but breaks a rule of the contract
-    ├── TargetError              a webhook URL that we refuse
-    ├── SealError                a secret that no configured key opens
-    └── UnavailableError         a server that we need is away: try again
+Go2HooksError
+├── SettingsError            a setting is missing, malformed, or contradicts another
+├── EventError               an event that cannot become deliveries
+│   ├── UndecodableEventError    its bytes are not what any known schema wrote
+│   └── InvalidEventError        it decodes, but breaks a rule of the contract
+├── TargetError              a webhook URL that we refuse
+├── SealError                a secret that no configured key opens
+└── UnavailableError         a server that we need is away: try again
 """
 
 

@@ -217,7 +217,11 @@ class Lanes(Generic[T]):
         return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
 
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
-        if lane.queue is not None and _QUICK_DRAIN_S * lane.rate >= len(lane.queue) and now - lane.progress_at < _STALLED_S:
+        if (
+            lane.queue is not None
+            and _QUICK_DRAIN_S * lane.rate >= len(lane.queue)
+            and now - lane.progress_at < _STALLED_S
+        ):
             room = self.limits.window * _QUICK_ROOM - self.queued
             return min(room, self.limits.window * self.limits.queue_share)
         return max(1.0, (self.limits.window - self.queued) * self.limits.queue_share)

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -97,8 +97,10 @@ class Report:
         return self.statuses.total()
 
 
-def attacks(source: random.Random, own: str, victim: Victim, *, huge_every: int = 500) -> Iterator[Attack]:
-    """Without end. Every `huge_every`th has a body of 10 MiB."""
+def attacks(
+    source: random.Random, own: Callable[[], str], victim: Victim, *, huge_every: int = 500
+) -> Iterator[Attack]:
+    """Without end. `own` is the webhook that the attacker has now; every `huge_every`th body is 10 MiB long."""
     number = 0
     while True:
         number += 1
@@ -107,7 +109,7 @@ def attacks(source: random.Random, own: str, victim: Victim, *, huge_every: int 
         elif source.random() < 0.03:
             yield Attack("POST", "/webhooks", {}, b"", source.choice(SMUGGLED))
         else:
-            yield _attack(source, own, victim)
+            yield _attack(source, own(), victim)
 
 
 def _attack(source: random.Random, own: str, victim: Victim) -> Attack:
@@ -231,23 +233,30 @@ def call(url: str, key: str, method: str, path: str, body: Any = None) -> Any:
 def prepare(url: str, key: str, victim_key: str) -> tuple[str, Victim]:
     """A webhook of ours, and some of the victim's whose names no answer may hold."""
     marker = f"victims-{secrets.token_hex(8)}"
-    hook = {"url": f"https://example.com/{marker}", "events": ["click"]}
-    theirs = [call(url, victim_key, "POST", "/webhooks", hook | {"name": f"{marker} {n}"}) for n in range(3)]
+    theirs = [_create(url, victim_key, f"{marker} {n}", marker) for n in range(3)]
     deliveries = [call(url, victim_key, "POST", f"/webhooks/{hook['id']}/test")["id"] for hook in theirs[:1]]
-    ours = call(url, key, "POST", "/webhooks", {"name": "ours", "url": "https://example.com/", "events": ["click"]})
-    return ours["id"], Victim((*(hook["id"] for hook in theirs), *deliveries), marker)
+    return _create(url, key, "ours", "ours")["id"], Victim((*(hook["id"] for hook in theirs), *deliveries), marker)
+
+
+def _create(url: str, key: str, name: str, path: str) -> dict[str, Any]:
+    hook = {"name": name, "url": f"https://example.com/{path}", "events": ["click"]}
+    created: dict[str, Any] = call(url, key, "POST", "/webhooks", hook)
+    return created
 
 
 def run(url: str, key: str, victim_key: str, count: int, seed: int, huge_every: int = 500) -> Report:
     """Attack `count` times, and see afterwards that the victim has lost nothing."""
     own, victim = prepare(url, key, victim_key)
+    hooks = [own]
     before = call(url, victim_key, "GET", f"/webhooks/{victim.ids[0]}")
     report = Report()
     target = Target(url, key, victim, report)
-    for _, attack in zip(range(count), attacks(random.Random(seed), own, victim, huge_every=huge_every), strict=False):
+    for _, attack in zip(
+        range(count), attacks(random.Random(seed), lambda: hooks[-1], victim, huge_every=huge_every), strict=False
+    ):
         target.suffer(attack)
         if attack.method == "DELETE" or report.total % 200 == 0:
-            own = own if _is_there(url, key, own) else prepare(url, key, victim_key)[0]
+            hooks.append(hooks[-1] if _is_there(url, key, hooks[-1]) else _create(url, key, "ours", "ours")["id"])
     target.close()
     if call(url, victim_key, "GET", f"/webhooks/{victim.ids[0]}") != before:
         report.breaches.append("the victim's webhook is not what it was")

@@ -44,7 +44,7 @@ def test_the_judge_finds_what_is_wrong():
     victim = hostile_api.Victim(("wh_1",), "marker")
     report = hostile_api.Report()
     target = hostile_api.Target("http://127.0.0.1:1/api/v1", "key", victim, report)
-    attack = next(hostile_api.attacks(random.Random(1), "wh_2", victim))._replace(method="GET", raw=None)
+    attack = next(hostile_api.attacks(random.Random(1), lambda: "wh_2", victim))._replace(method="GET", raw=None)
     for status, content, problem in (
         (500, b'{"success": false}', "500"),
         (200, b'{"success": true, "data": "marker"}', "another account's"),

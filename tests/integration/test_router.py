@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from go2hooks.codec import EventCodec, decode_delivery
 from go2hooks.core.delivery import Delivery, delivery_id
@@ -16,7 +16,9 @@ from go2hooks.core.samples import example_payload
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import consumer_config, producer_config
-from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.kafka.dead import read_dead
+from go2hooks.kafka.reading import LogReader
+from go2hooks.kafka.topics import DELIVERIES, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
 from services.router.fanout import Router
@@ -161,3 +163,26 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
         cut_off.step()
     cut_off.close(0.1)
     assert len(deliveries(build(hook), 20)) == 20
+
+
+def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, deliveries, account, settings):
+    """Two hundred bad messages of every kind lie before good ones, in every partition."""
+    seed = secrets.token_bytes(8)
+    partitions = range(settings.topic_partitions)
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    header = b"\xc3\x01"
+    bad = [seed + bytes([n % 256]) * (n % 90) for n in range(100)] + [
+        header + seed + bytes([n]) * n for n in range(100)
+    ]
+    for n, value in enumerate(bad):
+        producer.produce(EVENTS_CLICK, value, account, partition=partitions[n % len(partitions)])
+    producer.produce(EVENTS_CLICK, None, account, partition=0)
+    assert producer.flush(10) == 0
+    router = build(webhook("wh_1", account, "click"))
+    events = emit(5)
+    assert {delivery.event_id for delivery in deliveries(router, 5)} == {event.id for event in events}
+    with LogReader(settings) as reader:
+        letters = [letter for letter in read_dead(reader, EVENTS_DEAD) if letter.key == account.encode()]
+    assert sorted(letter.value for letter in letters) == sorted([*bad, b""])
+    assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", EVENTS_CLICK)}
+    assert all(letter.detail for letter in letters)

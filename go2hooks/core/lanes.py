@@ -7,7 +7,8 @@ What keeps one webhook from delaying another:
 - Each lane's queue is bounded by a share of the room that is *left* in the window (dynamic thresholds, Choudhury and
   Hahne 1998): one lane can take part of an empty window, and hardly anything of a crowded one, so the window never
   fills up and the partition never stops. What exceeds the share overflows. A lane that empties its queue within five
-  seconds keeps its share however crowded it is: a backlog that only waits for its turn need not take the longer way.
+  seconds keeps its share however crowded it is, and takes all there is while no other webhook has anything: a backlog
+  that only waits for its turn need not take the longer way.
 - Lanes that have something to start take turns, one attempt each.
 - After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
 
@@ -28,6 +29,7 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # will have emptied it in a moment.
 _QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
+_ALONE_S: Final = 1.0
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
 
 
@@ -87,6 +89,8 @@ class Lanes(Generic[T]):
         self.queued = 0
         self._lanes: dict[str, Lane[T]] = {}
         self._ring: deque[Lane[T]] = deque()
+        self._latest = ""  # the webhook that something was offered for last, and since when it has been that one
+        self._changed_at = 0.0
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -97,6 +101,8 @@ class Lanes(Generic[T]):
         if lane is None:
             lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits.webhook_first_sends)
         lane.used_at = now
+        if webhook_id != self._latest:
+            self._latest, self._changed_at = webhook_id, now
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
         if self._is_open(lane):
@@ -217,14 +223,19 @@ class Lanes(Generic[T]):
         return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
 
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
-        if (
-            lane.queue is not None
-            and _QUICK_DRAIN_S * lane.rate >= len(lane.queue)
-            and now - lane.progress_at < _STALLED_S
-        ):
-            room = self.limits.window * _QUICK_ROOM - self.queued
-            return min(room, self.limits.window * self.limits.queue_share)
-        return max(1.0, (self.limits.window - self.queued) * self.limits.queue_share)
+        share = self.limits.queue_share
+        if not self._is_quick(lane, now):
+            return max(1.0, (self.limits.window - self.queued) * share)
+        room = self.limits.window * _QUICK_ROOM
+        return room if self._is_alone(now) else min(room - self.queued, self.limits.window * share)
+
+    def _is_quick(self, lane: Lane[T], now: float) -> bool:
+        waiting = len(lane.queue or ())
+        return waiting > 0 and _QUICK_DRAIN_S * lane.rate >= waiting and now - lane.progress_at < _STALLED_S
+
+    def _is_alone(self, now: float) -> bool:
+        """Whether nothing but one webhook's deliveries has come for a while: then there is nobody to protect."""
+        return now - self._changed_at > _ALONE_S
 
     def _measure(self, lane: Lane[T], now: float) -> None:
         lane.progress_at = now

@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format audit sbom bench clean
 
 setup: $(READY)
 
@@ -29,6 +29,17 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Known vulnerabilities of what constraints.txt pins. Needs a package index that serves advisories.
+audit: $(READY)
+	@$(BIN)/python -m venv .venv/audit && .venv/audit/bin/pip install -q "pip-audit>=2.7"
+	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# What is installed, as CycloneDX.
+sbom: $(READY)
+	@$(BIN)/python -m venv .venv/sbom && .venv/sbom/bin/pip install -q "cyclonedx-bom>=5"
+	.venv/sbom/bin/cyclonedx-py environment .venv --output-file sbom.cdx.json
+	@echo "sbom.cdx.json"
 
 format: $(READY)
 	$(BIN)/ruff check --fix

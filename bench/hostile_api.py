@@ -114,7 +114,9 @@ def attacks(
 
 def _attack(source: random.Random, own: str, victim: Victim) -> Attack:
     hostile = (*SQL, *ODD, *URLS, *victim.ids)
-    webhook = quote(source.choice((own, own, *victim.ids, *hostile)).encode("utf-8", "surrogatepass"), safe="")
+    webhook = quote(
+        (own if source.random() < 0.5 else source.choice(hostile)).encode("utf-8", "surrogatepass"), safe=""
+    )
     delivery = quote(source.choice((*victim.ids, *hostile)).encode("utf-8", "surrogatepass"), safe="")
     path = source.choice(("/webhooks", "/webhooks", "/webhooks/{w}", "/webhooks/{w}", "/webhooks/{w}/test", "/webhooks/{w}/deliveries",
                           "/webhooks/{w}/rotate-secret", "/webhooks/{w}/deliveries/{d}", "/webhooks/{w}/deliveries/{d}/redeliver",

@@ -186,6 +186,16 @@ class PolledConsumer:
         """Read on. Soon, and without blocking."""
         self._commands.put(lambda: self._resume(key))
 
+    def _hand_over(self, messages: list[Message]) -> None:
+        """On the event loop. After a defect nothing more is taken: what is finished beyond it would be committed past it."""
+        if self.failure is not None:
+            return
+        try:
+            self._sink.receive(messages)
+        except Exception as error:
+            self.failure = error
+            log.exception("messages could not be taken")
+
     # --- poll thread
 
     def _run(self) -> None:
@@ -216,7 +226,7 @@ class PolledConsumer:
         messages = [m for m in (first, *rest) if self._is_data(m)]
         if messages:
             self._handed += len(messages)
-            self._loop.call_soon_threadsafe(self._sink.receive, messages)
+            self._loop.call_soon_threadsafe(self._hand_over, messages)
 
     def _obey(self) -> None:
         while not self._commands.empty():
@@ -253,7 +263,7 @@ class PolledConsumer:
             leftover = self._consumer.poll(_POLL_S)
             if leftover is not None and self._is_data(leftover):
                 self._handed += 1
-                self._loop.call_soon_threadsafe(self._sink.receive, [leftover])
+                self._loop.call_soon_threadsafe(self._hand_over, [leftover])
         self._stalled = False
         self._consumer.resume([TopicPartition(*key) for key in self._owned if key not in self._paused])
 

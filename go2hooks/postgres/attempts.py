@@ -53,9 +53,9 @@ FROM judged j WHERE w.id = j.id
 RETURNING w.id, j.trips"""
 
 # LATERAL with LIMIT: an index look-up per key, whatever the statistics say about a table that grows by the second.
-_FIND_RECORDED: Final = """
-SELECT k.n FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::smallint[]) WITH ORDINALITY AS k(w, c, d, a, n),
-LATERAL (SELECT 1 FROM attempts t WHERE t.webhook_id = k.w AND t.created_at = k.c AND t.delivery_id = k.d AND t.attempt = k.a LIMIT 1) found"""
+_FIND_STATES: Final = """
+SELECT k.n, found.state FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::smallint[]) WITH ORDINALITY AS k(w, c, d, a, n),
+LATERAL (SELECT t.state FROM attempts t WHERE t.webhook_id = k.w AND t.created_at = k.c AND t.delivery_id = k.d AND t.attempt = k.a LIMIT 1) found"""
 
 
 class DisablePolicy(NamedTuple):
@@ -130,16 +130,16 @@ def _parameters(streaks: dict[str, Streak], policy: DisablePolicy) -> dict[str, 
     }
 
 
-async def find_recorded(connection: AsyncConnection[Any], keys: Sequence[AttemptKey]) -> set[int]:
-    """Indexes into `keys` of the attempts that are recorded."""
+async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+    """States of those of these attempts that are recorded."""
     parameters = [
         [k.webhook_id for k in keys],
         [from_ms(k.created_ms) for k in keys],
         [k.delivery_id for k in keys],
         [k.attempt for k in keys],
     ]
-    rows = await (await connection.execute(_FIND_RECORDED, parameters)).fetchall()
-    return {n - 1 for (n,) in rows}
+    rows = await (await connection.execute(_FIND_STATES, parameters)).fetchall()
+    return {keys[n - 1]: state for n, state in rows}
 
 
 def from_ms(ms: int) -> datetime:

@@ -18,7 +18,7 @@ from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP,
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, delay_label, retry_topic
-from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_recorded, from_ms, maintain_partitions
+from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, from_ms, maintain_partitions
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.secrets import SecretBox
@@ -60,7 +60,7 @@ class Dispatcher:
         )
         self._recorder = Recorder(self._writing, policy, settings.record_batch_ms / 1000, settings.record_batch_rows)
         self._lanes: Lanes[Ticket] = Lanes(_lane_limits(settings))
-        self._claims = Claims()
+        self._claims: Claims[Ticket] = Claims()
         self._pipeline = Pipeline(
             Collaborators(
                 self._webhooks, sender, self._producer, self._recorder, self._lanes, self._claims,
@@ -130,7 +130,7 @@ class Dispatcher:
 
     def _build_intakes(self) -> Sequence[Intake]:
         s = self._settings
-        shared = (self._evict, self._pipeline.bury, self._find_recorded, self._claims)
+        shared = (self._evict, self._pipeline.bury, self._find_states, self._claims)
         main = Intake("main", self._pipeline.admit, *shared)
         retry = RetryIntake(
             self._pipeline.admit, *shared, buffer_messages=s.retry_buffer_messages, max_due=s.window_deliveries
@@ -181,9 +181,9 @@ class Dispatcher:
         if self._following and webhook_changed(old, webhook):
             self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)
 
-    async def _find_recorded(self, keys: Sequence[AttemptKey]) -> set[int]:
-        async def work(connection: AsyncConnection[Any]) -> set[int]:
-            return await find_recorded(connection, keys)
+    async def _find_states(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        async def work(connection: AsyncConnection[Any]) -> dict[AttemptKey, str]:
+            return await find_states(connection, keys)
 
         return await self._reading.run(work)
 

@@ -2,16 +2,29 @@
 
 A buffer per partition, bounded; a full one pauses its partition, and Kafka keeps the rest. The due time is in the
 message, so a restart neither loses nor hurries a waiting retry.
+
+When it is due the records are asked: a retry goes out only when the attempt before it is recorded as one that goes on.
+Mostly that was so within milliseconds of its being written; after a crash between the two it takes until that attempt
+has been made again.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+import structlog
 
 from go2hooks.core.due import DueBuffer
 from go2hooks.kafka.consumer import Assignment, PartitionKey
 from services.dispatcher.intake import Intake, Partition, Ticket
+
+log = structlog.get_logger(__name__)
+
+_ASK_AGAIN_MS: Final = 1000
+_SOON: Final = 30  # times that it is asked so quickly; then
+_ASK_LATER_MS: Final = 10_000
+_PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second chain than none
 
 
 class RetryIntake(Intake):
@@ -20,7 +33,7 @@ class RetryIntake(Intake):
     def __init__(self, *args: Any, buffer_messages: int, max_due: int) -> None:
         """`buffer_messages` per partition; at most `max_due` tickets that are due and not finished, in all."""
         admit, *shared = args
-        super().__init__("retry", self._buffer, *shared, always_doubtful=True)
+        super().__init__("retry", self._buffer, *shared)
         self._admit_due = admit
         self._capacity = buffer_messages
         self._max_due = max_due
@@ -39,16 +52,22 @@ class RetryIntake(Intake):
         for assignment in assignments:
             self._buffers[assignment.key] = DueBuffer(self._capacity)
 
+    def _is_doubtful(self, ticket: Ticket) -> bool:  # noqa: ARG002  # each is, but not before it is due
+        return False
+
     def _buffer(self, ticket: Ticket) -> None:
-        key = ticket.partition.key
-        buffer = self._buffers[key]
-        buffer.add(ticket.delivery.due_ms, ticket)
         ticket.buffered = True
         self.consumer.release()  # bounded by the buffer from here on, not by the consumer's window
+        self._keep_until(ticket.delivery.due_ms, ticket)
+
+    def _keep_until(self, due_ms: int, ticket: Ticket) -> None:
+        key = ticket.partition.key
+        buffer = self._buffers[key]
+        buffer.add(due_ms, ticket)
         if buffer.should_pause():
             buffer.paused = True
             self.consumer.pause(key)
-        if self._timer is None or ticket.delivery.due_ms < self._timer_due_ms:
+        if self._timer is None or due_ms < self._timer_due_ms:
             self._wake_at_next_due()
 
     def _wake_at_next_due(self) -> None:
@@ -64,18 +83,38 @@ class RetryIntake(Intake):
 
     def _release_due(self) -> None:
         now_ms = int(time.time() * 1000)
+        due: list[Ticket] = []
         for key, buffer in list(self._buffers.items()):
             if self._due >= self._max_due:
                 break
             for ticket in buffer.pop_due(now_ms):
                 self._due += 1
-                self._admit_due(ticket)
+                due.append(ticket)
                 if self._due >= self._max_due:
                     break
             if buffer.should_resume():
                 buffer.paused = False
                 self.consumer.resume(key)
+        if due:
+            self._ask(due)
         self._wake_at_next_due()
+
+    def _begin_again(self, ticket: Ticket) -> None:
+        self._buffer(ticket)
+
+    def _go_on(self, ticket: Ticket) -> None:
+        self._admit_due(ticket)
+
+    def _await_record(self, ticket: Ticket) -> None:
+        if ticket.asked >= _PATIENCE:
+            log.warning(
+                "retry goes out though the attempt before it was never recorded", delivery_id=ticket.delivery.id
+            )
+            self._go_on(ticket)
+            return
+        self._due -= 1
+        pause_ms = _ASK_AGAIN_MS if ticket.asked < _SOON else _ASK_LATER_MS
+        self._keep_until(int(time.time() * 1000) + pause_ms, ticket)
 
     def _let_go(self, ticket: Ticket) -> None:
         if not ticket.buffered:

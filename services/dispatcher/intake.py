@@ -14,7 +14,7 @@ from confluent_kafka import Message
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Delivery, Position
-from go2hooks.core.duplicates import Claims
+from go2hooks.core.duplicates import Claims, Standing, standing
 from go2hooks.core.errors import UndecodableEventError
 from go2hooks.core.offsets import OffsetTracker
 from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer, position_of
@@ -25,7 +25,7 @@ from go2hooks.telemetry.lag import UnfinishedAge, UnreadAge
 log = structlog.get_logger(__name__)
 
 Source = Literal["main", "retry", "overflow"]
-FindRecorded = Callable[[Sequence[AttemptKey]], Awaitable[set[int]]]
+FindStates = Callable[[Sequence[AttemptKey]], Awaitable[dict[AttemptKey, str]]]
 
 _DRAIN_POLL_S: Final = 0.01
 
@@ -47,13 +47,15 @@ class Partition:
 class Ticket:
     """One delivery in this process, from its message to its record."""
 
-    __slots__ = ("buffered", "delivery", "intake", "partition", "position")
+    __slots__ = ("asked", "buffered", "delivery", "heirs", "intake", "partition", "position")
 
     def __init__(self, delivery: Delivery, position: Position, partition: Partition, intake: "Intake") -> None:
         self.delivery = delivery
         self.position = position
         self.partition = partition
         self.intake = intake
+        self.heirs: list[Ticket] = []  # other messages for the same attempt, which end as this one does
+        self.asked = 0  # how often the records were asked about it
         self.buffered = False  # waits, or has waited, in a due buffer: no longer counts in the consumer's window
 
     @property
@@ -78,8 +80,8 @@ class Intake:
         admit: Callable[[Ticket], None],
         evict: Callable[[Callable[[Ticket], bool]], list[Ticket]],
         bury: Callable[[Message, UndecodableEventError, Callable[[], None]], None],
-        find_recorded: FindRecorded,
-        claims: Claims,
+        find_states: FindStates,
+        claims: Claims[Ticket],
         *,
         always_doubtful: bool = False,
     ) -> None:
@@ -89,7 +91,7 @@ class Intake:
         self._admit = admit
         self._evict = evict
         self._bury = bury
-        self._find_recorded = find_recorded
+        self._find_states = find_states
         self._claims = claims
         self._always_doubtful = always_doubtful
         self._partitions: dict[PartitionKey, Partition] = {}
@@ -115,9 +117,7 @@ class Intake:
             else:
                 self._admit(ticket)
         if doubtful:
-            task = asyncio.create_task(self._look_up(doubtful))
-            self._look_ups.add(task)
-            task.add_done_callback(self._look_ups.discard)
+            self._ask(doubtful)
 
     async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """Drop what has not started, wait for what has, give the offsets to commit."""
@@ -135,10 +135,24 @@ class Intake:
     def finished(self, ticket: Ticket) -> None:
         ticket.partition.tracker.complete(ticket.position.offset)
         self._let_go(ticket)
+        for heir in ticket.heirs:
+            heir.finish()
 
     def dropped(self, ticket: Ticket) -> None:
         self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
         self._let_go(ticket)
+        for heir in ticket.heirs:
+            heir.intake.inherited(heir)
+
+    def inherited(self, ticket: Ticket) -> None:
+        """Another message for the same attempt came to nothing: this one stands for it now."""
+        if ticket.partition.gone:
+            self._let_go(ticket)
+        elif self._claim(ticket):
+            self._begin_again(ticket)
+
+    def _begin_again(self, ticket: Ticket) -> None:
+        self._ask([ticket])
 
     def store_offsets(self) -> None:
         """Hand finished offsets to librdkafka, which commits them."""
@@ -192,33 +206,65 @@ class Intake:
             metrics.DELIVERIES_DEAD.add()
             self._bury(message, error, lambda: self._complete(partition, offset))
             return None
-        if not self._claims.claim(delivery.id, delivery.attempt):
-            metrics.DUPLICATES.add()
-            self._complete(partition, offset)
-            return None
         partition.held += 1
         partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
-        return Ticket(delivery, position, partition, self)
+        ticket = Ticket(delivery, position, partition, self)
+        return ticket if self._claim(ticket) else None
+
+    def _claim(self, ticket: Ticket) -> bool:
+        """Take the attempt on. Otherwise the message is a second one, and ends when it may."""
+        delivery = ticket.delivery
+        if self._claims.claim(delivery.id, delivery.attempt, ticket):
+            return True
+        metrics.DUPLICATES.add()
+        holder = self._claims.holder(delivery.id, delivery.attempt)
+        if holder is not None and holder.partition.gone:
+            # The holder's offset is no longer ours: if it comes to nothing, nobody but this message brings it back.
+            holder.heirs.append(ticket)
+        else:
+            self.finished(ticket)
+        return False
 
     def _complete(self, partition: Partition, offset: int) -> None:
         partition.tracker.complete(offset)
         self.consumer.release()
 
+    def _ask(self, tickets: list[Ticket]) -> None:
+        task = asyncio.create_task(self._look_up(tickets))
+        self._look_ups.add(task)
+        task.add_done_callback(self._looked_up)
+
+    def _looked_up(self, task: asyncio.Task[None]) -> None:
+        self._look_ups.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.consumer.failure = error  # its tickets hang: the process has to end
+
     async def _look_up(self, tickets: list[Ticket]) -> None:
-        """Admit those of `tickets` whose attempt is not recorded yet."""
-        deliveries = [ticket.delivery for ticket in tickets]
-        recorded = await self._find_recorded(
-            [AttemptKey(d.webhook_id, d.origin_ms, d.id, d.attempt) for d in deliveries]
-        )
-        for n, ticket in enumerate(tickets):
-            if n in recorded:
-                metrics.DUPLICATES.add()
-                self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
-                ticket.finish()
-            elif ticket.partition.gone:
-                ticket.drop()
-            else:
-                self._admit(ticket)
+        """Admit those of `tickets` whose attempt is still to be made."""
+        keys = [_key_of(ticket.delivery) for ticket in tickets]
+        before = [key._replace(attempt=key.attempt - 1) for key in keys if key.attempt > 1]
+        states = await self._find_states([*keys, *before])
+        for ticket, key in zip(tickets, keys, strict=True):
+            ticket.asked += 1
+            previous = states.get(key._replace(attempt=key.attempt - 1))
+            match standing(ticket.delivery, states.get(key), previous):
+                case Standing.MADE | Standing.OVER:
+                    metrics.DUPLICATES.add()
+                    self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
+                    ticket.finish()
+                case _ if ticket.partition.gone:
+                    ticket.drop()
+                case Standing.OPEN:
+                    self._go_on(ticket)
+                case Standing.AWAITED:
+                    self._await_record(ticket)
+
+    def _go_on(self, ticket: Ticket) -> None:
+        self._admit(ticket)
+
+    def _await_record(self, ticket: Ticket) -> None:
+        """Only retries can be ahead of a record; elsewhere it is a matter of the records' retention."""
+        self._go_on(ticket)
 
     def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
         leaving = [self._partitions.pop(key) for key in keys if key in self._partitions]
@@ -231,3 +277,7 @@ class Intake:
     def _let_go(self, ticket: Ticket) -> None:
         ticket.partition.held -= 1
         self.consumer.release()
+
+
+def _key_of(delivery: Delivery) -> AttemptKey:
+    return AttemptKey(delivery.webhook_id, delivery.origin_ms, delivery.id, delivery.attempt)

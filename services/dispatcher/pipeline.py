@@ -64,7 +64,7 @@ class Collaborators:
     producer: LoopProducer
     recorder: Recorder
     lanes: Lanes[Ticket]
-    claims: Claims
+    claims: Claims[Ticket]
     policy: RetryPolicy
     id_header: Literal["webhook", "delivery"]
 
@@ -188,9 +188,11 @@ class Pipeline:
 
     async def _send(self, delivery: Delivery) -> Response:
         webhook = self._webhooks.get(delivery.webhook_id)
+        if webhook is None:  # this very moment, by the live copy's thread; the retry finds it so
+            return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
         try:
-            secrets = self._webhooks.secrets(delivery.webhook_id, now_ms())
-            request = prepare(delivery, webhook.url if webhook else "", secrets, now_ms(), self._id_header)
+            secrets = self._webhooks.secrets(webhook, now_ms())
+            request = prepare(delivery, webhook.url, secrets, now_ms(), self._id_header)
         except TargetError as error:
             return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
         except SealError:

@@ -58,13 +58,12 @@ class Webhooks:
         else:
             self.apply(webhook)
 
-    def secrets(self, webhook_id: str, now_ms: int) -> Sequence[str]:
+    def secrets(self, webhook: Webhook, now_ms: int) -> Sequence[str]:
         """The secrets that sign now, the present one first. Raises SealError when no key opens them."""
-        webhook = self._by_id[webhook_id]
-        secret = self._open(webhook.sealed_secret, webhook_id)
+        secret = self._open(webhook.sealed_secret, webhook.id)
         if webhook.sealed_previous_secret is None or now_ms >= webhook.previous_secret_expires_ms:
             return (secret,)
-        return secret, self._open(webhook.sealed_previous_secret, webhook_id)
+        return secret, self._open(webhook.sealed_previous_secret, webhook.id)
 
     def count_by_state(self) -> dict[tuple[str, ...], float]:
         """For the gauge; walks the whole copy, so it belongs to a scrape and not to a delivery."""

@@ -162,13 +162,41 @@ async def test_a_failure_is_retried_from_its_tier_and_never_early(run, put, reco
 async def test_a_retry_waits_for_its_due_time_whenever_it_is_read(run, put, records):
     sender = ScriptedSender(lambda _: 200)
     due_ms = round(time.time() * 1000) + 2500
-    late = put(retry_topic(1.0), attempt=3, due_ms=due_ms)
-    soon = put(retry_topic(1.0), attempt=3, due_ms=due_ms - 1000)  # behind it, and due before it
+    late = put(retry_topic(1.0), attempt=1, due_ms=due_ms)
+    soon = put(retry_topic(1.0), attempt=1, due_ms=due_ms - 1000)  # behind it, and due before it
     await run(sender)
     await until(lambda: records(late) and records(soon))
     sent = {headers["X-Webhook-Delivery"]: at * 1000 for at, headers in sender.sent}
     assert due_ms - 2 <= sent[late.id] <= due_ms + 1000
     assert due_ms - 1002 <= sent[soon.id] <= due_ms
+
+
+@pytest.fixture
+def record(database: psycopg.Connection[Any]) -> Callable[[Delivery, int, str], None]:
+    """Write an attempt's row, as another dispatcher would have."""
+
+    def insert(delivery: Delivery, attempt: int, state: str) -> None:
+        database.execute(
+            """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at)
+               VALUES (%s, to_timestamp(%s / 1000.0), %s, %s, 'acc', %s, 'click', 'event', %s, now())""",
+            [delivery.webhook_id, delivery.origin_ms, delivery.id, attempt, delivery.event_id, state],
+        )
+
+    return insert
+
+
+async def test_a_retry_goes_out_only_after_a_record_that_promises_it(run, put, records, record):
+    """After a crash between the retry's writing and the record, the attempt is made again, and may succeed."""
+    sender = ScriptedSender(lambda _: 200)
+    await run(sender)
+    forked, early = (put(retry_topic(0.3), attempt=2, due_ms=round(time.time() * 1000)) for _ in range(2))
+    put(id=forked.id, event_id=forked.event_id, origin_ms=forked.origin_ms)  # as a restart finds it in the log
+    await until(lambda: records(forked) == [(1, "delivered")])
+    await asyncio.sleep(2.5)  # the records are asked once a second
+    assert (sender.attempts(forked), sender.attempts(early)) == (["1"], [])
+    record(early, 1, "retrying")
+    await until(lambda: records(early) == [(1, "retrying"), (2, "delivered")])
+    assert records(forked) == [(1, "delivered")]
 
 
 async def test_a_drain_waits_for_the_attempts_under_way_and_records_them(run, put, records):

@@ -1,0 +1,170 @@
+"""The intake: what it takes on, and what becomes of a message when partitions come and go."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.duplicates import Claims
+from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer
+from go2hooks.postgres.attempts import AttemptKey
+from services.dispatcher.intake import Intake, Ticket
+
+KEY = PartitionKey("go2.deliveries", 0)
+DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b"{}", 1, 0, Kind.EVENT, 0, suspect=False)
+
+
+class Message:
+    """A consumed message."""
+
+    def __init__(self, offset: int, delivery: Delivery) -> None:
+        self._offset = offset
+        self._value = encode_delivery(delivery)
+
+    def topic(self) -> str:
+        return KEY.topic
+
+    def partition(self) -> int:
+        return KEY.partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1000
+
+    def value(self) -> bytes:
+        return self._value
+
+
+class Records:
+    """Postgres, which may be away."""
+
+    def __init__(self) -> None:
+        self.back = asyncio.Event()
+        self.states: dict[AttemptKey, str] = {}
+
+    async def find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        await self.back.wait()
+        return {key: self.states[key] for key in keys if key in self.states}
+
+
+class Consumer:
+    """What an intake asks of its consumer."""
+
+    failure: BaseException | None = None
+    released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class Scene:
+    """An intake with what it works with."""
+
+    def __init__(self) -> None:
+        self.admitted: list[Ticket] = []
+        self.records = Records()
+        self.claims: Claims[Ticket] = Claims()
+        self.intake = Intake("main", self.admitted.append, lambda _: [], self._bury, self.records.find, self.claims)
+        self.intake.consumer = Consumer()  # type: ignore[assignment]
+
+    def assign(self, suspect_until: int = 0) -> None:
+        self.intake.assigned([Assignment(KEY, suspect_until)])
+
+    def read(self, offset: int, delivery: Delivery = DELIVERY) -> None:
+        self.intake.receive([Message(offset, delivery)])  # type: ignore[list-item]
+
+    def committable(self) -> int | None:
+        return self.intake._partitions[KEY].tracker.committable()
+
+    def _bury(self, *_args: Any) -> None:
+        raise AssertionError("every message here can be decoded")
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    return Scene()
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_message_that_is_read_again_while_postgres_is_away_is_not_lost(scene):
+    """The partition goes and comes back before the records have answered: the second reading must survive the first."""
+    scene.assign(suspect_until=10)
+    scene.read(3)
+    await turn()
+    scene.intake.lost([KEY])
+    scene.assign(suspect_until=10)
+    scene.read(3)
+    assert scene.committable() != 4
+    scene.records.back.set()
+    await turn()
+    (ticket,) = scene.admitted
+    assert not ticket.partition.gone
+    ticket.finish()
+    assert scene.committable() == 4
+
+
+async def test_a_message_that_is_read_again_is_not_finished_before_the_attempt_that_is_under_way(scene):
+    """That attempt's offset belongs to an assignment that has gone: were it lost, only the second reading has it."""
+    scene.assign()
+    scene.read(3)
+    (under_way,) = scene.admitted
+    scene.intake.lost([KEY])
+    scene.assign(suspect_until=10)
+    scene.read(3)
+    assert scene.committable() == 3
+    scene.claims.recorded(DELIVERY.id, DELIVERY.attempt)
+    under_way.finish()
+    assert scene.committable() == 4
+    assert len(scene.admitted) == 1
+
+
+async def test_a_second_message_for_an_attempt_that_waits_here_is_done_with_at_once(scene):
+    scene.assign()
+    scene.read(3)
+    scene.read(4)
+    assert len(scene.admitted) == 1
+    scene.admitted[0].finish()
+    assert scene.committable() == 5
+
+
+async def test_what_waited_for_another_is_left_to_the_next_owner_when_its_partition_goes_too(scene):
+    scene.assign()
+    scene.read(3)
+    (first,) = scene.admitted
+    scene.intake.lost([KEY])
+    scene.assign(suspect_until=10)
+    scene.read(3)
+    revoking = asyncio.create_task(scene.intake.revoked([KEY]))
+    await turn()
+    assert not revoking.done()
+    first.drop()
+    assert await asyncio.wait_for(revoking, 1) == {KEY: 3}
+    assert scene.intake.consumer.released == 2
+    assert scene.claims.claim(DELIVERY.id, DELIVERY.attempt, first)
+
+
+async def test_a_defect_while_taking_messages_ends_the_consumer_and_commits_nothing_beyond(scene, monkeypatch):
+    """What comes after the message that broke must not be taken: finishing it would commit past the broken one."""
+    taken = []
+
+    def receive(messages: list[Any]) -> None:
+        taken.append(messages)
+        raise RuntimeError("a defect")
+
+    consumer = PolledConsumer.__new__(PolledConsumer)
+    consumer.failure = None
+    consumer._sink = scene.intake
+    monkeypatch.setattr(scene.intake, "receive", receive)
+    consumer._hand_over([1])
+    consumer._hand_over([2])
+    assert taken == [[1]]
+    assert str(consumer.failure) == "a defect"

@@ -54,7 +54,7 @@ def run(options: Options, directory: Path) -> int:
         for service in stack.services:
             service.end(12.0)
         evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap)
-    checker = Checker(evidence, targets, skewed=any(f.kind == "skew" for f in evidence.faults))
+    checker = Checker(evidence, targets)
     verdict = checker.judge()
     if rest_s is None:
         verdict.breach("the stack did not come to rest", "", "")

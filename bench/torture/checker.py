@@ -58,11 +58,10 @@ class Verdict:
 class Checker:
     """Indexes the evidence once; each rule is a method of its own."""
 
-    def __init__(self, ledger: Ledger, targets: list[Target], *, skewed: bool) -> None:
+    def __init__(self, ledger: Ledger, targets: list[Target]) -> None:
         self.ledger = ledger
         self.targets = {target.id: target for target in targets}
         self._by_number = {target.number: target for target in targets}
-        self._early_s = SKEW_S * 2 if skewed else EARLY_S
         self.by_token = {sent.token: sent for sent in ledger.sent}
         self.events = {sent.event_id: sent for sent in ledger.sent}
         self.seen: dict[tuple[str, str], list[Seen]] = defaultdict(list)  # by event id and webhook id
@@ -164,7 +163,8 @@ class Checker:
                 self.verdict.breach("more attempts than the schedule has", *pair, f"attempt {attempt}")
             if attempt > 1 and attempt - 1 in by_attempt:
                 early = by_attempt[attempt - 1][0].at + DELAYS_S[attempt - 2] - requests[0].at
-                if early > self._early_s:
+                skewed = any(fault.kind == "skewed_guest" for fault in self._near(requests[0].at, requests[0].at))
+                if early > (SKEW_S if skewed else EARLY_S):
                     self.verdict.breach("an attempt was early", *pair, f"attempt {attempt} by {early:.3f} s")
         self._check_after_success(pair, seen, recorded)
 

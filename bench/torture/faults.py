@@ -132,7 +132,7 @@ class Faults:
         def leave() -> None:
             guest.wanted = False
             guest.signal(ending)
-            self.note(f"guest_{ending.name}", guest.name, began)
+            self.note("skewed_guest" if env else f"guest_{ending.name}", guest.name, began)
 
         self.after(stay_s, leave)
 

@@ -49,5 +49,13 @@ format: $(READY)
 bench: $(READY)
 	@$(BIN)/python bench/pipeline.py $(ARGS)
 
+bench-isolation: $(READY)
+	@$(BIN)/python bench/isolation.py $(ARGS)
+
+bench-scale: $(READY)
+	@$(BIN)/python bench/router.py $(ARGS)
+	@$(BIN)/python bench/retries.py $(ARGS)
+	@$(BIN)/python bench/scale.py $(ARGS)
+
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

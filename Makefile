@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format audit sbom bench clean
+.PHONY: setup demo test torture lint format audit sbom bench clean
 
 setup: $(READY)
 
@@ -17,6 +17,10 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 	  exit 1; }
 	@"$(PYTHON)" tools/bootstrap.py
 	@touch $@
+
+# Everything that can fail does, and the proof that nothing was lost: make torture ARGS="--minutes 20 --seed 7"
+torture: $(READY)
+	@$(BIN)/python -m bench.torture $(ARGS)
 
 demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)

@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         for data in ("kafka", "postgres"):
             shutil.rmtree(directory / data, ignore_errors=True)
-    print(f"\nseed {options.seed}: {'PASSED' if not breaches else f'{breaches} BREACHES'}; evidence and logs in {directory}")
+    print(
+        f"\nseed {options.seed}: {'PASSED' if not breaches else f'{breaches} BREACHES'}; evidence and logs in {directory}"
+    )
     return 1 if breaches else 0
 
 

@@ -5,6 +5,7 @@ import hmac
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from bench.torture.ledger import Fault, Ledger, Lying, Row, Seen, Sent
@@ -169,9 +170,11 @@ class Checker:
         self._check_after_success(pair, seen, recorded)
 
     def _check_repeats(self, pair: tuple[str, str], requests: list[Seen]) -> None:
-        for first, second in zip(requests, requests[1:], strict=False):
+        for first, second in pairwise(requests):
             if not _is_answered(first, self._by_number[first.hook]) and second.at - first.at < RESEND_S:
-                self.verdict.counts["sent again at once on a new connection"] += 1  # a kept one had been cut: the sender's right
+                self.verdict.counts["sent again at once on a new connection"] += (
+                    1  # a kept one had been cut: the sender's right
+                )
                 continue
             self.verdict.counts["duplicate requests"] += 1
             self._explain(pair, f"attempt {first.attempt} twice", first.at, second.at)
@@ -199,7 +202,9 @@ class Checker:
             self.verdict.breach("a gap in the chain of attempts", *pair, str([row.attempt for row in made]))
         for row in made[:-1]:
             if row.state != "retrying":
-                self.verdict.breach("a chain that forked", *pair, f"attempt {row.attempt} {row.state}, and others after")
+                self.verdict.breach(
+                    "a chain that forked", *pair, f"attempt {row.attempt} {row.state}, and others after"
+                )
         for row in made:
             self._check_row(pair, row)
 

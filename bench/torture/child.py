@@ -155,12 +155,12 @@ def plant_double_retry() -> None:
         produce(self, topic, key, value, *rest)
 
     async def patched_look_up(self: Any, tickets: Any) -> None:
-        async def nothing(_keys: Any) -> Any:
-            from go2hooks.postgres import attempts
+        asked = {ticket.delivery.id: ticket.delivery.attempt for ticket in tickets}
 
-            return attempts.nothing_recorded(_keys) if hasattr(attempts, "nothing_recorded") else set()
+        async def nothing(keys: Any) -> Any:
+            return {key: "retrying" for key in keys if key.attempt != asked[key.delivery_id]}
 
-        self._find_recorded = nothing
+        self._find_states = nothing
         await look_up(self, tickets)
 
     LoopProducer.produce = patched  # type: ignore[method-assign]
@@ -175,7 +175,7 @@ def plant_double_retry() -> None:
 
 
 def skew_clock(milliseconds: int) -> None:
-    """This process's wall clock goes wrong by a constant."""
+    """Let the wall clock of this process be wrong by a constant."""
     wall, wall_ns = time.time, time.time_ns
     time.time = lambda: wall() + milliseconds / 1000
     time.time_ns = lambda: wall_ns() + milliseconds * 1_000_000

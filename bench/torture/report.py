@@ -27,8 +27,8 @@ def show(options: Options, checker: Checker, verdict: Verdict, rest_s: float | N
     table.add_row("at rest after", "never" if rest_s is None else f"{rest_s:.1f} s")
     table.add_row("[bold]breaches", f"[bold]{len(verdict.breaches):,}")
     console.print(table)
-    _show_faults(console, checker, verdict)
-    console.print("services ended:", ", ".join(f"{name} {count}×" for name, count in sorted(deaths.items())) or "none")
+    _show_faults(console, verdict)
+    console.print("services ended:", ", ".join(f"{name} {count}" for name, count in sorted(deaths.items())) or "none")
     for rule, count in Counter(breach.rule for breach in verdict.breaches).most_common():
         console.print(f"[red]{count:>6,}[/] {rule}")
     for rule in {breach.rule for breach in verdict.breaches}:
@@ -36,7 +36,7 @@ def show(options: Options, checker: Checker, verdict: Verdict, rest_s: float | N
             console.print(history(checker, breach), markup=False)
 
 
-def _show_faults(console: Console, checker: Checker, verdict: Verdict) -> None:
+def _show_faults(console: Console, verdict: Verdict) -> None:
     table = Table(title="faults", title_justify="left")
     for name in ("kind", "times", "late deliveries ended after it, median and worst (s)", "duplicates near"):
         table.add_column(name, justify="left" if name == "kind" else "right")
@@ -55,25 +55,29 @@ def history(checker: Checker, breach: Breach) -> str:
     lines: list[tuple[float, str]] = []
     sent = checker.events.get(breach.event_id)
     if sent is not None:
-        lines.append((sent.produced, f"produced {sent.type} for {sent.account}, acknowledged {_clock(sent.acknowledged)}"))
+        lines.append(
+            (sent.produced, f"produced {sent.type} for {sent.account}, acknowledged {_clock(sent.acknowledged)}")
+        )
     for message in checker.lying.get(pair, ()):
         state = "waits" if message.waiting else "read"
         due = f", due {_clock(message.due)}" if message.due else ""
-        lines.append((
-            message.written,
-            f"in {message.topic}/{message.partition}/{message.offset}: attempt {message.attempt}{due}"
-            f"{', suspect' if message.suspect else ''}, {state}",
-        ))  # fmt: skip
-    for seen in checker.seen.get(pair, ()):
-        lines.append((seen.at, f"received attempt {seen.attempt}, gave {seen.gave} at {_clock(seen.gave_at)}"))
+        where = f"{message.topic}/{message.partition}/{message.offset}"
+        suspect = ", suspect" if message.suspect else ""
+        lines.append((message.written, f"in {where}: attempt {message.attempt}{due}{suspect}, {state}"))
+    lines += [
+        (seen.at, f"received attempt {seen.attempt}, gave {seen.gave} at {_clock(seen.gave_at)}")
+        for seen in checker.seen.get(pair, ())
+    ]
     for row in checker.rows.get(pair, ()):
         what = " ".join(str(part) for part in (row.state, row.status, row.error) if part is not None)
         lines.append((row.attempted, f"recorded attempt {row.attempt}: {what}, {row.duration_ms:.0f} ms"))
     if lines:
         first, last = min(lines)[0], max(lines)[0]
-        for fault in checker.ledger.faults:
-            if fault.began - 5 <= last and first <= fault.ended + 15:
-                lines.append((fault.began, f"FAULT {fault.kind} on {fault.target} until {_clock(fault.ended)}"))
+        lines += [
+            (fault.began, f"FAULT {fault.kind} on {fault.target} until {_clock(fault.ended)}")
+            for fault in checker.ledger.faults
+            if fault.began - 5 <= last and first <= fault.ended + 15
+        ]
     target = checker.targets.get(breach.webhook_id)
     title = f"\n{breach.rule}: {breach.detail}\n  {breach.event_id} → {breach.webhook_id} ({target.temper if target else '?'})"
     return "\n".join([title, *(f"  {_clock(at)} {text}" for at, text in sorted(lines))])

@@ -273,7 +273,7 @@ def api(stack: Stack, key: str, method: str, path: str, body: object = None) -> 
             content = json.loads(answer.read())
             if answer.status < 300:
                 return content["data"]
-            raise RuntimeError(f"{method} {path}: {answer.status} {content}")
+            raise RuntimeError(f"{method} {path}: {answer.status} {content}")  # noqa: TRY301  # tried again below
         except (OSError, HTTPException, ValueError, RuntimeError):
             if time.monotonic() > deadline:
                 raise

@@ -26,7 +26,7 @@ demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -72,8 +72,9 @@ def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, i
         while quiet_at is None or time.monotonic() < quiet_at:
             assert time.monotonic() < deadline, f"{len(found)} of {count} deliveries"
             router.step()
-            read = [decode_delivery(m.value()) for m in consumer.consume(500, 0.01) if m.error() is None]
-            found.extend(delivery for delivery in read if delivery.account_id == account)
+            read = [m.value() for m in consumer.consume(500, 0.01) if m.error() is None]
+            # The topic is shared with tests that write what nobody can decode.
+            found.extend(decode_delivery(raw) for raw in read if account.encode() in raw)
             if quiet_at is None and len(found) >= count:
                 quiet_at = time.monotonic() + 0.5
         return found

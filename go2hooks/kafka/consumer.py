@@ -70,6 +70,8 @@ def suspect_limits(consumer: Consumer, partitions: Sequence[TopicPartition]) -> 
     One question for all of them: asked one by one, each would wait behind a fetch that waits for messages, 200 ms a
     partition, while nothing is read.
     """
+    if not partitions:  # a rebalance that brings nothing new; librdkafka refuses the question
+        return {}
     ends = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
     try:
         found = consumer.offsets_for_times(ends, timeout=_LOOKUP_S)
@@ -282,6 +284,7 @@ class PolledConsumer:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         assignments = list(starmap(Assignment, suspect_limits(consumer, partitions).items()))
         consumer.incremental_assign(partitions)
+        consumer.resume(partitions)  # librdkafka keeps a partition paused that was so when it left us
         self._loop.call_soon_threadsafe(self._sink.assigned, assignments)
         self._owned = (*self._owned, *(assignment.key for assignment in assignments))
         self.assigned = True

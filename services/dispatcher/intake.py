@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 Source = Literal["main", "retry", "overflow"]
 FindStates = Callable[[Sequence[AttemptKey]], Awaitable[dict[AttemptKey, str]]]
 
+_QUESTION_TICKETS: Final = 1000
 _DRAIN_POLL_S: Final = 0.01
 
 
@@ -96,7 +97,8 @@ class Intake:
         self._always_doubtful = always_doubtful
         self._partitions: dict[PartitionKey, Partition] = {}
         self._epoch = 0
-        self._look_ups: set[asyncio.Task[None]] = set()
+        self._to_ask: list[Ticket] = []
+        self._asking: asyncio.Task[None] | None = None
         self._unread = UnreadAge()
 
     # --- Sink
@@ -230,12 +232,18 @@ class Intake:
         self.consumer.release()
 
     def _ask(self, tickets: list[Ticket]) -> None:
-        task = asyncio.create_task(self._look_up(tickets))
-        self._look_ups.add(task)
-        task.add_done_callback(self._looked_up)
+        """Have the records asked for these. One question at a time: what gathers meanwhile makes up the next."""
+        self._to_ask += tickets
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_all())
+            self._asking.add_done_callback(self._asked_all)
 
-    def _looked_up(self, task: asyncio.Task[None]) -> None:
-        self._look_ups.discard(task)
+    async def _ask_all(self) -> None:
+        while self._to_ask:
+            tickets, self._to_ask = self._to_ask[:_QUESTION_TICKETS], self._to_ask[_QUESTION_TICKETS:]
+            await self._look_up(tickets)
+
+    def _asked_all(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.consumer.failure = error  # its tickets hang: the process has to end
 

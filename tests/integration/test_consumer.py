@@ -222,6 +222,23 @@ async def test_partitions_move_without_a_message_lost_or_repeated(create_topic, 
     second.finish(second.messages)
 
 
+async def test_a_partition_that_was_paused_when_it_left_is_read_when_it_comes_back(
+    create_topic, open_consumer, produce
+):
+    topic = create_topic(2)
+    first = await open_consumer(topic)
+    await until(lambda: len(first.assignments) == 2)
+    for partition in range(2):
+        first.consumer.pause(PartitionKey(topic, partition))
+    second = await open_consumer(topic)
+    await until(lambda: len(second.assignments) == 1 == len(first.assignments))
+    (moved,) = second.assignments
+    await second.consumer.stop()
+    await until(lambda: moved in first.assignments)
+    produce(topic, 5, moved.partition)
+    await until(lambda: len(first.messages) == 5)
+
+
 async def test_a_restart_with_many_partitions_takes_less_than_their_fetches(create_topic, open_consumer, produce):
     """Asking each partition for the end of its log, one after the other, cost 200 ms apiece."""
     topic = create_topic(32)

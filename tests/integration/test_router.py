@@ -68,7 +68,7 @@ def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, i
     def step(router: Router, count: int) -> list[Delivery]:
         if not consumer.assignment():
             consumer.assign([TopicPartition(DELIVERIES, partition, 0) for partition in partitions])
-        deadline, quiet_at = time.monotonic() + 20, None
+        deadline, quiet_at = time.monotonic() + 60, None
         while quiet_at is None or time.monotonic() < quiet_at:
             assert time.monotonic() < deadline, f"{len(found)} of {count} deliveries"
             router.step()

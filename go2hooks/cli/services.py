@@ -17,7 +17,7 @@ def _become(module: str, needed: tuple[str, ...], *arguments: str) -> None:
 
 @click.command()
 def api() -> None:
-    """Run the control API and the dashboard.
+    """Run the control API.
 
     Listens on GO2HOOKS_API_HOST and GO2HOOKS_API_PORT; /metrics, /healthz and /readyz are there too.
     """

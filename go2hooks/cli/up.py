@@ -38,5 +38,5 @@ def up(data_dir: Path, api_port: int | None, dispatchers: int) -> None:
 
 
 def _announce(console: Any, endpoints: dict[str, Any], data_dir: Path) -> None:
-    console.print(f"[bold green]All ready.[/] API {endpoints['api']} · dashboard {endpoints['dashboard']}")
+    console.print(f"[bold green]All ready.[/] API {endpoints['api']}")
     console.print(f"Addresses, API key and process ids: {data_dir / 'endpoints.json'} · Ctrl-C stops everything.")

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH = 860
-_LEFT = 230
+_WIDTH = 920
+_LEFT = 290
 _RIGHT = 110
 _ROW = 26
 _COLOURS = ("#2f6fde", "#e0803a", "#3a9d6a", "#9a5fc9", "#c94f6d", "#7a8699")

@@ -77,7 +77,8 @@ def write(name: str, options: Mapping[str, Any], rounds: Sequence[Mapping[str, F
     content = {
         "machine": machine(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in options.items()},
+        # Where it was written to is nobody's business but this machine's.
+        "options": {key: value for key, value in options.items() if not isinstance(value, Path)},
         "summary": {
             scenario: {metric: _rounded(asdict(spread)) for metric, spread in metrics.items()}
             for scenario, metrics in summary.items()

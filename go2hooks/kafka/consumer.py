@@ -298,6 +298,7 @@ class PolledConsumer:
             finished.cancel()
             log.warning("partitions moved before all attempts ended; they may be sent again", partitions=len(keys))
             offsets = {}
+        self._store(offsets)  # or leaving them, librdkafka would commit what was stored last: a step back
         _commit(consumer, offsets)
         consumer.incremental_unassign(partitions)
 

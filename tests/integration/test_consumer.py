@@ -222,6 +222,26 @@ async def test_partitions_move_without_a_message_lost_or_repeated(create_topic, 
     second.finish(second.messages)
 
 
+async def test_what_is_finished_while_a_partition_leaves_is_not_read_again(create_topic, open_consumer, produce, group):
+    """librdkafka, letting go of a partition, commits what was stored last: it must not be older than our own commit."""
+    topic = create_topic(2)
+    first = await open_consumer(topic)
+    await until(lambda: len(first.assignments) == 2)
+    for partition in range(2):
+        produce(topic, 10, partition)
+    await until(lambda: len(first.messages) == 20)
+    first.finish([message for message in first.messages if message.offset() < 3])
+    await asyncio.sleep(1.0)  # stored, and committed
+    first.finish([message for message in first.messages if message.offset() >= 3], store=False)
+    second = await open_consumer(topic)
+    await until(lambda: len(second.assignments) == 1 == len(first.assignments))
+    for partition in range(2):
+        produce(topic, 1, partition)
+    await until(lambda: second.messages)
+    assert [message.offset() for message in second.messages] == [10]
+    second.finish(second.messages)
+
+
 async def test_a_partition_that_was_paused_when_it_left_is_read_when_it_comes_back(
     create_topic, open_consumer, produce
 ):

@@ -8,6 +8,7 @@ receiver's. Each round has its own stack and its own baseline.
 import argparse
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import charts
 import report
 from peers import Producer, TimingReceiver, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
-from usage import machine
+from usage import Meter, machine
 
 _HEALTHY = "healthy"
 _DRAIN_S = 120.0
@@ -130,11 +131,14 @@ class Isolation:
         expected = int(str(parts[0]["count"]))
         self._receiver.reset()
         producer = Producer(self._stack.broker.bootstrap, parts)
+        meter, began = Meter(self._stack.pids()), time.monotonic()
+        meter.start()
         try:
             producer.go()
             produced = producer.result()
         finally:
             producer.close()
+        cores = {f"cores.{part}": used / (time.monotonic() - began) for part, used in meter.used().items()}
         wait_until(lambda: self._receiver.count() >= expected, _ARRIVE_S, "all healthy deliveries", 0.1)
         healthy = self._receiver.report()[_HEALTHY]
         if not healthy["arrivals"] == healthy["unique"] == expected:
@@ -146,6 +150,8 @@ class Isolation:
             **{f"ms.{q}": latency[q] / 1000 for q in ("p50", "p90", "p99", "p999", "max")},
             "per_s": expected / ((healthy["last_us"] - healthy["first_us"]) / 1e6),
             "producer_slip_ms": produced["slip_ms"],
+            "cores": sum(cores.values()),
+            **cores,
         }
 
     def _neighbour_url(self, neighbour: Neighbour, number: int) -> str:
@@ -177,7 +183,10 @@ def measure(chosen: Sequence[Neighbour], options: argparse.Namespace) -> Iterato
             ]:
                 figures = round_[name] = isolation.run(neighbour)
                 report.console.print(
-                    f"round {number}  {name}: p50 {figures['ms.p50']:.2f} ms, p99 {figures['ms.p99']:.2f} ms"
+                    f"round {number}  {name}: p50 {figures['ms.p50']:.2f} ms, p99 {figures['ms.p99']:.2f} ms, "
+                    + ", ".join(
+                        f"{part.removeprefix('cores.')} {n:.2f}" for part, n in figures.items() if "cores" in part
+                    )
                 )
         compare(round_)
         yield round_
@@ -211,6 +220,7 @@ def present(rounds: list[dict[str, report.Figures]], options: argparse.Namespace
         "per_s": "healthy/s",
         "per_s_to_baseline": "x baseline",
         "neighbour_requests": "requests to neighbour",
+        "cores": "cores busy",
         "producer_slip_ms": "producer slip ms",
     }
     report.table(f"Healthy receivers at {options.rate}/s, event produced -> arrival", summary, columns)

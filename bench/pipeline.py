@@ -6,6 +6,8 @@ Time runs from the first event's `produce` to the last arrival; latency from an 
 """
 
 import argparse
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +40,7 @@ class Throughput:
     dispatchers: int = 1
     delay_ms: int = 0
     share: float = 1.0  #: of the count that was asked for
+    backlog: bool = False  #: the dispatchers stand still until the router has written every delivery
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ Scenario = Throughput | Latency
 SCENARIOS: tuple[Scenario, ...] = (
     Throughput("http"),
     Throughput("https", scheme="https"),
+    Throughput("backlog http", backlog=True),
+    Throughput("backlog https", scheme="https", backlog=True),
     Throughput("one endpoint", webhooks=1),
     Throughput("fan-out 10", fan_out=10),
     Throughput("fan-out 100", fan_out=100),
@@ -105,15 +110,21 @@ class Bench:
     def _throughput(self, scenario: Throughput) -> report.Figures:
         receiver = self._nginx if self._nginx is not None and not scenario.delay_ms else self._timing
         behaviour = f"d{scenario.delay_ms}" if scenario.delay_ms else "ok"
-        self._stack.run_services(dispatchers=scenario.dispatchers)
+        # A dispatcher that stands still must not lose its partitions for it.
+        env = {"GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS": "120000"} if scenario.backlog else {}
+        self._stack.run_services(dispatchers=scenario.dispatchers, **env)
         accounts, ids = self._subscribe(scenario.webhooks, scenario.fan_out, scenario.scheme, behaviour, receiver)
         self._warm_up(receiver, accounts, scenario.fan_out)
         before = self._stack.recorded(ids)
         events = max(1, round(self._options.count * scenario.share / scenario.fan_out))
         expected = events * scenario.fan_out
         parts = [{"accounts": accounts, "count": events}]
-        with self._metered(receiver) as figures:
-            produced, seconds = self._drive(receiver, parts, expected, linger_ms=5)
+        if scenario.backlog:
+            with self._backlog(parts, expected) as produced, self._metered(receiver) as figures:
+                seconds = self._work_off(receiver, expected)
+        else:
+            with self._metered(receiver) as figures:
+                produced, seconds = self._drive(receiver, parts, expected, linger_ms=5)
         self._check(receiver, ids, before, expected)
         per_delivery = {f"cpu_us.{name}": used / expected * 1e6 for name, used in figures["cpu"].items()}
         ours = sum(figures["cpu"][name] for name in _PARTS)
@@ -143,6 +154,36 @@ class Bench:
             ended = max(group["last_us"] for name, group in timed.items() if name) / 1e6
             began = produced["began_us"] / 1e6
         return produced, ended - began
+
+    @contextmanager
+    def _backlog(self, parts: list[dict[str, Any]], expected: int) -> Iterator[dict[str, Any]]:
+        """Produce and have routed while the dispatchers stand still; yields what the producer says."""
+        series = "go2hooks_deliveries_created_total"
+        routed = self._stack.metric("router", series) + expected
+        dispatchers = self._stack.pids()["dispatcher"]
+        for pid in dispatchers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            producer = Producer(self._stack.broker.bootstrap, parts, linger_ms=5)
+            try:
+                producer.go()
+                produced = producer.result()
+            finally:
+                producer.close()
+            wait_until(lambda: self._stack.metric("router", series) >= routed, 60, "the router has written all", 0.2)
+            wait_until(lambda: not self._stack.metric("router", "go2hooks_router_in_flight"), 10, "Kafka has them", 0.2)
+            yield produced
+        finally:
+            for pid in dispatchers:
+                os.kill(pid, signal.SIGCONT)
+
+    def _work_off(self, receiver: Nginx | TimingReceiver, expected: int) -> float:
+        """Let the dispatchers go. Seconds until the last arrival."""
+        receiver.reset()
+        began = time.monotonic()
+        for pid in self._stack.pids()["dispatcher"]:
+            os.kill(pid, signal.SIGCONT)
+        return self._await_arrivals(receiver, expected) - began
 
     def _await_arrivals(self, receiver: Nginx | TimingReceiver, expected: int) -> float:
         """Block until as many have arrived; when that was (monotonic)."""
@@ -232,7 +273,7 @@ def derive(round_: dict[str, report.Figures]) -> None:
             (f["ceiling_per_s"] for name, f in round_.items() if name.startswith(f"ClientSession loop, {scheme},")),
             default=0.0,
         )
-        for name in (scheme, f"2 dispatchers{' https' if scheme == 'https' else ''}"):
+        for name in (scheme, f"backlog {scheme}", f"2 dispatchers{' https' if scheme == 'https' else ''}"):
             if best and name in round_:
                 round_[name]["to_session_loop"] = round_[name]["per_s"] / best
 

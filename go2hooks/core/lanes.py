@@ -185,6 +185,16 @@ class Lanes(Generic[T]):
             lane.failures = 0
             lane.earning = True
 
+    def room(self, webhook_id: str, now: float) -> float:
+        """How many items `offer` would take of this webhook now, to start or to queue."""
+        lane = self._lanes.get(webhook_id)
+        if lane is None:
+            return self.limits.webhook_first_sends
+        if self._is_open(lane):
+            return 1.0 if self._may_probe(lane, now) else 0.0
+        starts = min(self.limits.max_sends - self.in_flight, self._sends_allowed(lane) - lane.in_flight)
+        return max(0.0, starts) + max(0.0, self._queue_allowed(lane, now) - len(lane.queue or ()))
+
     def probe_in_s(self, webhook_id: str, now: float) -> float:
         """Seconds until an open circuit admits its next probe; 0 for a closed one."""
         return max(0.0, self._lanes[webhook_id].probe_at - now) if self.is_blocked(webhook_id) else 0.0
@@ -203,10 +213,13 @@ class Lanes(Generic[T]):
         return lane.failures >= self.limits.circuit_failures
 
     def _offer_probe(self, lane: Lane[T], now: float) -> Admission:
-        if lane.in_flight or now < lane.probe_at or self.in_flight >= self.limits.max_sends:
+        if not self._may_probe(lane, now):
             return Admission.BLOCKED
         self._start(lane)
         return Admission.START
+
+    def _may_probe(self, lane: Lane[T], now: float) -> bool:
+        return not lane.in_flight and now >= lane.probe_at and self.in_flight < self.limits.max_sends
 
     def _start(self, lane: Lane[T]) -> None:
         lane.in_flight += 1

@@ -138,7 +138,10 @@ def timestamptz(ms: int) -> str:
 
 
 def _text(value: str | None) -> str:
-    return _NULL if value is None else value.translate(_ESCAPES)
+    if value is None:
+        return _NULL
+    # Almost nothing needs escaping, and to look is a tenth of the cost of translating.
+    return value if value.isprintable() and "\\" not in value else value.translate(_ESCAPES)
 
 
 def copy_line(record: AttemptRecord) -> str:

@@ -7,6 +7,7 @@ HMAC-SHA256 of `id.timestamp.body`, keyed with the bytes that the secret's base6
 import base64
 import hmac
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # what a secret starts with
@@ -59,8 +60,12 @@ def _signed_content(message_id: str, timestamp: int | str, body: bytes) -> bytes
 
 
 def _standard(secret: str, signed: bytes) -> str:
-    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    return _STANDARD_PREFIX + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+    return _STANDARD_PREFIX + base64.b64encode(hmac.digest(_key(secret), signed, "sha256")).decode()
+
+
+@lru_cache(maxsize=1024)
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
 
 
 def _equal(ours: str, theirs: str) -> bool:

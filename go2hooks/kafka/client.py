@@ -24,8 +24,13 @@ def _common(settings: Settings, role: str) -> dict[str, Any]:
     }
 
 
-def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192) -> dict[str, Any]:
+def consumer_config(
+    settings: Settings, group: str, *, prefetch_kib: int = 8192, in_no_hurry: bool = False
+) -> dict[str, Any]:
     """Settings of a consumer in `group` that stores its offsets by hand. `prefetch_kib` bounds what librdkafka holds.
+
+    `in_no_hurry`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is by the
+    request, and what waits in a retry tier or in the overflow can wait for that long.
 
     The classic protocol, because there the client sets the session timeout: with `group.protocol=consumer` a broker
     left at its defaults holds a dead member's partitions for 45 s.
@@ -41,7 +46,8 @@ def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192)
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
-        "fetch.wait.max.ms": 200,
+        "fetch.wait.max.ms": 100 if in_no_hurry else 200,
+        "fetch.min.bytes": 65_536 if in_no_hurry else 1,
         # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
         "fetch.message.max.bytes": 65_536,
         "queued.min.messages": 200,  # per partition; the default is 100,000
@@ -50,8 +56,10 @@ def consumer_config(settings: Settings, group: str, *, prefetch_kib: int = 8192)
     }
 
 
-def producer_config(settings: Settings) -> dict[str, Any]:
+def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]:
     """Settings of an internal producer: idempotent, in order, and patient without limit.
+
+    With `linger_ms` 0 librdkafka still batches what gathers while a request is under way.
 
     `message.timeout.ms` 0 never gives up: what waits is uncommitted on the consuming side, so giving up gains nothing.
     """
@@ -59,7 +67,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "enable.idempotence": True,
         "acks": "all",
         "message.max.bytes": MAX_INTERNAL_MESSAGE_BYTES,
-        "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
+        "linger.ms": linger_ms,
         "message.timeout.ms": 0,
         "queue.buffering.max.messages": 100_000,
         "queue.buffering.max.kbytes": 131_072,

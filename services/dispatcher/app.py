@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -26,7 +27,7 @@ from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.intake import Intake, Ticket
-from services.dispatcher.overflow import OverflowLane
+from services.dispatcher.overflow import OverflowIntake
 from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms, webhook_changed
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.senders import Sender
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 _STORE_S: Final = 0.1
 _REPORT_S: Final = 1.0
 _OVERFLOW_BESIDE_BACKLOG: Final = 50
+_LINGER_MS: Final = 20  # whatever a dispatcher writes is to wait anyway
 _MAINTAIN_S: Final = 1800.0
 
 
@@ -54,7 +56,7 @@ class Dispatcher:
         self._webhooks = Webhooks(SecretBox(settings.encryption_keys()), self._reading)
         self._follower = WebhookFollower(settings, self._on_webhook)
         self._following = False
-        self._producer = LoopProducer(producer_config(settings), self._loop)
+        self._producer = LoopProducer(producer_config(settings, linger_ms=_LINGER_MS), self._loop)
         policy = DisablePolicy(
             settings.disable_after_failures, from_ms(round(settings.disable_min_span_s * 1000)) - from_ms(0)
         )
@@ -67,9 +69,9 @@ class Dispatcher:
                 RetryPolicy(settings.retry_delays), settings.webhook_id_header,
             )
         )  # fmt: skip
-        self._overflow = OverflowLane(self._pipeline)
-        self._pipeline.hold = self._overflow.hold
         self._intakes = self._build_intakes()
+        _main, _retry, self._overflow = self._intakes
+        self._pipeline.hold = self._overflow.hold
         self._tasks: list[asyncio.Task[None]] = []
         self._expose()
 
@@ -128,32 +130,26 @@ class Dispatcher:
 
     # --- building
 
-    def _build_intakes(self) -> Sequence[Intake]:
+    def _build_intakes(self) -> tuple[Intake, RetryIntake, OverflowIntake]:
         s = self._settings
-        shared = (self._evict, self._pipeline.bury, self._find_states, self._claims)
+        shared = (self._lanes.evict, self._pipeline.bury, self._find_states, self._claims)
         main = Intake("main", self._pipeline.admit, *shared)
         retry = RetryIntake(
             self._pipeline.admit, *shared, buffer_messages=s.retry_buffer_messages, max_due=s.window_deliveries
         )
-        overflow = Intake("overflow", self._pipeline.admit, *shared, always_doubtful=True)
+        overflow = OverflowIntake(
+            self._pipeline.admit, *shared, room=self._pipeline.room, send_round=self._pipeline.send_round
+        )
         tiers = [retry_topic(delay) for delay in dict.fromkeys(s.retry_delays)]
-        self._consume(main, DISPATCHER_GROUP, [DELIVERIES], s.window_deliveries, prefetch_kib=8192)
-        self._consume(retry, RETRY_GROUP, tiers, s.window_deliveries, prefetch_kib=1024, batch=100)
-        self._consume(overflow, OVERFLOW_GROUP, [DELIVERIES_OVERFLOW], s.overflow_window_deliveries, prefetch_kib=1024)
+        self._consume(main, [DELIVERIES], s.window_deliveries, consumer_config(s, DISPATCHER_GROUP))
+        unhurried = partial(consumer_config, s, prefetch_kib=1024, in_no_hurry=True)
+        self._consume(retry, tiers, s.window_deliveries, unhurried(RETRY_GROUP))
+        self._consume(overflow, [DELIVERIES_OVERFLOW], s.overflow_window_deliveries, unhurried(OVERFLOW_GROUP))
         return main, retry, overflow
 
-    def _consume(
-        self, intake: Intake, group: str, topics: list[str], window: int, *, prefetch_kib: int, batch: int = 100
-    ) -> None:
-        config = consumer_config(self._settings, group, prefetch_kib=prefetch_kib)
+    def _consume(self, intake: Intake, topics: list[str], window: int, config: dict[str, Any]) -> None:
         intake.consumer = PolledConsumer(
-            config,
-            topics,
-            intake,
-            self._loop,
-            window=window,
-            revoke_timeout_s=self._settings.revoke_timeout_s,
-            batch=batch,
+            config, topics, intake, self._loop, window=window, revoke_timeout_s=self._settings.revoke_timeout_s
         )
 
     def _expose(self) -> None:
@@ -186,9 +182,6 @@ class Dispatcher:
             return await find_states(connection, keys)
 
         return await self._reading.run(work)
-
-    def _evict(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
-        return self._lanes.evict(unwanted) + self._overflow.evict(unwanted)
 
     # --- now and then
 

@@ -83,10 +83,7 @@ class Intake:
         bury: Callable[[Message, UndecodableEventError, Callable[[], None]], None],
         find_states: FindStates,
         claims: Claims[Ticket],
-        *,
-        always_doubtful: bool = False,
     ) -> None:
-        """`always_doubtful` where every message may be a fork's second half."""
         self.source = source
         self.consumer: PolledConsumer
         self._admit = admit
@@ -94,7 +91,6 @@ class Intake:
         self._bury = bury
         self._find_states = find_states
         self._claims = claims
-        self._always_doubtful = always_doubtful
         self._partitions: dict[PartitionKey, Partition] = {}
         self._epoch = 0
         self._to_ask: list[Ticket] = []
@@ -187,9 +183,7 @@ class Intake:
         return self._unread.seconds(topic, backlog, now_ms)
 
     def _is_doubtful(self, ticket: Ticket) -> bool:
-        return (
-            self._always_doubtful or ticket.position.offset < ticket.partition.suspect_until or ticket.delivery.suspect
-        )
+        return ticket.position.offset < ticket.partition.suspect_until or ticket.delivery.suspect
 
     def _take(self, message: Message) -> Ticket | None:
         """The message's ticket; None when there is nothing to do for it."""
@@ -249,6 +243,8 @@ class Intake:
 
     async def _look_up(self, tickets: list[Ticket]) -> None:
         """Admit those of `tickets` whose attempt is still to be made."""
+        if not tickets:
+            return
         keys = [_key_of(ticket.delivery) for ticket in tickets]
         before = [key._replace(attempt=key.attempt - 1) for key in keys if key.attempt > 1]
         states = await self._find_states([*keys, *before])

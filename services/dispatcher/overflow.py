@@ -1,21 +1,26 @@
-"""The overflow lane: what found no room in its webhook's lane comes round again here, beside the main lane.
+"""The overflow's intake: what found no room in its webhook's lane comes round again here, beside the main lane.
 
-What still finds no room is held, a bounded number in all, and offered again in turns, one webhook after the other. What
-has been held for a second makes place for what lies behind it: to the end of the topic, or, with its circuit open, to
-the retry tier that fits the next probe. So a burst to one webhook, or a dead one, delays its own deliveries alone.
+A bounded number is held, and given to the lanes in turns, one webhook after the other, as they have room. Not before that
+the records are asked: a crash between writing here and committing there leaves two messages for one attempt.
+
+What has been held for a while makes place for what lies behind it: to the end of the topic, or, with its circuit open, to
+the retry tier that fits the next probe. So a burst to one webhook, or a dead one, delays its own deliveries alone. While
+nobody else turns up behind, the rounds become rarer: each costs as much as a delivery.
 """
 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
-from services.dispatcher.intake import Ticket
-from services.dispatcher.pipeline import Pipeline
+from go2hooks.kafka.consumer import PartitionKey
+from services.dispatcher.intake import Intake, Partition, Ticket
 
 _TURN_S: Final = 0.02
 _HOLD_S: Final = 1.0
+_HOLD_MAX_S: Final = 4.0
+_TURN_TICKETS: Final = 1000  # asked about together
 
 
 class _Held(NamedTuple):
@@ -23,59 +28,86 @@ class _Held(NamedTuple):
     ticket: Ticket
 
 
-class OverflowLane:
-    """Tickets of the overflow consumer that wait for room. The consumer's window bounds them."""
+class OverflowIntake(Intake):
+    """Holds each ticket until its lane has room, then admits it. The consumer's window bounds what is held."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, *args: Any, room: Callable[[Ticket], float], send_round: Callable[[Ticket], None]) -> None:
+        """`room` says how many deliveries like this one the lanes would take; `send_round` moves one out of memory."""
+        admit, *shared = args
+        super().__init__("overflow", self.hold, *shared)
+        self._admit_held = admit
+        self._room = room
+        self._send_round = send_round
         self._held: OrderedDict[str, deque[_Held]] = OrderedDict()
+        self._hold_s = _HOLD_S
+        self._period_began = 0.0
+        self._seen: set[str] = set()  # webhooks that something was held of, in this period and in the one before
+        self._seen_before: set[str] = set()
 
     def __len__(self) -> int:
+        """Tickets held."""
         return sum(map(len, self._held.values()))
 
     def hold(self, ticket: Ticket) -> None:
-        self._held.setdefault(ticket.delivery.webhook_id, deque()).append(_Held(time.monotonic(), ticket))
-
-    def evict(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
-        evicted: list[Ticket] = []
-        for webhook_id in list(self._held):
-            queue = self._held.pop(webhook_id)
-            evicted += [held.ticket for held in queue if unwanted(held.ticket)]
-            kept = deque(held for held in queue if not unwanted(held.ticket))
-            if kept:
-                self._held[webhook_id] = kept
-        return evicted
+        webhook_id = ticket.delivery.webhook_id
+        self._seen.add(webhook_id)
+        self._held.setdefault(webhook_id, deque()).append(_Held(time.monotonic(), ticket))
 
     async def run(self) -> None:
         """Take turns until cancelled."""
         while True:
             await asyncio.sleep(_TURN_S)
             if self._held:
-                self._take_turns()
+                await self._look_up(self._next_turn())
+                self._make_place(time.monotonic())
 
-    def _take_turns(self) -> None:
-        """One round after another, each webhook one ticket a round, until none has room."""
-        now = time.monotonic()
-        waiting = list(self._held)
-        while waiting:
-            waiting = [webhook_id for webhook_id in waiting if self._offer_one(webhook_id)]
-        for webhook_id in list(self._held):
-            self._send_round(webhook_id, now)
+    def _next_turn(self) -> list[Ticket]:
+        """Take out what the lanes have room for: a round for one ticket of each webhook, and another, until none has."""
+        rooms = {webhook_id: self._room(queue[0].ticket) for webhook_id, queue in self._held.items()}
+        chosen: list[Ticket] = []
+        waiting = [webhook_id for webhook_id, room in rooms.items() if room >= 1]
+        while waiting and len(chosen) < _TURN_TICKETS:
+            for webhook_id in waiting:
+                chosen.append(self._held[webhook_id].popleft().ticket)
+                rooms[webhook_id] -= 1
+            waiting = [webhook_id for webhook_id in waiting if rooms[webhook_id] >= 1 and self._held[webhook_id]]
+        self._drop_empty()
+        return chosen
 
-    def _offer_one(self, webhook_id: str) -> bool:
-        """Whether this webhook took one and has more."""
-        queue = self._held[webhook_id]
-        ticket = queue[0].ticket
-        if not self._pipeline.readmit(ticket):
-            return False
-        queue.popleft()
-        if not queue:
+    def _make_place(self, now: float) -> None:
+        if now - self._period_began >= self._hold_s:
+            self._begin_period(now)
+        for queue in self._held.values():
+            while queue and now - queue[0].since >= self._hold_s:
+                self._send_round(queue.popleft().ticket)
+        self._drop_empty()
+
+    def _begin_period(self, now: float) -> None:
+        others_came = bool(self._seen - self._seen_before)
+        self._hold_s = _HOLD_S if others_came else min(2 * self._hold_s, _HOLD_MAX_S)
+        self._seen_before, self._seen = self._seen, set(self._held)
+        self._period_began = now
+
+    def _drop_empty(self) -> None:
+        for webhook_id in [webhook_id for webhook_id, queue in self._held.items() if not queue]:
             del self._held[webhook_id]
-        return bool(queue)
 
-    def _send_round(self, webhook_id: str, now: float) -> None:
-        queue = self._held.get(webhook_id)
-        while queue and now - queue[0].since >= _HOLD_S:
-            self._pipeline.send_round(queue.popleft().ticket)
-        if queue is not None and not queue:
-            del self._held[webhook_id]
+    # --- as an intake
+
+    def _is_doubtful(self, ticket: Ticket) -> bool:  # noqa: ARG002  # each is, but not before it has room
+        return False
+
+    def _begin_again(self, ticket: Ticket) -> None:
+        self.hold(ticket)
+
+    def _go_on(self, ticket: Ticket) -> None:
+        self._admit_held(ticket)
+
+    def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
+        leaving = super()._forget(keys)
+        for queue in self._held.values():
+            for held in [held for held in queue if held.ticket.partition.gone]:
+                queue.remove(held)
+                held.ticket.drop()
+        self._drop_empty()
+        return leaving

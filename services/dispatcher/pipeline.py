@@ -84,7 +84,7 @@ class Pipeline:
         self._tasks: set[asyncio.Task[None]] = set()
         self.hold: Callable[
             [Ticket], None
-        ]  #: keeps an overflowed ticket that still has no room; set by the overflow lane
+        ]  #: keeps an overflowed ticket that still has no room; set by the overflow's intake
 
     @property
     def idle(self) -> bool:
@@ -108,7 +108,7 @@ class Pipeline:
         if ticket.delivery.kind == Kind.TEST:  # somebody is waiting to see it, whatever state the lane is in
             self.spawn(self._attempt(ticket, in_lane=False))
             return
-        match self._offer(ticket):
+        match self._lanes.offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
             case Admission.START:
                 self.spawn(self._attempt(ticket))
             case Admission.QUEUED:
@@ -120,16 +120,12 @@ class Pipeline:
             case Admission.BLOCKED:
                 self.overflow(ticket, "circuit") if ticket.source == "main" else self.park(ticket)
 
-    def readmit(self, ticket: Ticket) -> bool:
-        """Offer a held ticket again. False when there is still no room for it."""
-        skip = self._reason_to_skip(ticket.delivery)
-        if skip is not None:
-            self._skip(ticket, skip)
-            return True
-        admission = self._offer(ticket)
-        if admission is Admission.START:
-            self.spawn(self._attempt(ticket))
-        return admission in (Admission.START, Admission.QUEUED)
+    def room(self, ticket: Ticket) -> float:
+        """How many deliveries like this one would not be moved aside if they were admitted now."""
+        delivery = ticket.delivery
+        if not self._webhooks.knows(delivery.webhook_id) or self._reason_to_skip(delivery) is not None:
+            return float("inf")
+        return self._lanes.room(delivery.webhook_id, time.monotonic())
 
     def send_round(self, ticket: Ticket) -> None:
         """It has been held for long enough: make place for what lies behind it."""
@@ -137,9 +133,6 @@ class Pipeline:
             self.park(ticket)
         else:
             self.overflow(ticket, "busy")
-
-    def _offer(self, ticket: Ticket) -> Admission:
-        return self._lanes.offer(ticket.delivery.webhook_id, ticket, time.monotonic())
 
     async def _admit_unknown(self, ticket: Ticket) -> None:
         """Created a moment ago, or deleted: only Postgres knows."""

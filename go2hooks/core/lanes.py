@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import ceil
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -185,15 +186,19 @@ class Lanes(Generic[T]):
             lane.failures = 0
             lane.earning = True
 
-    def room(self, webhook_id: str, now: float) -> float:
-        """How many items `offer` would take of this webhook now, to start or to queue."""
+    def room(self, webhook_id: str, now: float) -> int:
+        """How many items `offer` would take of this webhook now, to start or to queue; of many, a few less than that."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
-            return self.limits.webhook_first_sends
+            return ceil(self.limits.webhook_first_sends)
         if self._is_open(lane):
-            return 1.0 if self._may_probe(lane, now) else 0.0
-        starts = min(self.limits.max_sends - self.in_flight, self._sends_allowed(lane) - lane.in_flight)
-        return max(0.0, starts) + max(0.0, self._queue_allowed(lane, now) - len(lane.queue or ()))
+            return int(self._may_probe(lane, now))
+        queue = max(0, ceil(self._queue_allowed(lane, now)) - len(lane.queue or ()))
+        if lane.queue:
+            return queue
+        return queue + max(
+            0, min(self.limits.max_sends - self.in_flight, ceil(self._sends_allowed(lane)) - lane.in_flight)
+        )
 
     def probe_in_s(self, webhook_id: str, now: float) -> float:
         """Seconds until an open circuit admits its next probe; 0 for a closed one."""

@@ -28,7 +28,9 @@ class LanesMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.number += 1
             item = (webhook_id, self.number)
+            has_room = self.lanes.room(webhook_id, self.now) >= 1
             admission = self.lanes.offer(webhook_id, item, self.now)
+            assert has_room == (admission in (Admission.START, Admission.QUEUED))
             if admission is Admission.START:
                 self.under_way.append(item)
             elif admission is Admission.QUEUED:

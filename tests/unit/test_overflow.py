@@ -1,0 +1,176 @@
+"""The overflow's intake: who gets the room that there is, when the records are asked, and when the rest makes place."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.duplicates import Claims
+from go2hooks.kafka.consumer import Assignment, PartitionKey
+from go2hooks.postgres.attempts import AttemptKey
+from services.dispatcher import overflow
+from services.dispatcher.intake import Ticket
+from services.dispatcher.overflow import OverflowIntake
+
+KEY = PartitionKey("go2.deliveries.overflow", 0)
+
+
+class Message:
+    """A consumed message."""
+
+    def __init__(self, offset: int, webhook_id: str) -> None:
+        self._offset = offset
+        delivery = Delivery(
+            f"dlv_{offset}", webhook_id, "acme", "evt_1", "click", "", b"{}", 1, 0, Kind.EVENT, 0, suspect=False
+        )
+        self._value = encode_delivery(delivery)
+
+    def topic(self) -> str:
+        return KEY.topic
+
+    def partition(self) -> int:
+        return KEY.partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1000
+
+    def value(self) -> bytes:
+        return self._value
+
+
+class Consumer:
+    """What an intake asks of its consumer."""
+
+    failure: BaseException | None = None
+    released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class Scene:
+    """The intake, with lanes that have as much room as a test gives them."""
+
+    def __init__(self) -> None:
+        self.room: defaultdict[str, float] = defaultdict(float)
+        self.admitted: list[str] = []
+        self.sent_round: list[str] = []
+        self.asked: list[str] = []
+        self.states: dict[str, str] = {}
+        self.intake = OverflowIntake(
+            self._admit, lambda _: [], lambda *_: None, self._find, Claims[Ticket](),
+            room=lambda ticket: self.room[ticket.delivery.webhook_id], send_round=self._send_round,
+        )  # fmt: skip
+        self.consumer = Consumer()
+        self.intake.consumer = self.consumer  # type: ignore[assignment]
+        self.intake.assigned([Assignment(KEY, 0)])
+        self._offset = 0
+
+    def read(self, *webhook_ids: str) -> None:
+        for webhook_id in webhook_ids:
+            self.intake.receive([Message(self._offset, webhook_id)])  # type: ignore[list-item]
+            self._offset += 1
+
+    async def until(self, check: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not check():  # noqa: ASYNC110  # bounded, and what it waits for has no event
+                await asyncio.sleep(0.005)
+
+    def _admit(self, ticket: Ticket) -> None:
+        self.admitted.append(ticket.delivery.webhook_id)
+        self.room[ticket.delivery.webhook_id] -= 1
+
+    def _send_round(self, ticket: Ticket) -> None:
+        self.sent_round.append(ticket.delivery.webhook_id)
+        ticket.finish()
+
+    async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        self.asked += [key.delivery_id for key in keys]
+        return {key: self.states[key.delivery_id] for key in keys if key.delivery_id in self.states}
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[None]:
+    turns = asyncio.create_task(scene.intake.run())
+    try:
+        yield
+    finally:
+        turns.cancel()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The intake's clock: its one element."""
+    now = [1000.0]
+    monkeypatch.setattr(overflow, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.mark.usefixtures("clock")
+async def test_the_records_are_asked_only_about_what_has_room_and_webhooks_take_turns():
+    scene = Scene()
+    scene.room |= {"wh_a": 2, "wh_b": 2}
+    scene.read("wh_a", "wh_a", "wh_a", "wh_full", "wh_b")
+    async with running(scene):
+        await scene.until(lambda: len(scene.admitted) == 3)
+        assert scene.admitted == ["wh_a", "wh_b", "wh_a"]
+        assert sorted(scene.asked) == ["dlv_0", "dlv_1", "dlv_4"]
+        scene.room["wh_full"] = 1
+        await scene.until(lambda: len(scene.admitted) == 4)
+    assert scene.admitted[-1] == "wh_full"
+    assert len(scene.intake) == 1
+
+
+@pytest.mark.usefixtures("clock")
+async def test_what_was_made_before_is_finished_and_not_admitted():
+    scene = Scene()
+    scene.room["wh_a"] = 5
+    scene.states["dlv_0"] = "delivered"
+    scene.read("wh_a", "wh_a")
+    async with running(scene):
+        await scene.until(lambda: scene.consumer.released == 1 and len(scene.admitted) == 1)
+    assert scene.asked == ["dlv_0", "dlv_1"]
+
+
+async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_nobody_waits_behind(clock):
+    scene = Scene()
+    rounds: list[float] = []
+    async with running(scene):
+        scene.read("wh_stuck")
+        for _ in range(4):
+            began, before = clock[0], len(scene.sent_round)
+            while len(scene.sent_round) == before:
+                clock[0] += 0.25
+                await asyncio.sleep(0.03)  # a turn of the intake
+            rounds.append(clock[0] - began)
+            scene.read("wh_stuck")
+        assert rounds[0] <= 1.5
+        assert rounds[-1] >= 3.5
+        scene.read("wh_other")  # somebody else: rounds are quick again, after the present one
+        await scene.until(lambda: len(scene.intake) == 2)
+        while "wh_other" not in scene.sent_round:
+            clock[0] += 0.25
+            await asyncio.sleep(0.03)
+        scene.read("wh_stuck")
+        began, before = clock[0], len(scene.sent_round)
+        while len(scene.sent_round) == before:
+            clock[0] += 0.25
+            await asyncio.sleep(0.03)
+        assert clock[0] - began <= 2.5
+
+
+@pytest.mark.usefixtures("clock")
+async def test_a_partition_that_leaves_takes_its_held_tickets_along():
+    scene = Scene()
+    scene.read("wh_a", "wh_b")
+    assert await scene.intake.revoked([KEY]) == {KEY: 0}
+    assert len(scene.intake) == 0
+    assert scene.consumer.released == 2

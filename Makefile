@@ -59,6 +59,7 @@ bench-isolation: $(READY)
 bench-scale: $(READY)
 	@$(BIN)/python bench/router.py $(ARGS)
 	@$(BIN)/python bench/retries.py $(ARGS)
+	@$(BIN)/python bench/scale.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

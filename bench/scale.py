@@ -267,31 +267,21 @@ def present(found: dict[str, report.Figures], options: argparse.Namespace) -> No
 
 def _draw(found: dict[str, report.Figures], directory: Path) -> None:
     def curve(unit: str, metric: str) -> list[tuple[float, float]]:
-        return [(float(n.split()[0].replace(",", "")), f[metric]) for n, f in found.items() if n.endswith(unit)]
+        measured = {name.split()[0].replace(",", ""): figures for name, figures in found.items() if name.endswith(unit)}
+        return [(float(number), figures[metric]) for number, figures in measured.items()]
 
+    history = {"newest": "newest_p50_ms", "failed": "failed_p50_ms", "rare event": "link_created_p50_ms"}
+    cost = {"CPU per delivery": "dispatcher_cpu_us", "peak memory": "dispatcher_peak_mib"}
     drawings = {
         "attempts-copy": ("COPY into the attempts table", "rows", "rows a second", {"COPY": "copy_rows_per_s"}),
-        "attempts-query": (
-            "A page of a webhook's history, median",
-            "rows",
-            "milliseconds",
-            {"newest": "newest_p50_ms", "failed": "failed_p50_ms", "rare event": "link_created_p50_ms"},
-        ),
-        "receivers": (
-            "One dispatcher by the number of distinct receivers",
-            "receivers",
-            "us of CPU, MiB",
-            {"CPU per delivery": "dispatcher_cpu_us", "peak memory": "dispatcher_peak_mib"},
-        ),
+        "attempts-query": ("A page of a webhook's history, median", "rows", "milliseconds", history),
+        "receivers": ("One dispatcher by the number of distinct receivers", "receivers", "us of CPU, MiB", cost),
+        "partitions": ("Full speed by the number of partitions", "partitions", "deliveries/s", {"rate": "per_s"}),
     }
-    for name, (title, x_name, y_name, metrics) in drawings.items():
-        series = {
-            label: curve(x_name, metric)
-            for label, metric in metrics.items()
-            if curve(x_name, "ms.p50") or "rows" in x_name
-        }
-        if any(series.values()):
-            report.chart(name, charts.lines(title, x_name, y_name, series), directory)
+    for name, (title, unit, y_name, metrics) in drawings.items():
+        series = {label: curve(unit, metric) for label, metric in metrics.items()}
+        if all(series.values()):
+            report.chart(name, charts.lines(title, unit, y_name, series), directory)
 
 
 def main() -> None:

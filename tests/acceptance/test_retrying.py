@@ -125,6 +125,18 @@ def test_whatever_is_no_2xx_is_a_failure_that_says_so_and_is_retried(account, re
     assert (delivered["attempts"], delivered["statusCode"]) == (2, 204)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_chooses_the_tier_that_fits_up_to_the_longest(account, receiver, status):
+    reply = Reply(status, (("Retry-After", "1"),))
+    endpoint = receiver.endpoint(lambda request: reply if request.attempt == 1 else 200)
+    webhook = account.subscribe(endpoint.url)
+    account.emit()
+    _, second = endpoint.wait(2)
+    assert second.arrived - endpoint.answered[0] >= DELAYS_S[-1] - CLOCK_S
+    (delivery,) = account.wait_history(webhook, "delivered")
+    assert delivery["attempts"] == 2
+
+
 def test_a_receiver_that_hangs_does_not_delay_the_others(account, receiver):
     hanging, quick = receiver.endpoint(lambda _: HANG), receiver.endpoint()
     account.subscribe(hanging.url)

@@ -1,12 +1,12 @@
 """Sets the stack up, tortures it, lets it come to rest, and judges. Ends with 1 when anything was breached."""
 
+import gc
 import json
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,14 +15,17 @@ from types import FrameType
 import psycopg
 
 from bench.torture import ledger, report
-from bench.torture.checker import Checker, Target
+from bench.torture.checker import Checker
 from bench.torture.events import Stream
 from bench.torture.faults import Faults
+from bench.torture.ledger import Target
 from bench.torture.plan import Hook, Options, parse, plan_faults, plan_hooks
 from bench.torture.stack import Stack, api, connect
 from go2hooks.postgres.api_keys import create_key
 
 _TICK_S = 0.05
+_DISABLED = "SELECT id, extract(epoch FROM disabled_at)::float8 FROM webhooks WHERE NOT is_active"
+DISABLED_S = 8.0  # then it is enabled again
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,13 +58,19 @@ def run(options: Options, directory: Path) -> int:
         rest_s = come_to_rest(stack, options.drain_s)
         for service in stack.services:
             service.end(12.0)
-        evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap)
+        stack.receivers.end()  # its log is whole only then
+        print("judging", flush=True)
+        began = time.monotonic()
+        gc.disable()  # millions of objects, none of them garbage
+        evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap, targets)
     checker = Checker(evidence, targets)
     verdict = checker.judge()
     if rest_s is None:
-        verdict.breach("the stack did not come to rest", "", "")
-    deaths = Counter(service.name.rstrip("0123456789-") for service in stack.services for _ in service.deaths)
-    report.show(options, checker, verdict, rest_s, dict(deaths))
+        verdict.breach("the stack did not come to rest")
+    judged = report.Judged(options, checker, verdict, rest_s, time.monotonic() - began)
+    report.show(judged)
+    (directory / "result.json").write_text(json.dumps(report.as_dict(judged), indent=1))
+    gc.enable()
     return len(verdict.breaches)
 
 
@@ -88,9 +97,9 @@ def torture(stack: Stack, options: Options, accounts: list[str], keys: dict[str,
             return files.enter_context((stack.directory / name).open("w", buffering=1))
 
         stream = Stream(stack.broker.bootstrap, options, accounts, log("events.jsonl"))  # type: ignore[arg-type]
-        faults = Faults(stack, options.seed, log("faults.jsonl"))  # type: ignore[arg-type]
-        for at, kind in plan_faults(options):
-            faults.plan(at, kind)
+        faults = Faults(stack, options.seed, long=options.long, log=log("faults.jsonl"))  # type: ignore[arg-type]
+        for fault in plan_faults(options):
+            faults.plan(fault)
         look = watch_disabled(stack, keys, targets, log("disabled.jsonl").write)  # type: ignore[attr-defined]
         stream.start()
         said = looked = time.monotonic()
@@ -101,7 +110,7 @@ def torture(stack: Stack, options: Options, accounts: list[str], keys: dict[str,
                 look()
                 looked = time.monotonic()
             if time.monotonic() - said > 10.0:
-                print(f"{stream.produced:,} events, {faults.count} faults", flush=True)
+                print(f"{stream.produced:,} events, {faults.begun.total()} faults", flush=True)
                 said = time.monotonic()
             time.sleep(_TICK_S)
         if stream.error is not None:
@@ -119,16 +128,17 @@ def watch_disabled(
     def look() -> None:
         try:
             with connect(stack) as connection:
-                rows = connection.execute("SELECT id FROM webhooks WHERE NOT is_active").fetchall()
+                rows = connection.execute(_DISABLED).fetchall()
         except psycopg.Error:
             return  # it is away; the next look finds them
-        for (webhook_id,) in rows:
+        for webhook_id, disabled_at in rows:
             if webhook_id not in since:
                 since[webhook_id] = time.monotonic()
-                note(json.dumps([webhook_id, time.time()]) + "\n")
-            elif time.monotonic() - since[webhook_id] > 8.0:
+                note(json.dumps(["disabled", webhook_id, disabled_at]) + "\n")
+            elif time.monotonic() - since[webhook_id] > DISABLED_S:
                 del since[webhook_id]
                 api(stack, keys[accounts[str(webhook_id)]], "PATCH", f"/webhooks/{webhook_id}", {"isActive": True})
+                note(json.dumps(["enabled", webhook_id, time.time()]) + "\n")
 
     return look
 

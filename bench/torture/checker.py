@@ -1,38 +1,36 @@
-"""The proof. Takes the ledger and the plan, knows nothing of the code under test, and names every breach with its delivery."""
+"""The proof. Takes the ledger, knows nothing of the code under test, and names every breach with its delivery."""
 
-import hashlib
-import hmac
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from bench.torture.ledger import Fault, Ledger, Lying, Row, Seen, Sent
+from bench.torture.causes import Causes, nearest_after, stopped
+from bench.torture.ledger import Ledger, Lying, Row, Seen, Sent, Target
 from bench.torture.plan import DELAYS_S
+from bench.torture.recovery import Quiet, Recovered, measure
+
+Pair = tuple[str, str]  # event id, webhook id
 
 TERMINAL: Final = ("delivered", "failed", "skipped")
 MAX_ATTEMPTS: Final = len(DELAYS_S) + 1
 EARLY_S: Final = 0.02  # what rounding to milliseconds and reading two clocks may cost
 SKEW_S: Final = 5.0
-BEFORE_S: Final = 1.0
-RESEND_S: Final = 3.0  # within one attempt's time
-AFTER_S: Final = 25.0  # a fault may show for this long: session timeout, rebalance, restart, backlog
+SKEW_SHOWS_S: Final = 15.0  # a retry written by a wrong clock is made up to this long after
+RESEND_S: Final = 1.5  # a kept connection that was cut: sent again within a second, and what a busy machine adds
+BRINK_S: Final = 1.0  # an answer given this shortly before its connection was cut may not have arrived
+HEARD_S: Final = 3.0  # a change of a webhook is in force within a second; a second more for the driver's own call
+BLIND_S: Final = 30.0  # with Postgres away, or stopped, nobody hears of changes
+DUPLICATES: Final = 0.005  # of all deliveries
+MANY: Final = 100_000  # deliveries, for that: a short run has as many faults as it has time for
 
-
-@dataclass(frozen=True)
-class Target:
-    """A webhook as the API created it, and its receiver."""
-
-    id: str
-    number: int
-    account: str
-    events: tuple[str, ...]
-    temper: str
-    secret: str
-
-    def wants(self, event: str) -> bool:
-        return "*" in self.events or event in self.events
+#: What may go wrong at a receiver of this temper, without any fault.
+ERRORS: Final = {
+    "slow": {"timeout"},
+    "resetting": {"connection_error", "invalid_response"},
+    "away": {"connection_error", "connection_refused", "timeout", "invalid_response"},
+    "proxied": {"connection_error", "connection_refused", "timeout", "invalid_response"},
+}
 
 
 class Breach(NamedTuple):
@@ -44,16 +42,34 @@ class Breach(NamedTuple):
     detail: str
 
 
+class Kill(NamedTuple):
+    """What the SIGKILL of one dispatcher cost. The under way: requests made and not recorded at that moment."""
+
+    kind: str
+    at: float
+    under_way: int
+    again: int
+
+
 @dataclass
 class Verdict:
     """What came out."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    near: Counter[str] = field(default_factory=Counter)  # duplicates by the kind of fault that explains them
     breaches: list[Breach] = field(default_factory=list)
-    recovery: dict[str, list[float]] = field(default_factory=dict)
+    kills: list[Kill] = field(default_factory=list)
+    recovery: list[Recovered] = field(default_factory=list)
+    quiet: Quiet = field(default_factory=lambda: Quiet(0, 0, 0.0))
 
-    def breach(self, rule: str, event_id: str, webhook_id: str, detail: str = "") -> None:
+    def breach(self, rule: str, event_id: str = "", webhook_id: str = "", detail: str = "") -> None:
         self.breaches.append(Breach(rule, event_id, webhook_id, detail))
+
+    @property
+    def duplicates(self) -> float:
+        """Requests that were not needed, by deliveries."""
+        repeated = self.counts["duplicate requests"] + self.counts["requests after the end"]
+        return repeated / max(1, self.counts["deliveries expected"])
 
 
 class Checker:
@@ -63,11 +79,14 @@ class Checker:
         self.ledger = ledger
         self.targets = {target.id: target for target in targets}
         self._by_number = {target.number: target for target in targets}
-        self.by_token = {sent.token: sent for sent in ledger.sent}
         self.events = {sent.event_id: sent for sent in ledger.sent}
-        self.seen: dict[tuple[str, str], list[Seen]] = defaultdict(list)  # by event id and webhook id
-        self.rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        self.lying: dict[tuple[str, str], list[Lying]] = defaultdict(list)
+        self.seen: dict[Pair, list[Seen]] = defaultdict(list)
+        self.rows: dict[Pair, list[Row]] = defaultdict(list)
+        self._waiting: set[Pair] = set()
+        self._causes = Causes(ledger.faults, ledger.processes)
+        self._went: dict[int, list[float]] = defaultdict(list)  # receiver → when it went away
+        self._open: Counter[str] = Counter()  # process that died → its requests that were not recorded then
+        self._again: Counter[str] = Counter()  # process → its requests that were sent again
         self.verdict = Verdict()
 
     def judge(self) -> Verdict:
@@ -82,120 +101,140 @@ class Checker:
         for pair, rows in self.rows.items():
             self._check_rows(pair, rows)
         self._check_dead_letters()
-        self._measure_recovery()
+        self._check_processes()
+        self._measure_kills()
+        self._check_recovery()
+        if self.verdict.duplicates > DUPLICATES and self.verdict.counts["deliveries expected"] >= MANY:
+            self.verdict.breach(
+                "too many duplicates", detail=f"{self.verdict.duplicates:.3%}, {DUPLICATES:.1%} allowed"
+            )
         return self.verdict
+
+    def lying(self, pair: Pair) -> list[Lying]:
+        return [message for message in self.ledger.lying if (message.event_id, message.webhook_id) == pair]
 
     # --- evidence
 
     def _index(self) -> None:
+        by_token = {sent.token: sent for sent in self.ledger.sent}
         for seen in self.ledger.seen:
-            sent = self.by_token.get(_token(seen.body))
+            sent = by_token.get(seen.token)
             target = self._by_number[seen.hook]
             if sent is None or sent.account != target.account or not target.wants(seen.event):
-                self.verdict.breach("a delivery without an event", sent.event_id if sent else "?", target.id, seen.body)
+                self.verdict.breach(
+                    "a delivery without an event", sent.event_id if sent else "?", target.id, seen.token
+                )
             else:
                 self.seen[sent.event_id, target.id].append(seen)
         for row in self.ledger.rows:
             self.rows[row.event_id, row.webhook_id].append(row)
             if row.event_id not in self.events or row.webhook_id not in self.targets:
                 self.verdict.breach("a record without an event", row.event_id, row.webhook_id)
-        for lying in self.ledger.lying:
-            self.lying[lying.event_id, lying.webhook_id].append(lying)
-        for group in (self.seen, self.rows):
-            for items in group.values():
-                items.sort(key=lambda item: item.at if isinstance(item, Seen) else item.attempt)
-
-    def _near(self, first: float, last: float) -> list[Fault]:
-        """Faults that may explain what happened between these times."""
-        return [f for f in self.ledger.faults if f.began - BEFORE_S <= last and first <= f.ended + AFTER_S]
+        self._waiting = {(lying.event_id, lying.webhook_id) for lying in self.ledger.lying if lying.waiting}
+        for number, at in self.ledger.absences:
+            self._went[number].append(at)
+        for requests in self.seen.values():
+            requests.sort(key=lambda request: request.at)
+        for rows in self.rows.values():
+            rows.sort(key=lambda row: row.attempt)
 
     # --- rules
 
     def _check_log(self) -> None:
         for sent in self.ledger.sent:
+            there = self.ledger.in_log.get(sent.event_id, 0)
+            self.verdict.counts["events written twice by their producer"] += max(0, there - 1)
             if sent.acknowledged is None:
                 self.verdict.counts["events not acknowledged"] += 1
                 continue
             self.verdict.counts["events acknowledged"] += 1
-            if sent.event_id not in self.ledger.in_log:
-                self.verdict.breach("an acknowledged event is not in Kafka", sent.event_id, "")
+            if not there:
+                self.verdict.breach("an acknowledged event is not in Kafka", sent.event_id)
 
     def _check_pair(self, sent: Sent, target: Target) -> None:
-        """Every (acknowledged event, matching webhook) was delivered, or waits, or has a record that says why not."""
+        """Every (event in Kafka, matching webhook) was delivered, or waits, or has a record that says why not."""
         pair = (sent.event_id, target.id)
-        rows, counts = self.rows[pair], self.verdict.counts
-        if sent.acknowledged is None and not rows and not self.seen[pair]:
+        rows, seen, counts = self.rows.get(pair, []), self.seen.get(pair, []), self.verdict.counts
+        if sent.acknowledged is None and sent.event_id not in self.ledger.in_log and not rows and not seen:
             return
         counts["deliveries expected"] += 1
-        waiting = any(message.waiting for message in self.lying[pair])
-        delivered = any(_is_success(seen.gave) for seen in self.seen[pair])
+        delivered = any(_is_success(request.gave) for request in seen)
         last = rows[-1] if rows else None
         if last is not None and last.state in TERMINAL:
             counts[f"ended {last.state}"] += 1
-        elif waiting:
+        elif pair in self._waiting:
             counts["waiting"] += 1
         elif last is not None:
             self.verdict.breach("a record promises an attempt that nobody will make", *pair, last.state)
         elif delivered:
             self.verdict.breach("delivered and not recorded", *pair)
         else:
-            self.verdict.breach("lost", *pair, f"in {target.temper} receiver's stead")
+            self.verdict.breach("lost", *pair, f"on the way to a receiver that is {target.temper}")
         if not delivered and last is not None and last.state == "delivered":
             self.verdict.breach("recorded as delivered, and its receiver gave no success", *pair)
 
-    def _check_requests(self, pair: tuple[str, str], seen: list[Seen]) -> None:
-        target = self.targets[pair[1]]
-        counts = self.verdict.counts
-        counts["requests"] += len(seen)
+    def _check_requests(self, pair: Pair, seen: list[Seen]) -> None:
+        self.verdict.counts["requests"] += len(seen)
         if len({request.delivery for request in seen}) > 1:
             self.verdict.breach("one delivery, several ids", *pair)
         by_attempt: dict[int, list[Seen]] = defaultdict(list)
         for request in seen:
             by_attempt[request.attempt].append(request)
-            signature = "sha256=" + hmac.new(target.secret.encode(), request.body.encode(), hashlib.sha256).hexdigest()
-            if signature != request.signature or request.webhook_id != target.id:
-                self.verdict.breach("a wrong signature or webhook id", *pair, request.signature)
-        recorded = {row.attempt: row for row in self.rows[pair]}
+            row = next((row for row in self.rows.get(pair, ()) if row.attempt == request.attempt), None)
+            if not self._was_recorded(request, row):
+                self._open[request.process] += 1
+            if not request.genuine:
+                self.verdict.breach("a wrong signature or webhook id", *pair, f"attempt {request.attempt}")
+        recorded = {row.attempt: row for row in self.rows.get(pair, ())}
         for attempt, requests in by_attempt.items():
-            if attempt not in recorded and not any(message.waiting for message in self.lying[pair]):
+            if attempt not in recorded and pair not in self._waiting:
                 self.verdict.breach("an attempt was made and not recorded", *pair, f"attempt {attempt}")
-            self._check_repeats(pair, requests)
+            self._check_repeats(pair, requests, recorded.get(attempt))
             if attempt > MAX_ATTEMPTS:
                 self.verdict.breach("more attempts than the schedule has", *pair, f"attempt {attempt}")
-            if attempt > 1 and attempt - 1 in by_attempt:
-                early = by_attempt[attempt - 1][0].at + DELAYS_S[attempt - 2] - requests[0].at
-                skewed = any(fault.kind == "skewed_guest" for fault in self._near(requests[0].at, requests[0].at))
-                if early > (SKEW_S if skewed else EARLY_S):
-                    self.verdict.breach("an attempt was early", *pair, f"attempt {attempt} by {early:.3f} s")
+            if attempt - 1 in by_attempt:
+                self._check_delay(pair, by_attempt[attempt - 1][0], requests[0])
         self._check_after_success(pair, seen, recorded)
 
-    def _check_repeats(self, pair: tuple[str, str], requests: list[Seen]) -> None:
+    def _check_delay(self, pair: Pair, before: Seen, request: Seen) -> None:
+        """Counted from the failure before it; by a clock that is 5 s wrong, so much too early."""
+        early = before.at + DELAYS_S[min(before.attempt, len(DELAYS_S)) - 1] - request.at
+        if early <= EARLY_S:
+            return
+        skewed = any(
+            fault.kind == "skew_dispatcher" and fault.began <= request.at <= fault.ended + SKEW_SHOWS_S
+            for fault in self.ledger.faults
+        )
+        if not skewed or early > SKEW_S:
+            self.verdict.breach("an attempt was early", *pair, f"attempt {request.attempt} by {early:.3f} s")
+
+    def _check_repeats(self, pair: Pair, requests: list[Seen], row: Row | None) -> None:
         for first, second in pairwise(requests):
-            if not _is_answered(first, self._by_number[first.hook]) and second.at - first.at < RESEND_S:
-                self.verdict.counts["sent again at once on a new connection"] += (
-                    1  # a kept one had been cut: the sender's right
-                )
+            same = first.process == second.process and second.at - first.at <= RESEND_S
+            if same and not self._surely_answered(first, second.at):
+                self.verdict.counts["sent again at once on a new connection"] += 1  # the sender's right
                 continue
             self.verdict.counts["duplicate requests"] += 1
-            self._explain(pair, f"attempt {first.attempt} twice", first.at, second.at)
+            self._again[first.process] += 1
+            self._explain(pair, f"attempt {first.attempt} twice", first, second, row)
 
-    def _check_after_success(self, pair: tuple[str, str], seen: list[Seen], recorded: dict[int, Row]) -> None:
-        """After an attempt that is recorded as delivered no other follows."""
-        ends = [attempt for attempt, row in recorded.items() if row.state in TERMINAL]
+    def _check_after_success(self, pair: Pair, seen: list[Seen], recorded: dict[int, Row]) -> None:
+        """After an attempt that is recorded as the last no other follows."""
+        end = next((row for attempt, row in sorted(recorded.items()) if row.state in TERMINAL), None)
         for request in seen:
-            if ends and request.attempt > min(ends):
-                end = recorded[min(ends)]
+            if end is not None and request.attempt > end.attempt:
                 self.verdict.counts["requests after the end"] += 1
-                self._explain(pair, f"attempt {request.attempt} after the end", end.attempted, request.at)
+                last = [other for other in seen if other.attempt == end.attempt] or [request]
+                self._explain(pair, f"attempt {request.attempt} after the end", last[-1], request, end)
 
-    def _explain(self, pair: tuple[str, str], what: str, first: float, last: float) -> None:
-        near = self._near(first, last)
-        if not near:
-            self.verdict.breach("a duplicate that no fault explains", *pair, what)
-        for kind in {fault.kind for fault in near}:
-            self.verdict.counts[f"~ duplicates near {kind}"] += 1
+    def _explain(self, pair: Pair, what: str, first: Seen, second: Seen, row: Row | None) -> None:
+        causes = self._causes.of(first, second, row.recorded if row else None)
+        self.verdict.near.update(causes)
+        if not causes:
+            between = f"{first.process} and {second.process}, {second.at - first.at:.2f} s apart"
+            self.verdict.breach("a duplicate that no fault explains", *pair, f"{what}: {between}")
 
-    def _check_rows(self, pair: tuple[str, str], rows: list[Row]) -> None:
+    def _check_rows(self, pair: Pair, rows: list[Row]) -> None:
         """The chain is whole and does not fork; nothing is recorded that was not made or not given."""
         made = [row for row in rows if row.attempt > 0]
         if [row.attempt for row in made] != list(range(1, len(made) + 1)):
@@ -206,22 +245,43 @@ class Checker:
                     "a chain that forked", *pair, f"attempt {row.attempt} {row.state}, and others after"
                 )
         for row in made:
-            self._check_row(pair, row)
+            if row.state == "skipped":
+                self._check_skip(pair, row)
+            else:
+                self._check_row(pair, row)
 
-    def _check_row(self, pair: tuple[str, str], row: Row) -> None:
-        requests = [seen for seen in self.seen[pair] if seen.attempt == row.attempt and seen.delivery == row.delivery]
-        if row.state == "skipped":
-            if row.error != "webhook_disabled" or pair[1] not in {webhook for webhook, _ in self.ledger.disabled}:
-                self.verdict.breach("skipped without a reason", *pair, str(row.error))
-            return
+    def _check_skip(self, pair: Pair, row: Row) -> None:
+        """Skipped only while the webhook was disabled, or as long after as the news takes."""
+        known_s = HEARD_S
+        if self._skewed(row) or stopped(self.ledger.faults, row.attempted - BLIND_S, row.attempted, 0.0):
+            known_s += SKEW_S + BLIND_S
+        if any(o.began <= row.attempted <= o.ended + BLIND_S for o in self._causes.outages):
+            known_s += BLIND_S
+        spells = (spell for spell in self.ledger.disabled if spell.webhook_id == pair[1])
+        if row.error != "webhook_disabled" or not any(
+            spell.began - known_s <= row.attempted <= spell.ended + known_s for spell in spells
+        ):
+            self.verdict.breach("skipped without a reason", *pair, str(row.error))
+
+    def _check_row(self, pair: Pair, row: Row) -> None:
+        target = self.targets[pair[1]]
         if row.state == "delivered" or row.error == "bad_status":
-            if not any(seen.gave == row.status for seen in requests):
-                given = [seen.gave for seen in requests]
+            requests = [r for r in self.seen.get(pair, ()) if r.attempt == row.attempt and r.delivery == row.delivery]
+            if not any(request.gave == row.status for request in requests):
+                given = [request.gave for request in requests]
                 self.verdict.breach("recorded what no receiver gave", *pair, f"{row.status}, given {given}")
-        elif self.targets[pair[1]].temper == "healthy":
-            self.verdict.counts[f"healthy receivers failed: {row.error}"] += 1
-            if not self._near(row.attempted, row.attempted + row.duration_ms / 1000):
-                self.verdict.breach("a healthy receiver failed, and no fault explains it", *pair, str(row.error))
+        elif row.error not in ERRORS.get(target.temper, ()):
+            self.verdict.counts[f"failed with {row.error} while their process was stopped"] += 1
+            margin_s = 1.0 + (SKEW_S if self._skewed(row) else 0.0)
+            if not stopped(self.ledger.faults, row.attempted, row.attempted + row.duration_ms / 1000, margin_s):
+                self.verdict.breach("failed, and neither its receiver nor a fault explains it", *pair, str(row.error))
+
+    def _skewed(self, row: Row) -> bool:
+        """Whether the clock that dated it may have been wrong."""
+        return any(
+            fault.kind == "skew_dispatcher" and fault.began - SKEW_S <= row.attempted <= fault.ended + SKEW_S
+            for fault in self.ledger.faults
+        )
 
     def _check_dead_letters(self) -> None:
         failed = {row.delivery: row for row in self.ledger.rows if row.state == "failed"}
@@ -230,33 +290,56 @@ class Checker:
                 self.verdict.breach("failed for good and not among the dead letters", row.event_id, row.webhook_id)
         self.verdict.counts["dead letters"] = sum(self.ledger.dead.values())
         self.verdict.counts["dead letters written twice"] = sum(count - 1 for count in self.ledger.dead.values())
+        self.verdict.counts["dead letters of what did not fail in the end"] = len(self.ledger.dead.keys() - failed)
+
+    def _check_processes(self) -> None:
+        """Services end when they are killed, and when what they stand on is away."""
+        for process in self.ledger.processes:
+            _died, kind = self._causes.deaths.get(f"{process.name}/{process.pid}", (0.0, ""))
+            if kind.startswith("ended by itself") and process.ended is not None:
+                self.verdict.counts[f"{process.name.partition('-')[0]} {kind}"] += 1
+                if not any(o.began <= process.ended <= o.ended + 2 * BLIND_S for o in self._causes.outages):
+                    self.verdict.breach("a service ended by itself, and no fault explains it", detail=f"{process}")
 
     # --- measured
 
-    def _measure_recovery(self) -> None:
-        """Per fault: from its end to the last late delivery of what was accepted while it lasted, to healthy receivers."""
-        firsts: list[tuple[float, float]] = []
+    def _measure_kills(self) -> None:
+        """What SIGKILL costs: requests made and not yet recorded when it struck, and how many were sent again."""
+        for process, (died, kind) in self._causes.deaths.items():
+            if process.startswith(("dispatcher", "guest")) and not kind.startswith("ended by itself"):
+                self.verdict.kills.append(Kill(kind, died, self._open[process], self._again[process]))
+
+    def _was_recorded(self, request: Seen, row: Row | None) -> bool:
+        """Whether it was so when the process that made it died; True also for one that lives."""
+        died, _kind = self._causes.deaths.get(request.process, (0.0, ""))
+        return not died or (row is not None and row.recorded is not None and row.recorded <= died)
+
+    def _check_recovery(self) -> None:
+        pairs: list[tuple[float, float]] = []
         for (event_id, webhook_id), seen in self.seen.items():
-            given = [request.gave_at for request in seen if _is_success(request.gave) and request.gave_at]
-            accepted = self.events[event_id].acknowledged
-            if self.targets[webhook_id].temper == "healthy" and given and accepted:
-                firsts.append((accepted, min(given)))
-        late = [(accepted, given) for accepted, given in firsts if given - accepted > 1.0]
-        for fault in self.ledger.faults:
-            left = [given - fault.ended for accepted, given in late if fault.began - 1 <= accepted <= fault.ended]
-            self.verdict.recovery.setdefault(fault.kind, []).append(max([0.0, *left]))
+            if self.targets[webhook_id].temper == "healthy" and event_id in self.events:
+                given = [request.gave_at for request in seen if _is_success(request.gave) and request.gave_at]
+                if given:
+                    produced = self.events[event_id].produced
+                    pairs.append((produced, min(given) - produced))
+        self.verdict.recovery, self.verdict.quiet = measure(pairs, self.ledger.faults)
+        for recovered in self.verdict.recovery:
+            if recovered.seconds is not None and recovered.seconds > recovered.limit_s:
+                detail = f"{recovered.kind} at {recovered.ended:.1f}: {recovered.seconds:.0f} s"
+                self.verdict.breach("recovery took too long", detail=detail)
 
-
-def _is_answered(seen: Seen, target: Target) -> bool:
-    """Whether the receiver's answer can have arrived; through a proxy that is cut nobody knows."""
-    return seen.gave not in (None, "reset") and target.temper not in ("away", "proxied")
+    def _surely_answered(self, seen: Seen, until: float) -> bool:
+        """Whether the receiver's answer must have arrived; one given as the connection was cut may not have."""
+        if seen.gave in (None, "reset"):
+            return False
+        gave_at = seen.gave_at or seen.at
+        if nearest_after(self._went[seen.hook], seen.at) <= gave_at + BRINK_S:
+            return False
+        return self._by_number[seen.hook].temper != "proxied" or not any(
+            fault.kind == "cut_receivers" and fault.began <= until and gave_at <= fault.ended + BRINK_S
+            for fault in self.ledger.faults
+        )
 
 
 def _is_success(gave: Any) -> bool:
     return isinstance(gave, int) and 200 <= gave < 300
-
-
-def _token(body: str) -> str:
-    data = json.loads(body)["data"]
-    token: str = next((data[name] for name in ("qrId", "linkId", "id") if name in data), "?")
-    return token

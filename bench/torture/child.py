@@ -2,7 +2,7 @@
 
 `python -P child.py services.dispatcher`, with TORTURE_ARM naming a file: when `point n` is written there, this process
 kills itself the n-th time that it comes to that point. TORTURE_PLANT names a bug, TORTURE_SKEW_MS shifts the clock.
-Self-contained: it imports nothing of the torture.
+Every request says in a header which process made it, so that the checker need not guess. Self-contained: it imports nothing of the torture.
 """
 
 import os
@@ -86,6 +86,19 @@ def dispatcher_points() -> None:
         produce(self, topic, key, value, kept, *rest)
 
     LoopProducer.produce = patched  # type: ignore[method-assign]
+
+
+def sign_requests() -> None:
+    """Let requests name this process, by TORTURE_NAME and its id."""
+    from services.dispatcher import pipeline
+
+    prepare, name = pipeline.prepare, f"{os.environ.get('TORTURE_NAME', '?')}/{os.getpid()}"
+
+    def patched(*args: Any) -> Any:
+        request = prepare(*args)
+        return request._replace(headers=(*request.headers, ("X-Torture-Process", name)))
+
+    pipeline.prepare = patched
 
 
 def router_points() -> None:
@@ -188,6 +201,7 @@ def main() -> None:
         skew_clock(skew)
     if module == "services.dispatcher":
         dispatcher_points()
+        sign_requests()
         plant = os.environ.get("TORTURE_PLANT")
         if plant:
             globals()[f"plant_{plant.replace('-', '_')}"]()

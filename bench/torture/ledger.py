@@ -1,30 +1,50 @@
-"""The evidence: what producers got acknowledged, what receivers saw and gave, what Postgres and Kafka hold.
+"""The evidence: what producers got acknowledged, what receivers saw and gave, what Postgres and Kafka hold, what went wrong.
 
-Read without the code under test: own SQL, own Kafka consumer, Avro by fastavro from the schema's file.
+Read without the code under test: own SQL, own Kafka consumer, Avro by fastavro from the schema's file. A million and a
+half deliveries take two gigabytes: of a request's body only its token is kept, and strings that recur are kept once.
 """
 
+import hashlib
+import hmac
 import io
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from sys import intern
+from typing import Any, Final, NamedTuple
 
 import fastavro
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
-_SCHEMA = Path(__file__).parents[2] / "schemas" / "delivery.avsc"
-_HEADER_BYTES = 10
-_GROUPS = {
+_SCHEMA: Final = Path(__file__).parents[2] / "schemas" / "delivery.avsc"
+_HEADER_BYTES: Final = 10
+_GROUPS: Final = {
     "go2.deliveries": "go2hooks.dispatcher",
     "go2.deliveries.overflow": "go2hooks.dispatcher.overflow",
     "go2.deliveries.retry.": "go2hooks.dispatcher.retry",
 }
-_ROWS = """SELECT webhook_id, delivery_id, attempt, event_id, state, status_code, error_code,
-    extract(epoch FROM created_at)::float8, extract(epoch FROM attempted_at)::float8,
-    extract(epoch FROM next_attempt_at)::float8, coalesce(duration_ms, 0)::float8 FROM attempts
-    ORDER BY attempted_at, attempt"""
+_ROWS: Final = """SELECT webhook_id, delivery_id, attempt, event_id, state, status_code, error_code,
+    extract(epoch FROM attempted_at)::float8, coalesce(duration_ms, 0)::float8,
+    extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM attempts"""
+_TOKEN_FIELDS: Final = ("qrId", "linkId", "id")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A webhook as the API created it, and its receiver."""
+
+    id: str
+    number: int
+    account: str
+    events: tuple[str, ...]
+    temper: str
+    secret: str
+
+    def wants(self, event: str) -> bool:
+        return "*" in self.events or event in self.events
 
 
 class Sent(NamedTuple):
@@ -38,7 +58,7 @@ class Sent(NamedTuple):
     acknowledged: float | None
 
 
-@dataclass
+@dataclass(slots=True)
 class Seen:
     """A request as its receiver saw it."""
 
@@ -46,10 +66,10 @@ class Seen:
     hook: int
     delivery: str
     attempt: int
-    webhook_id: str
     event: str
-    body: str
-    signature: str
+    process: str  #: who made it, as name/pid
+    token: str
+    genuine: bool  #: its signature and its webhook's id are right
     gave: int | str | None = None
     gave_at: float | None = None
 
@@ -64,10 +84,9 @@ class Row(NamedTuple):
     state: str
     status: int | None
     error: str | None
-    created: float
     attempted: float
-    next_at: float | None
     duration_ms: float
+    recorded: float | None  #: when Postgres committed it
 
 
 class Lying(NamedTuple):
@@ -78,7 +97,6 @@ class Lying(NamedTuple):
     offset: int
     written: float
     webhook_id: str
-    delivery: str
     event_id: str
     attempt: int
     due: float
@@ -87,8 +105,31 @@ class Lying(NamedTuple):
 
 
 class Fault(NamedTuple):
+    """Something that was made to go wrong. `pid` of the process that it hit, 0 for servers and networks."""
+
     kind: str
     target: str
+    began: float
+    ended: float
+    pid: int = 0
+    reached: bool = True  #: False: a point in the code to which no process came in time
+    part: bool = False  #: of another fault, such as a storm
+
+
+class Process(NamedTuple):
+    """A process of ours from start to end; `status` negative: the signal that ended it."""
+
+    name: str
+    pid: int
+    started: float
+    ended: float | None = None
+    status: int | None = None
+
+
+class Spell(NamedTuple):
+    """How long a webhook was disabled."""
+
+    webhook_id: str
     began: float
     ended: float
 
@@ -103,37 +144,85 @@ class Ledger:
     lying: list[Lying] = field(default_factory=list)
     dead: dict[str, int] = field(default_factory=dict)  # delivery → messages in the dead letter topic
     faults: list[Fault] = field(default_factory=list)
-    disabled: list[tuple[str, float]] = field(default_factory=list)  # webhook id, when it was seen disabled
+    processes: list[Process] = field(default_factory=list)
+    disabled: list[Spell] = field(default_factory=list)
+    absences: list[tuple[int, float]] = field(default_factory=list)  # receiver's number, when it went away
     in_log: dict[str, int] = field(default_factory=dict)  # event id → how often it lies in the event topics
 
 
-def read(directory: Path, database_url: str, bootstrap: str) -> Ledger:
+def read(directory: Path, database_url: str, bootstrap: str, targets: list[Target]) -> Ledger:
     ledger = Ledger()
-    ledger.sent = [Sent(*json.loads(line)) for line in _lines(directory / "events.jsonl")]
-    ledger.seen = _read_receivers(directory / "receivers.jsonl")
-    for line in _lines(directory / "faults.jsonl"):
-        fault = json.loads(line)
-        ledger.faults.append(Fault(fault["kind"], fault["target"], fault["t0"], fault["t1"]))
-    ledger.disabled = [tuple(json.loads(line)) for line in _lines(directory / "disabled.jsonl")]
-    with psycopg.connect(database_url) as connection:
-        ledger.rows = [Row(*row) for row in connection.execute(_ROWS)]
+    for line in _lines(directory / "events.jsonl"):
+        token, event_id, *rest = json.loads(line)
+        ledger.sent.append(Sent(intern(token), intern(event_id), *rest))
+    _read_receivers(ledger, directory / "receivers.jsonl", {target.number: target for target in targets})
+    ledger.faults = [Fault(**json.loads(line)) for line in _lines(directory / "faults.jsonl")]
+    ledger.processes = _read_processes(directory / "processes.jsonl")
+    ledger.disabled = _read_disabled(directory / "disabled.jsonl")
+    _read_rows(ledger, database_url)
     _read_kafka(ledger, bootstrap)
     return ledger
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+def is_genuine(target: Target, webhook_id: str, body: str, signature: str) -> bool:
+    """Whether a request says the webhook that it went to, and was signed with its secret."""
+    wanted = "sha256=" + hmac.new(target.secret.encode(), body.encode(), hashlib.sha256).hexdigest()
+    return webhook_id == target.id and hmac.compare_digest(wanted, signature)
 
 
-def _read_receivers(path: Path) -> list[Seen]:
+def token_of(body: str) -> str:
+    data = json.loads(body)["data"]
+    return str(next((data[name] for name in _TOKEN_FIELDS if name in data), "?"))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from file
+
+
+def _read_receivers(ledger: Ledger, path: Path, targets: dict[int, Target]) -> None:
     requests: dict[int, Seen] = {}
     for line in _lines(path):
         match json.loads(line):
-            case ["got", number, *rest]:
-                requests[number] = Seen(*rest)
+            case ["got", number, at, hook, delivery, attempt, webhook_id, event, body, signature, process]:
+                genuine = is_genuine(targets[hook], webhook_id, body, signature)
+                token = intern(token_of(body))
+                requests[number] = Seen(
+                    at, hook, intern(delivery), attempt, intern(event), intern(process), token, genuine
+                )
             case ["gave", number, at, status]:
                 requests[number].gave, requests[number].gave_at = status, at
-    return list(requests.values())
+            case ["away", at, hook]:
+                ledger.absences.append((hook, at))
+    ledger.seen = list(requests.values())
+
+
+def _read_processes(path: Path) -> list[Process]:
+    """Later lines of a process say how it ended."""
+    processes = [Process(*json.loads(line)) for line in _lines(path)]
+    return list({(process.name, process.pid, process.started): process for process in processes}.values())
+
+
+def _read_disabled(path: Path) -> list[Spell]:
+    began: dict[str, float] = {}
+    spells = []
+    for line in _lines(path):
+        what, webhook_id, at = json.loads(line)
+        if what == "disabled":
+            began[webhook_id] = at
+        else:
+            spells.append(Spell(webhook_id, began.pop(webhook_id), at))
+    return spells + [Spell(webhook_id, at, float("inf")) for webhook_id, at in began.items()]
+
+
+def _read_rows(ledger: Ledger, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection, connection.cursor("rows") as cursor:
+        cursor.itersize = 20_000
+        cursor.execute(_ROWS)
+        for webhook_id, delivery, attempt, event_id, state, status, error, *times in cursor:
+            names = intern(webhook_id), intern(delivery), attempt, intern(event_id), intern(state)
+            ledger.rows.append(Row(*names, status, error and intern(error), *times))
 
 
 def unfinished(bootstrap: str) -> dict[str, int]:
@@ -162,23 +251,26 @@ def _read_kafka(ledger: Ledger, bootstrap: str) -> None:
     schema = fastavro.parse_schema(json.loads(_SCHEMA.read_text()))
     for prefix, group in _GROUPS.items():
         for message, committed in _read_all(bootstrap, prefix, group):
-            delivery: Any = fastavro.schemaless_reader(io.BytesIO(message.value()[_HEADER_BYTES:]), schema, None)
+            delivery = _decode(message, schema)
             ledger.lying.append(
                 Lying(
-                    message.topic(), message.partition(), message.offset(), message.timestamp()[1] / 1000,
-                    delivery["webhookId"], delivery["id"], delivery["eventId"], delivery["attempt"],
+                    intern(message.topic()), message.partition(), message.offset(), message.timestamp()[1] / 1000,
+                    intern(delivery["webhookId"]), intern(delivery["eventId"]), delivery["attempt"],
                     delivery["dueAt"] / 1000, message.offset() >= committed, delivery["suspect"],
                 )
             )  # fmt: skip
     dead: dict[str, int] = defaultdict(int)
     for message, _ in _read_all(bootstrap, "go2.deliveries.dead", "torture"):
-        delivery = fastavro.schemaless_reader(io.BytesIO(message.value()[_HEADER_BYTES:]), schema, None)
-        dead[delivery["id"]] += 1
+        dead[intern(_decode(message, schema)["id"])] += 1
     ledger.dead = dict(dead)
     present: dict[str, int] = defaultdict(int)
     for message, _ in _read_all(bootstrap, "go2.events.", "torture"):
-        present[_event_id(message.value()[_HEADER_BYTES:])] += 1
+        present[intern(_event_id(message.value()[_HEADER_BYTES:]))] += 1
     ledger.in_log = dict(present)
+
+
+def _decode(message: Any, schema: Any) -> Any:
+    return fastavro.schemaless_reader(io.BytesIO(message.value()[_HEADER_BYTES:]), schema, None)
 
 
 def _event_id(record: bytes) -> str:
@@ -186,7 +278,7 @@ def _event_id(record: bytes) -> str:
     return str(fastavro.schemaless_reader(io.BytesIO(record), "string", None))
 
 
-def _read_all(bootstrap: str, prefix: str, group: str) -> list[tuple[Any, int]]:
+def _read_all(bootstrap: str, prefix: str, group: str) -> Iterator[tuple[Any, int]]:
     """Every message of the topics, with its partition's committed offset."""
     config = {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False}
     consumer = Consumer(config | {"auto.offset.reset": "earliest", "enable.partition.eof": False})
@@ -196,12 +288,13 @@ def _read_all(bootstrap: str, prefix: str, group: str) -> list[tuple[Any, int]]:
         bounds = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=10) for p in partitions}
         missing = sum(high - low for low, high in bounds.values())
         consumer.assign([TopicPartition(p.topic, p.partition, bounds[p.topic, p.partition][0]) for p in partitions])
-        found: list[tuple[Any, int]] = []
-        while len(found) < missing:
-            batch = consumer.consume(5000, 5.0)
+        while missing:
+            batch = consumer.consume(min(missing, 5000), 5.0)
             if not batch:
-                raise RuntimeError(f"{missing - len(found)} messages of {prefix} cannot be read")
-            found += [(m, committed[m.topic(), m.partition()]) for m in batch if m.error() is None]
-        return found
+                raise RuntimeError(f"{missing} messages of {prefix} cannot be read")
+            for message in batch:
+                if message.error() is None:
+                    missing -= 1
+                    yield message, committed[message.topic(), message.partition()]
     finally:
         consumer.close()

@@ -2,9 +2,10 @@
 
 import argparse
 import random
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 DELAYS_S: Final = (1.0, 1.5, 2.0, 3.0, 4.0)
 DELAYS: Final = "1s,1500ms,2s,3s,4s"
@@ -24,11 +25,19 @@ DISPATCHER_POINTS: Final = (
     "after_overflow", "in_look_up", "on_revoke", "on_assign",
 )  # fmt: skip
 ROUTER_POINTS: Final = ("router_before_produce", "router_after_produce", "router_before_commit", "router_on_revoke")
-FAULT_KINDS: Final = (
-    "kill_dispatcher", "kill_router", "kill_api", "stop_dispatcher", "stop_router", "kill_broker", "kill_postgres",
-    "storm", "cut_broker", "stall_broker", "delay_broker", "cut_receivers", "delay_receivers", "skew_dispatcher",
-    *(f"point:{name}" for name in (*DISPATCHER_POINTS, *ROUTER_POINTS)),
-)  # fmt: skip
+#: Kinds of faults, and how long one takes with its recovery, in seconds: so much time a fault gets that is to be alone.
+ROOMS_S: Final = {
+    "kill_dispatcher": 22.0, "kill_router": 20.0, "kill_api": 12.0, "stop_dispatcher": 30.0, "stop_router": 30.0,
+    "kill_broker": 35.0, "kill_postgres": 25.0, "disk_full": 45.0, "storm": 85.0, "skew_dispatcher": 35.0,
+    "cut_broker": 30.0, "stall_broker": 32.0, "delay_broker": 25.0, "lossy_broker": 32.0,
+    "cut_receivers": 15.0, "delay_receivers": 18.0, "lossy_receivers": 22.0,
+    **{f"point:{name}": 24.0 for name in (*DISPATCHER_POINTS, *ROUTER_POINTS)},
+}  # fmt: skip
+FAULT_KINDS: Final = tuple(ROOMS_S)
+LONG_STOP_S: Final = 40.0
+LONG_S: Final = 480.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
+ALONE_SHARE: Final = 0.55  # of a long run
+CROWDED_S: Final = 7.0  # between faults on average, where they overlap
 PLANTS: Final = ("commit-before-record", "drop-on-rebalance", "double-retry")
 
 
@@ -40,7 +49,7 @@ class Options:
     minutes: float
     events: int
     rate: float
-    faults: int
+    faults: int  # below 0: as many as the time has room for
     kinds: tuple[str, ...]
     webhooks: int
     dispatchers: int
@@ -52,6 +61,18 @@ class Options:
     @property
     def seconds(self) -> float:
         return min(self.minutes * 60, self.events / self.rate)
+
+    @property
+    def long(self) -> bool:
+        return self.seconds >= LONG_S
+
+
+class Planned(NamedTuple):
+    """A fault to come. `lasting_s` is what it lasts, where that is not left to chance."""
+
+    at: float  #: seconds from the start
+    kind: str
+    lasting_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long events flow, at most")
     parser.add_argument("--events", type=int, default=10**9, help="how many events flow, at most")
     parser.add_argument("--rate", type=float, default=60.0, help="events per second")
-    parser.add_argument("--faults", type=int, default=-1, help="how many; by default one every five seconds")
+    parser.add_argument(
+        "--faults", type=int, default=-1, help="how many; by default one every five seconds, in long runs by time"
+    )
     parser.add_argument("--kinds", default="", help=f"only these, comma separated, of: {', '.join(FAULT_KINDS)}")
     parser.add_argument("--webhooks", type=int, default=60)
     parser.add_argument("--dispatchers", type=int, default=2)
@@ -92,10 +115,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     unknown = set(kinds) - set(FAULT_KINDS)
     if unknown:
         parser.error(f"unknown kinds: {', '.join(sorted(unknown))}")
-    seconds = min(given.minutes * 60, given.events / given.rate)
     return Options(
         seed=given.seed, minutes=given.minutes, events=given.events, rate=given.rate, kinds=kinds,
-        faults=given.faults if given.faults >= 0 else max(1, round(seconds / 5)), webhooks=given.webhooks,
+        faults=given.faults, webhooks=given.webhooks,
         dispatchers=given.dispatchers, routers=given.routers, plant=given.plant, directory=given.dir, drain_s=given.drain,
     )  # fmt: skip
 
@@ -110,14 +132,39 @@ def plan_hooks(options: Options) -> list[Hook]:
     ]
 
 
-def plan_faults(options: Options) -> list[tuple[float, str]]:
-    """(seconds from the start, kind): spread over the run, every kind in turn in a random order."""
+def plan_faults(options: Options) -> list[Planned]:
+    """In a long run each fault is alone at first, so that its recovery can be judged; then, and in short runs, they overlap."""
     rng = random.Random(f"faults {options.seed}")
-    kinds: list[str] = []
-    while len(kinds) < options.faults:
-        kinds += rng.sample(options.kinds, len(options.kinds))
-    times = sorted(rng.uniform(0.03, 0.92) * options.seconds for _ in range(options.faults))
-    return list(zip(times, kinds, strict=False))
+    alone = _alone(options, rng) if options.long and options.faults < 0 else []
+    began = alone[-1].at + ROOMS_S[alone[-1].kind] + LONG_STOP_S if alone else 0.03 * options.seconds
+    return alone + _crowded(options, rng, began)
+
+
+def _alone(options: Options, rng: random.Random) -> list[Planned]:
+    """One after the other, every kind in turn in a random order, the 40 s stop in front."""
+    order = _in_turn(options.kinds, rng)
+    planned, at = [], 10.0
+    if "stop_dispatcher" in options.kinds:
+        planned, at = [Planned(at, "stop_dispatcher", LONG_STOP_S)], at + LONG_STOP_S + ROOMS_S["stop_dispatcher"]
+    while at < ALONE_SHARE * options.seconds:
+        kind = next(order)
+        planned.append(Planned(at, kind, rng.choice((3.0, 8.0, 12.0)) if kind.startswith("stop_") else None))
+        at += ROOMS_S[planned[-1].kind]
+    return planned
+
+
+def _crowded(options: Options, rng: random.Random, began: float) -> list[Planned]:
+    """At random moments, every kind in turn in a random order."""
+    lasting_s = 0.92 * options.seconds - began
+    count = options.faults if options.faults >= 0 else max(1, round(lasting_s / (CROWDED_S if options.long else 5.0)))
+    order = _in_turn(options.kinds, rng)
+    times = sorted(began + rng.random() * lasting_s for _ in range(count))
+    return [Planned(at, next(order)) for at in times]
+
+
+def _in_turn(kinds: tuple[str, ...], rng: random.Random) -> Iterator[str]:
+    while True:
+        yield from rng.sample(kinds, len(kinds))
 
 
 def choose_event(rng: random.Random) -> str:

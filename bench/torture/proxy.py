@@ -1,11 +1,20 @@
-"""A TCP proxy that delays, stalls or cuts what passes through it, on a thread of its own."""
+"""A TCP proxy that delays, stalls or cuts what passes through it, on a thread of its own.
+
+`lossy` is packet loss as TCP shows it to its users: a lost segment holds up all that follows in its connection until it
+is sent again, 0.2 s later, and twice as long each time that it is lost anew.
+"""
 
 import asyncio
+import random
 import threading
-from typing import Literal
+from typing import Final, Literal
 
-Mode = Literal["pass", "delay", "stall", "cut"]
-DELAY_S = 0.15
+Mode = Literal["pass", "delay", "stall", "cut", "lossy"]
+DELAY_S: Final = 0.15
+LOSS: Final = 0.05  # of all chunks
+LOST_AGAIN: Final = 0.3
+RESEND_S: Final = 0.2
+RESEND_MAX_S: Final = 3.2
 
 
 class FaultProxy:
@@ -15,6 +24,7 @@ class FaultProxy:
         self.target_port = target_port
         self._loop = loop
         self._mode: Mode = "pass"
+        self._rng = random.Random(target_port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
         server = asyncio.run_coroutine_threadsafe(self._open(), loop).result(10)
@@ -58,12 +68,23 @@ class FaultProxy:
                 await self._passing.wait()
                 if self._mode == "delay":
                     await asyncio.sleep(DELAY_S)
+                elif self._mode == "lossy":
+                    await asyncio.sleep(self._resend_s())
                 writer.write(data)
                 await writer.drain()
         except (OSError, RuntimeError):
             pass  # cut, by us or by an end: the other direction is cut below
         finally:
             writer.transport.abort() if self._mode == "cut" else writer.close()
+
+    def _resend_s(self) -> float:
+        """How long this chunk is held up; 0 for most."""
+        if self._rng.random() >= LOSS:
+            return 0.0
+        wait_s = RESEND_S
+        while self._rng.random() < LOST_AGAIN and wait_s < RESEND_MAX_S:
+            wait_s *= 2
+        return wait_s
 
 
 def start_loop() -> asyncio.AbstractEventLoop:

@@ -5,11 +5,13 @@ dies is started again. All die with us.
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.request import urlopen
@@ -49,6 +51,30 @@ class ProxiedBroker(Broker):
         path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         return path
 
+    def fill_disk(self, left_bytes: int) -> None:
+        """Let no file grow beyond the largest log segment and so much more: a write there ends half done, then fails.
+
+        The kernel says "File too large" where a full disk says "No space left on device"; Kafka treats both the same.
+        """
+        assert self.pid is not None
+        largest = max(path.stat().st_size for path in (self._dir / "log").glob("go2.*/*.log"))
+        _soft, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (largest + left_bytes, hard))
+
+    def free_disk(self) -> None:
+        """What a broker that did not halt meanwhile writes from now on succeeds."""
+        assert self.pid is not None
+        _soft, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+class TimedDatabase(Database):
+    """A Postgres that remembers when each row was committed."""
+
+    def _prepare(self) -> Command:
+        command = super()._prepare()
+        return replace(command, argv=(*command.argv, "-c", "track_commit_timestamp=on"))
+
 
 class Service:
     """One of our services, in `child.py`, under whatever fault comes."""
@@ -60,12 +86,17 @@ class Service:
         self.fired_file = directory / f"{name}.fired"
         self._log = directory / "logs" / f"{name}.log"
         self._port_file = directory / f"{name}.port"
-        self._env = env | {"GO2HOOKS_PORT_FILE": str(self._port_file), "TORTURE_ARM": str(self.arm_file)}
+        self._env = env | {
+            "GO2HOOKS_PORT_FILE": str(self._port_file),
+            "TORTURE_ARM": str(self.arm_file),
+            "TORTURE_NAME": name,
+        }
+        self._lives = directory / "processes.jsonl"
+        self._born = 0.0
         self._child: Child | None = None
         self._start_at = 0.0
         self.stopped = False  # by SIGSTOP
         self.wanted = True
-        self.deaths: list[tuple[float, int]] = []  # when, exit status
 
     @property
     def pid(self) -> int | None:
@@ -76,16 +107,22 @@ class Service:
         self.arm_file.unlink(missing_ok=True)
         argv = (sys.executable, "-P", str(_HERE / "child.py"), self.module)
         self._child = Child.start(Command(argv=argv, log=self._log, env=self._env | extra))
+        self._born = time.time()
+        self._note_life(self._child)
 
     def tend(self, now: float) -> None:
         """Start it again when it has died."""
         if self._child is not None and (status := self._child.exit_status()) is not None:
-            self.deaths.append((time.time(), status))
+            self._note_life(self._child, time.time(), status)
             self._child = None
             self.stopped = False
             self._start_at = now + _RESTART_S
         if self._child is None and self.wanted and now >= self._start_at:
             self.start()
+
+    def _note_life(self, child: Child, ended: float | None = None, status: int | None = None) -> None:
+        with self._lives.open("a") as file:
+            file.write(json.dumps([self.name, child.pid, self._born, ended, status]) + "\n")
 
     def signal(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.exit_status() is None:
@@ -95,6 +132,10 @@ class Service:
     def arm(self, point: str, count: int) -> None:
         self.fired_file.unlink(missing_ok=True)
         self.arm_file.write_text(f"{point} {count}")
+
+    def disarm(self) -> None:
+        """Whatever it was armed with: it has a moment to hear of it."""
+        self.arm_file.write_text("nothing 1")
 
     def is_ready(self) -> bool:
         try:
@@ -153,7 +194,7 @@ class Stack:
         self._options = options
         (directory / "logs").mkdir(parents=True, exist_ok=True)
         self.broker = ProxiedBroker(directory / "kafka", directory / "logs" / "kafka.log")
-        self.database = Database(directory / "postgres", log=directory / "logs" / "postgres.log")
+        self.database = TimedDatabase(directory / "postgres", log=directory / "logs" / "postgres.log")
         loop = start_loop()
         self.broker_proxy = FaultProxy(self.broker.proxied_port, loop)
         self.broker.advertised_port = self.broker_proxy.port
@@ -184,20 +225,12 @@ class Stack:
         for service in self.services:
             service.tend(time.monotonic())
 
-    def restart_server(self, server: Broker | Database) -> None:
-        """Start a server that was killed; what of it still lingers is waited for."""
-        deadline = time.monotonic() + _READY_S
-        while True:
-            server.exit_status()
+    def is_back(self, server: Broker | Database) -> bool:
+        """Whether a server that was started again serves; one that died of what lingered of it is started once more."""
+        if server.exit_status() is not None:
             server.start()
-            while server.exit_status() is None:
-                if server.is_ready():
-                    return
-                self.tend()
-                time.sleep(0.1)
-            if time.monotonic() > deadline:
-                raise RuntimeError(server.obituary())
-            time.sleep(0.3)
+            return False
+        return server.is_ready()
 
     def wait_ready(self, timeout_s: float = _READY_S) -> bool:
         deadline = time.monotonic() + timeout_s

@@ -7,41 +7,45 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.torture.checker import Checker, Target
-from bench.torture.ledger import Fault, Ledger, Lying, Row, Seen, Sent
+from bench.torture.checker import MANY, Checker, Verdict
+from bench.torture.ledger import Fault, Ledger, Lying, Process, Row, Seen, Sent, Spell, Target, is_genuine, token_of
 
-SECRET = "whsec_secret"
-TARGET = Target("wh_1", 1, "acc", ("click",), "healthy", SECRET)
+TARGET = Target("wh_1", 1, "acc", ("click",), "healthy", "whsec_secret")
 BODY = json.dumps({"event": "click", "timestamp": "2024-01-01T12:00:00Z", "data": {"linkId": "tok1"}})
+KILL = Fault("kill_dispatcher", "a", 101.1, 101.1, pid=1)
+KILLED = Process("a", 1, 90.0, 101.15, -9)
 
 
-def seen(at: float, attempt: int, gave: int | str | None, body: str = BODY) -> Seen:
-    signature = "sha256=" + hmac.new(SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()
-    return Seen(at, 1, "dlv_1", attempt, "wh_1", "click", body, signature, gave, at + 0.01)
+def seen(at: float, attempt: int, gave: int | str | None, process: str = "a/1") -> Seen:
+    return Seen(at, 1, "dlv_1", attempt, "click", process, "tok1", genuine=True, gave=gave, gave_at=at + 0.01)
 
 
 def row(at: float, attempt: int, state: str, status: int | None = 200, error: str | None = None) -> Row:
-    return Row("wh_1", "dlv_1", attempt, "evt_1", state, status, error, 100.0, at, None, 10.0)
+    return Row("wh_1", "dlv_1", attempt, "evt_1", state, status, error, at, 10.0, at + 0.05)
 
 
 @pytest.fixture
 def ledger() -> Ledger:
-    """One event, which failed once and was delivered then."""
+    """One event, which failed once and was delivered then, while a router was killed."""
     return Ledger(
         sent=[Sent("tok1", "evt_1", "acc", "click", 100.0, 100.01)],
         seen=[seen(100.02, 1, 500), seen(101.03, 2, 200)],
         rows=[row(100.02, 1, "retrying", 500, "bad_status"), row(101.03, 2, "delivered")],
-        faults=[Fault("kill_router", "router-0", 99.0, 99.5)],
+        faults=[Fault("kill_router", "router-0", 99.0, 99.5, pid=9)],
         in_log={"evt_1": 1},
     )
 
 
-def breached(ledger: Ledger) -> set[str]:
-    return {breach.rule for breach in Checker(ledger, [TARGET]).judge().breaches}
+def judge(ledger: Ledger, temper: str = "healthy") -> Verdict:
+    return Checker(ledger, [TARGET.__class__(**vars(TARGET) | {"temper": temper})]).judge()
+
+
+def breached(ledger: Ledger, temper: str = "healthy") -> set[str]:
+    return {breach.rule for breach in judge(ledger, temper).breaches}
 
 
 def waiting() -> Lying:
-    return Lying("go2.deliveries", 0, 7, 100.0, "wh_1", "dlv_1", "evt_1", 1, 0.0, waiting=True, suspect=False)
+    return Lying("go2.deliveries", 0, 7, 100.0, "wh_1", "evt_1", 1, 0.0, waiting=True, suspect=False)
 
 
 def test_sound_evidence_passes(ledger):
@@ -51,6 +55,22 @@ def test_sound_evidence_passes(ledger):
 def test_what_waits_is_not_lost(ledger):
     ledger.seen, ledger.rows, ledger.lying = [], [], [waiting()]
     assert breached(ledger) == set()
+
+
+def test_what_kafka_has_counts_though_its_producer_never_heard(ledger):
+    ledger.sent[0] = ledger.sent[0]._replace(acknowledged=None)
+    ledger.seen, ledger.rows = [], []
+    assert breached(ledger) == {"lost"}
+    ledger.in_log = {}
+    assert breached(ledger) == set()
+
+
+def test_a_request_is_genuine_when_its_signature_and_its_webhook_are_right():
+    signature = "sha256=" + hmac.new(b"whsec_secret", BODY.encode(), hashlib.sha256).hexdigest()
+    assert token_of(BODY) == "tok1"
+    assert is_genuine(TARGET, "wh_1", BODY, signature)
+    assert not is_genuine(TARGET, "wh_2", BODY, signature)
+    assert not is_genuine(TARGET, "wh_1", BODY + " ", signature)
 
 
 def lose(ledger: Ledger) -> None:
@@ -91,27 +111,48 @@ def leave_a_gap(ledger: Ledger) -> None:
     ledger.seen[1].attempt = 3
 
 
-def repeat_without_a_fault(ledger: Ledger) -> None:
-    ledger.faults = []
+def repeat(ledger: Ledger) -> None:
+    """Near a router's death, which explains nothing."""
     ledger.seen.append(seen(101.5, 2, 200))
 
 
+def repeat_what_was_recorded_before_its_process_was_killed(ledger: Ledger) -> None:
+    ledger.faults.append(KILL._replace(began=101.3, ended=101.3))
+    ledger.processes.append(KILLED)
+    ledger.seen.append(seen(107.0, 2, 200, "b/2"))
+
+
+def go_on_after_the_end(ledger: Ledger) -> None:
+    ledger.seen.append(seen(103.0, 3, 200))
+
+
 def invent_an_event(ledger: Ledger) -> None:
-    ledger.seen.append(seen(102.0, 1, 200, BODY.replace("tok1", "tok2")))
+    ledger.seen.append(seen(102.0, 1, 200))
+    ledger.seen[-1].token = "tok2"
 
 
 def sign_wrongly(ledger: Ledger) -> None:
-    ledger.seen[1].signature = "sha256=0"
+    ledger.seen[1].genuine = False
 
 
 def skip_an_active_webhook(ledger: Ledger) -> None:
+    """It was disabled, but not then."""
     ledger.rows[1] = row(101.03, 2, "skipped", None, "webhook_disabled")
     ledger.seen.pop()
+    ledger.disabled.append(Spell("wh_1", 110.0, 120.0))
 
 
 def fail_for_good_without_a_dead_letter(ledger: Ledger) -> None:
     ledger.rows[1] = row(101.03, 2, "failed", 500, "bad_status")
     ledger.seen[1].gave = 500
+
+
+def time_out_at_a_receiver_that_is_quick(ledger: Ledger) -> None:
+    ledger.rows[0] = row(100.02, 1, "retrying", None, "timeout")
+
+
+def end_by_itself(ledger: Ledger) -> None:
+    ledger.processes.append(Process("router-1", 5, 90.0, 120.0, 1))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +167,74 @@ def fail_for_good_without_a_dead_letter(ledger: Ledger) -> None:
         (hurry, "an attempt was early"),
         (fork, "a chain that forked"),
         (leave_a_gap, "a gap in the chain of attempts"),
-        (repeat_without_a_fault, "a duplicate that no fault explains"),
+        (repeat, "a duplicate that no fault explains"),
+        (repeat_what_was_recorded_before_its_process_was_killed, "a duplicate that no fault explains"),
+        (go_on_after_the_end, "a duplicate that no fault explains"),
         (invent_an_event, "a delivery without an event"),
         (sign_wrongly, "a wrong signature or webhook id"),
         (skip_an_active_webhook, "skipped without a reason"),
         (fail_for_good_without_a_dead_letter, "failed for good and not among the dead letters"),
+        (time_out_at_a_receiver_that_is_quick, "failed, and neither its receiver nor a fault explains it"),
+        (end_by_itself, "a service ended by itself, and no fault explains it"),
     ],
 )
 def test_it_finds(ledger: Ledger, spoil: Callable[[Ledger], None], rule: str):
     spoil(ledger)
     assert rule in breached(ledger)
+
+
+@pytest.mark.parametrize(
+    ("fault", "second"),
+    [
+        (KILL._replace(began=101.05, ended=101.05), seen(107.0, 2, 200, "b/2")),
+        (Fault("stop_dispatcher", "b", 95.0, 106.0, pid=2), seen(107.0, 2, 200, "b/2")),
+        (Fault("kill_postgres", "database", 100.0, 104.0), seen(107.0, 2, 200, "b/2")),
+    ],
+)
+def test_a_duplicate_is_explained_by_what_hit_its_processes(ledger, fault, second):
+    ledger.seen.append(second)
+    ledger.faults.append(fault)
+    ledger.processes += [KILLED] if fault.pid == KILLED.pid else []
+    verdict = judge(ledger)
+    assert verdict.breaches == []
+    assert (verdict.counts["duplicate requests"], verdict.near) == (1, {fault.kind: 1})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        KILL._replace(began=105.0, ended=105.0, target="c", pid=3),  # another process
+        Fault("stop_dispatcher", "b", 80.0, 90.0, pid=2),  # over long before
+        Fault("cut_receivers", "to receivers", 100.0, 104.0),
+    ],
+)
+def test_a_fault_that_hit_something_else_explains_no_duplicate(ledger, fault):
+    ledger.seen.append(seen(107.0, 2, 200, "b/2"))
+    ledger.faults.append(fault)
+    assert breached(ledger) == {"a duplicate that no fault explains"}
+
+
+@pytest.mark.parametrize(("temper", "gave", "resent"), [("resetting", "reset", 1), ("healthy", 200, 0)])
+def test_an_unanswered_request_may_be_sent_again_at_once(ledger, temper, gave, resent):
+    ledger.seen.insert(1, seen(100.2, 1, 500))
+    ledger.seen[0].gave = gave
+    assert judge(ledger, temper).counts["sent again at once on a new connection"] == resent
+
+
+def test_a_kill_is_measured_by_what_was_under_way_and_what_was_sent_again(ledger):
+    ledger.seen.append(seen(107.0, 2, 200, "b/2"))
+    ledger.faults.append(KILL._replace(began=101.05, ended=101.05))
+    ledger.processes.append(KILLED._replace(name="dispatcher-0"))
+    ledger.faults[-1] = ledger.faults[-1]._replace(target="dispatcher-0")
+    for request in ledger.seen[:2]:
+        request.process = "dispatcher-0/1"
+    ((kind, _at, under_way, again),) = judge(ledger).kills
+    assert (kind, under_way, again) == ("kill_dispatcher", 1, 1)
+
+
+def test_many_duplicates_are_too_many_in_a_run_of_many_deliveries(ledger, monkeypatch):
+    repeat(ledger)
+    assert "too many duplicates" not in breached(ledger)
+    assert MANY == 100_000
+    monkeypatch.setattr("bench.torture.checker.MANY", 1)
+    assert "too many duplicates" in breached(ledger)

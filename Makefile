@@ -5,8 +5,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
 
-.PHONY: setup demo test torture lint format audit sbom bench clean
+.PHONY: setup demo test torture models lint format audit sbom bench clean
 
 setup: $(READY)
 
@@ -21,6 +22,10 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 # Everything that can fail does, and the proof that nothing was lost: make torture ARGS="--minutes 20 --seed 7"
 torture: $(READY)
 	@$(BIN)/python -m bench.torture $(ARGS)
+
+# The core against its models, 10,000 examples each, with what was run: about half an hour; make models ARGS="-k Lanes" for one
+models: $(READY)
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest -q --hypothesis-show-statistics $(MODELS) $(ARGS)
 
 demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)

@@ -1,5 +1,6 @@
 """Real servers for every test that asks for one: containers where a Docker engine answers, the embedded stack elsewhere."""
 
+import os
 import secrets
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from go2hooks.local.broker import Broker
@@ -17,6 +19,11 @@ from go2hooks.local.database import Database
 from go2hooks.postgres.migrate import migrate
 
 TEMPLATE = "go2hooks_template"
+
+# A machine that is busy with something else is no failure. `make models` asks for many more examples.
+settings.register_profile("go2hooks", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("go2hooks"), max_examples=10_000, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "go2hooks"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the tests of the core share: hypothesis on a busy machine, and JavaScript where there is one."""
+"""What the tests of the core share: JavaScript where there is one."""
 
 import json
 import shutil
@@ -7,11 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-# A machine that is busy with something else is no failure.
-settings.register_profile("go2hooks", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("go2hooks")
 
 VECTORS = Path(__file__).parent / "vectors"
 

@@ -1,7 +1,7 @@
 """Lanes against a model: nothing lost, nothing doubled, no limit passed, whatever happens in whatever order."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -60,6 +60,20 @@ class LanesMachine(RuleBasedStateMachine):
             self.waiting.remove(item)
             self.under_way.append(item)
 
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def forgo(self, data: st.DataObject) -> None:
+        """It was given out and not attempted: its webhook is disabled, its partition has moved."""
+        item = data.draw(st.sampled_from(self.under_way))
+        self.under_way.remove(item)
+        self.lanes.forgo(item[0])
+
+    @rule()
+    def crash(self) -> None:
+        """The process starts anew: nothing is under way, nothing waits, nothing is held against anybody."""
+        self.lanes = Lanes(LIMITS)
+        self.under_way, self.waiting, self.failures = [], [], dict.fromkeys(IDS, 0)
+
     @rule(remainder=st.integers(0, 2))
     def evict(self, remainder: int) -> None:
         evicted = self.lanes.evict(lambda item: item[1] % 3 == remainder)
@@ -105,7 +119,6 @@ class LanesMachine(RuleBasedStateMachine):
 
 
 TestLanes = LanesMachine.TestCase
-TestLanes.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def fill(lanes: Lanes[int], webhook_id: str, count: int) -> list[Admission]:

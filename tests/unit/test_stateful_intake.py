@@ -2,15 +2,12 @@
 
 A machine of messages (some of them second ones for the same attempt), rebalances, crashes, a Postgres that is away, and
 attempts that end in any order. After every step each message that lies before the committed offset has its record.
-`HYPOTHESIS_EXAMPLES` asks for more examples than the usual.
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -21,7 +18,6 @@ from go2hooks.kafka.consumer import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher.intake import Intake, Ticket
 
-EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "150"))
 KEYS = [PartitionKey("go2.deliveries", n) for n in range(2)]
 
 
@@ -229,6 +225,3 @@ class IntakeMachine(RuleBasedStateMachine):
 
 
 TestIntake = IntakeMachine.TestCase
-TestIntake.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)

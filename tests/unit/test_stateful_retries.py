@@ -1,0 +1,251 @@
+"""The retry intake, model-checked: a waiting retry goes out once, when it is due and the attempt before it is recorded,
+or is still to come when its partition moves or the process is killed.
+
+Time is the machine's own. The model is two logs of retries, what is recorded, and what Kafka has stored.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.duplicates import Claims
+from go2hooks.kafka.consumer import Assignment, PartitionKey
+from go2hooks.postgres.attempts import AttemptKey
+from services.dispatcher import delay
+from services.dispatcher.delay import RetryIntake
+from services.dispatcher.intake import Ticket
+
+KEYS = [PartitionKey("go2.deliveries.retry.5s", n) for n in range(2)]
+CAPACITY = 4
+MAX_DUE = 3
+TURNS = 8  # of the event loop: enough for a question and its answer
+
+
+class Message:
+    """A retry in the log."""
+
+    def __init__(self, key: PartitionKey, offset: int, delivery_id: str, due_ms: int) -> None:
+        self._at = (key, offset)
+        self.delivery_id = delivery_id
+        self.due_ms = due_ms
+        delivery = Delivery(
+            delivery_id, "wh", "acc", "evt", "click", "", b"{}", 2, due_ms, Kind.EVENT, 0, suspect=False
+        )
+        self._value = encode_delivery(delivery)
+
+    def topic(self) -> str:
+        return self._at[0].topic
+
+    def partition(self) -> int:
+        return self._at[0].partition
+
+    def offset(self) -> int:
+        return self._at[1]
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1000
+
+    def value(self) -> bytes:
+        return self._value
+
+
+class Consumer:
+    """Commits at once what it is told to store, and remembers what is paused."""
+
+    failure: BaseException | None = None
+
+    def __init__(self, committed: dict[PartitionKey, int]) -> None:
+        self._committed = committed
+        self.paused: set[PartitionKey] = set()
+        self.handed = 0
+
+    def store(self, offsets: dict[PartitionKey, int]) -> None:
+        for key, offset in offsets.items():
+            assert offset >= self._committed[key], "a commit went back"
+            self._committed[key] = offset
+
+    def release(self, count: int = 1) -> None:
+        self.handed -= count
+
+    def pause(self, key: PartitionKey) -> None:
+        self.paused.add(key)
+
+    def resume(self, key: PartitionKey) -> None:
+        self.paused.discard(key)
+
+
+class Timer:
+    """A call that the machine makes when its time has come."""
+
+    def __init__(self, at: float, call: Callable[[], None]) -> None:
+        self.at = at
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class RetryMachine(RuleBasedStateMachine):
+    """One process at a time; Kafka and Postgres outlive it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(delay, "time", SimpleNamespace(time=lambda: self.now))
+        self.loop = asyncio.new_event_loop()
+        self.patch.setattr(self.loop, "call_later", self._call_later)
+        self.logs: dict[PartitionKey, list[Message]] = {key: [] for key in KEYS}
+        self.committed = dict.fromkeys(KEYS, 0)
+        self.promised: set[str] = set()  # whose first attempt is recorded
+        self.recorded: set[str] = set()  # whose second is
+        self._boot()
+
+    def _boot(self) -> None:
+        self.timers: list[Timer] = []
+        self.position: dict[PartitionKey, int] = {}
+        self.admitted: list[Ticket] = []
+        self.claims: Claims[Ticket] = Claims(remembered=4)
+        self.intake = RetryIntake(
+            self._admit, lambda _unwanted: [], None, self._find, self.claims, buffer_messages=CAPACITY, max_due=MAX_DUE
+        )
+        self.consumer = Consumer(self.committed)
+        self.intake.consumer = self.consumer  # type: ignore[assignment]
+
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(self.now + seconds, call)
+        self.timers.append(timer)
+        return timer
+
+    def _admit(self, ticket: Ticket) -> None:
+        assert ticket.delivery.due_ms <= self.now * 1000 + 1, "a retry is early"
+        assert ticket.delivery.id in self.promised, "the attempt before it is not recorded"
+        assert ticket.delivery.id not in self.recorded, "made and recorded already"
+        assert all(ticket.delivery.id != other.delivery.id for other in self.admitted), "under way twice"
+        self.admitted.append(ticket)
+
+    async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        states = {}
+        for key in keys:
+            if key.attempt == 1 and key.delivery_id in self.promised:
+                states[key] = "retrying"
+            elif key.attempt == 2 and key.delivery_id in self.recorded:
+                states[key] = "delivered"
+        return states
+
+    def _do(self, *action: Any) -> None:
+        async def act() -> None:
+            if action:
+                action[0](*action[1:])
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(act())
+
+    @rule(key=st.sampled_from(KEYS), number=st.integers(0, 15), delay_s=st.integers(0, 6), promised=st.booleans())
+    def write(self, key: PartitionKey, number: int, delay_s: int, promised: bool) -> None:
+        """Often the record comes first; a crash between the two lets the retry lie there before it."""
+        log, name = self.logs[key], f"dlv_{key.partition}_{number}"
+        log.append(Message(key, len(log), name, round(self.now + delay_s) * 1000))
+        if promised:
+            self.promised.add(name)
+
+    @rule(number=st.integers(0, 15))
+    def promise(self, number: int) -> None:
+        self.promised |= {f"dlv_{key.partition}_{number}" for key in KEYS}
+
+    @rule(key=st.sampled_from(KEYS), count=st.integers(1, 6))
+    def read(self, key: PartitionKey, count: int) -> None:
+        if key not in self.position:
+            self.intake.assigned([Assignment(key, len(self.logs[key]))])
+            self.consumer.paused.discard(key)
+            self.position[key] = self.committed[key]
+        elif key not in self.consumer.paused:
+            messages = self.logs[key][self.position[key] : self.position[key] + count]
+            self.position[key] += len(messages)
+            self.consumer.handed += len(messages)
+            self._do(self.intake.receive, messages)
+
+    @rule(seconds=st.sampled_from([0.2, 1.0, 7.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        while due := [timer for timer in self.timers if not timer.cancelled and timer.at <= self.now]:
+            for timer in due:
+                timer.cancelled = True
+                self._do(timer.call)
+        self.timers = [timer for timer in self.timers if not timer.cancelled]
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        self._record(self.admitted.pop(data.draw(st.integers(0, len(self.admitted) - 1))))
+
+    def _record(self, ticket: Ticket) -> None:
+        self.recorded.add(ticket.delivery.id)
+        self.claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
+        self._do(ticket.finish)
+
+    @rule(key=st.sampled_from(KEYS))
+    def lose(self, key: PartitionKey) -> None:
+        if self.position.pop(key, None) is not None:
+            self._do(self.intake.lost, [key])
+
+    @rule(key=st.sampled_from(KEYS))
+    def revoke(self, key: PartitionKey) -> None:
+        """What is under way ends first."""
+        if self.position.pop(key, None) is None:
+            return
+        revoking = self.loop.create_task(self.intake.revoked([key]))
+        self._do()
+        while self.admitted:
+            self._record(self.admitted.pop())
+        self.loop.run_until_complete(asyncio.wait([revoking], timeout=5))
+        self.consumer.store(revoking.result())
+
+    @rule()
+    def crash(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self._do()
+        self._boot()
+
+    @invariant()
+    def what_is_committed_is_recorded(self) -> None:
+        self.intake.store_offsets()
+        for key, log in self.logs.items():
+            for message in log[: self.committed[key]]:
+                assert message.delivery_id in self.recorded
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        """A buffer takes what one batch brings beyond its bound; what is due and not finished is bounded in all."""
+        assert len(self.admitted) <= MAX_DUE
+        assert self.intake.waiting <= len(KEYS) * (CAPACITY + 6)
+        assert self.consumer.handed >= 0
+
+    def teardown(self) -> None:
+        """Once all records are there and time passes, every retry is made, and committed."""
+        self.promised = {message.delivery_id for log in self.logs.values() for message in log}
+        rounds = 20 + sum(map(len, self.logs.values()))
+        while any(self.committed[key] < len(self.logs[key]) for key in KEYS):
+            rounds -= 1
+            assert rounds, "something waits for ever"
+            for key in KEYS:
+                self.read(key, 6)
+            self.time_passes(7.0)
+            while self.admitted:
+                self._record(self.admitted.pop())
+            self.intake.store_offsets()
+        self.loop.close()
+        self.patch.undo()
+
+
+TestRetryIntake = RetryMachine.TestCase

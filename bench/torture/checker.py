@@ -92,9 +92,12 @@ class Checker:
     def judge(self) -> Verdict:
         self._index()
         self._check_log()
+        of_account: dict[str, list[Target]] = defaultdict(list)
+        for target in self.targets.values():
+            of_account[target.account].append(target)
         for sent in self.ledger.sent:
-            for target in self.targets.values():
-                if target.account == sent.account and target.wants(sent.type):
+            for target in of_account[sent.account]:
+                if target.wants(sent.type):
                     self._check_pair(sent, target)
         for pair, seen in self.seen.items():
             self._check_requests(pair, seen)
@@ -177,15 +180,14 @@ class Checker:
         self.verdict.counts["requests"] += len(seen)
         if len({request.delivery for request in seen}) > 1:
             self.verdict.breach("one delivery, several ids", *pair)
+        recorded = {row.attempt: row for row in self.rows.get(pair, ())}
         by_attempt: dict[int, list[Seen]] = defaultdict(list)
         for request in seen:
             by_attempt[request.attempt].append(request)
-            row = next((row for row in self.rows.get(pair, ()) if row.attempt == request.attempt), None)
-            if not self._was_recorded(request, row):
+            if not self._was_recorded(request, recorded.get(request.attempt)):
                 self._open[request.process] += 1
             if not request.genuine:
                 self.verdict.breach("a wrong signature or webhook id", *pair, f"attempt {request.attempt}")
-        recorded = {row.attempt: row for row in self.rows.get(pair, ())}
         for attempt, requests in by_attempt.items():
             if attempt not in recorded and pair not in self._waiting:
                 self.verdict.breach("an attempt was made and not recorded", *pair, f"attempt {attempt}")

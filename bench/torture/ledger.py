@@ -16,6 +16,7 @@ from sys import intern
 from typing import Any, Final, NamedTuple
 
 import fastavro
+import orjson
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
@@ -152,11 +153,10 @@ class Ledger:
 
 def read(directory: Path, database_url: str, bootstrap: str, targets: list[Target]) -> Ledger:
     ledger = Ledger()
-    for line in _lines(directory / "events.jsonl"):
-        token, event_id, *rest = json.loads(line)
+    for token, event_id, *rest in _lines(directory / "events.jsonl"):
         ledger.sent.append(Sent(intern(token), intern(event_id), *rest))
     _read_receivers(ledger, directory / "receivers.jsonl", {target.number: target for target in targets})
-    ledger.faults = [Fault(**json.loads(line)) for line in _lines(directory / "faults.jsonl")]
+    ledger.faults = [Fault(**line) for line in _lines(directory / "faults.jsonl")]
     ledger.processes = _read_processes(directory / "processes.jsonl")
     ledger.disabled = _read_disabled(directory / "disabled.jsonl")
     _read_rows(ledger, database_url)
@@ -171,20 +171,21 @@ def is_genuine(target: Target, webhook_id: str, body: str, signature: str) -> bo
 
 
 def token_of(body: str) -> str:
-    data = json.loads(body)["data"]
+    data = orjson.loads(body)["data"]
     return str(next((data[name] for name in _TOKEN_FIELDS if name in data), "?"))
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[Any]:
+    """Each line's JSON."""
     if path.exists():
-        with path.open(encoding="utf-8") as file:
-            yield from file
+        with path.open("rb") as file:
+            yield from map(orjson.loads, file)
 
 
 def _read_receivers(ledger: Ledger, path: Path, targets: dict[int, Target]) -> None:
     requests: dict[int, Seen] = {}
     for line in _lines(path):
-        match json.loads(line):
+        match line:
             case ["got", number, at, hook, delivery, attempt, webhook_id, event, body, signature, process]:
                 genuine = is_genuine(targets[hook], webhook_id, body, signature)
                 token = intern(token_of(body))
@@ -200,15 +201,14 @@ def _read_receivers(ledger: Ledger, path: Path, targets: dict[int, Target]) -> N
 
 def _read_processes(path: Path) -> list[Process]:
     """Later lines of a process say how it ended."""
-    processes = [Process(*json.loads(line)) for line in _lines(path)]
+    processes = [Process(*line) for line in _lines(path)]
     return list({(process.name, process.pid, process.started): process for process in processes}.values())
 
 
 def _read_disabled(path: Path) -> list[Spell]:
     began: dict[str, float] = {}
     spells = []
-    for line in _lines(path):
-        what, webhook_id, at = json.loads(line)
+    for what, webhook_id, at in _lines(path):
         if what == "disabled":
             began[webhook_id] = at
         else:

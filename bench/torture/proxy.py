@@ -9,6 +9,8 @@ import random
 import threading
 from typing import Final, Literal
 
+import uvloop
+
 Mode = Literal["pass", "delay", "stall", "cut", "lossy"]
 DELAY_S: Final = 0.15
 LOSS: Final = 0.05  # of all chunks
@@ -89,6 +91,6 @@ class FaultProxy:
 
 def start_loop() -> asyncio.AbstractEventLoop:
     """An event loop on a thread of its own, for all proxies; it ends with the process."""
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     threading.Thread(target=loop.run_forever, name="proxies", daemon=True).start()
     return loop

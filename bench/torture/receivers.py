@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import uvloop
+
 AWAY_S = (3.0, 8.0)
 PRESENT_S = (6.0, 20.0)
 SLOW_S = (0.2, 2.0)
@@ -22,7 +24,7 @@ HANG_S = 6.0  # beyond the dispatcher's timeout
 
 
 class Log:
-    """Appends; each line goes to the file at once, in one write."""
+    """Appends; the file is whole once we have ended."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -122,7 +124,7 @@ class Receiver:
 
 async def main(plan: Path, log_path: Path) -> None:
     settings = json.loads(plan.read_text())  # noqa: ASYNC240  # nothing else runs yet
-    with log_path.open("w", buffering=1) as file:
+    with log_path.open("w") as file:
         log = Log(file)
         receivers = [Receiver(hook["number"], hook["temper"], settings["seed"], log) for hook in settings["hooks"]]
         for receiver in receivers:
@@ -142,4 +144,4 @@ async def main(plan: Path, log_path: Path) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+        uvloop.run(main(Path(sys.argv[1]), Path(sys.argv[2])))

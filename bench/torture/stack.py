@@ -180,7 +180,7 @@ class Receivers:
         assert self._process.stdin is not None
         self._process.stdin.close()  # they end by themselves, also when we are killed
         try:
-            self._process.wait(5)
+            self._process.wait(30)
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._errors.close()

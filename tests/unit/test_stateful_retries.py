@@ -102,6 +102,7 @@ class RetryMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(delay, "time", SimpleNamespace(time=lambda: self.now))
         self.loop = asyncio.new_event_loop()
+        self._really_later = self.loop.call_later
         self.patch.setattr(self.loop, "call_later", self._call_later)
         self.logs: dict[PartitionKey, list[Message]] = {key: [] for key in KEYS}
         self.committed = dict.fromkeys(KEYS, 0)
@@ -120,7 +121,10 @@ class RetryMachine(RuleBasedStateMachine):
         self.consumer = Consumer(self.committed)
         self.intake.consumer = self.consumer  # type: ignore[assignment]
 
-    def _call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+    def _call_later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> Any:
+        """The intake's timers have no arguments; asyncio's own, which sleep, have."""
+        if arguments:
+            return self._really_later(seconds, call, *arguments)
         timer = Timer(self.now + seconds, call)
         self.timers.append(timer)
         return timer

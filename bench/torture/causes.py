@@ -3,6 +3,8 @@ processes that made the two requests, or what both stand on.
 
 - death: the process that made the first request died after it, before the attempt was recorded;
 - stop: one of the two was stopped by SIGSTOP between them, and lost its partitions without knowing;
+- copies: the delivery was moved aside (to overflow, or to wait for a probe), and the process that did it was killed before
+  it had committed that: then both messages are there, and may be read by two processes at once;
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
   be recorded.
 
@@ -22,6 +24,9 @@ OUTAGES: Final = (
 OPEN_S: Final = TIMEOUT_S + 2.0  # from an attempt's request to its record, with nothing else wrong
 ZOMBIE_S: Final = 5.0  # after SIGCONT, until it has noticed
 OUTAGE_S: Final = 15.0  # after it: the session's timeout, the rebalance with its wait, the look-ups
+COMMIT_S: Final = (
+    1.5  # from a message's being kept elsewhere until its offset is committed: every 0.5 s, stored every 0.1 s
+)
 CLOCK_S: Final = 0.05  # between a process's death and what the driver noted of it
 
 
@@ -57,6 +62,16 @@ class Causes:
         if first.at - CLOCK_S <= died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)
         return causes
+
+    def of_copies(self, written: list[float], second: Seen) -> set[str]:
+        """What explains that there is more than one message for an attempt, from when they were written."""
+        return {
+            kind
+            for process, (died, kind) in self.deaths.items()
+            if process.startswith(("dispatcher", "guest")) and died <= second.at
+            for at in written[1:]
+            if at - CLOCK_S <= died <= at + COMMIT_S
+        }
 
     def _was_open(self, made: float, died: float, recorded: float | None) -> bool:
         if recorded is not None and recorded < died - CLOCK_S:

@@ -19,6 +19,7 @@ SKEW_S: Final = 5.0
 SKEW_SHOWS_S: Final = 15.0  # a retry written by a wrong clock is made up to this long after
 RESEND_S: Final = 1.5  # a kept connection that was cut: sent again within a second, and what a busy machine adds
 BRINK_S: Final = 1.0  # an answer given this shortly before its connection was cut may not have arrived
+LOOK_UP_S: Final = 2.0  # from asking the records about an attempt to making it, its wait in its lane included
 HEARD_S: Final = 3.0  # a change of a webhook is in force within a second; a second more for the driver's own call
 BLIND_S: Final = 30.0  # with Postgres away, or stopped, nobody hears of changes
 DUPLICATES: Final = 0.005  # of all deliveries
@@ -231,6 +232,10 @@ class Checker:
 
     def _explain(self, pair: Pair, what: str, first: Seen, second: Seen, row: Row | None) -> None:
         causes = self._causes.of(first, second, row.recorded if row else None)
+        if not causes and (row is None or row.recorded is None or row.recorded > second.at - LOOK_UP_S):
+            written = [message.written for message in self.lying(pair) if message.attempt == second.attempt]
+            causes = self._causes.of_copies(sorted(written), second)
+            self.verdict.counts["of the duplicates, copies of what was moved aside"] += bool(causes)
         self.verdict.near.update(causes)
         if not causes:
             between = f"{first.process} and {second.process}, {second.at - first.at:.2f} s apart"

@@ -30,6 +30,7 @@ _GROUPS: Final = {
 _ROWS: Final = """SELECT webhook_id, delivery_id, attempt, event_id, state, status_code, error_code,
     extract(epoch FROM attempted_at)::float8, coalesce(duration_ms, 0)::float8,
     extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM attempts"""
+_STILL_DISABLED: Final = "SELECT id, extract(epoch FROM disabled_at)::float8 FROM webhooks WHERE NOT is_active"
 _TOKEN_FIELDS: Final = ("qrId", "linkId", "id")
 
 
@@ -223,6 +224,8 @@ def _read_rows(ledger: Ledger, database_url: str) -> None:
         for webhook_id, delivery, attempt, event_id, state, status, error, *times in cursor:
             names = intern(webhook_id), intern(delivery), attempt, intern(event_id), intern(state)
             ledger.rows.append(Row(*names, status, error and intern(error), *times))
+        for webhook_id, at in connection.execute(_STILL_DISABLED):
+            ledger.disabled.append(Spell(webhook_id, at, float("inf")))
 
 
 def unfinished(bootstrap: str) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Causes:
             fault.kind for fault in self.outages if fault.began <= second.at and first.at <= fault.ended + OUTAGE_S
         }
         died, kind = self.deaths.get(first.process, (float("inf"), ""))
-        if first.at - CLOCK_S <= died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
+        if died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)
         return causes
 
@@ -74,6 +74,7 @@ class Causes:
         }
 
     def _was_open(self, made: float, died: float, recorded: float | None) -> bool:
+        """A busy receiver may see a request (`made`) when its sender is dead already."""
         if recorded is not None and recorded < died - CLOCK_S:
             return False
         return died - made <= OPEN_S or any(o.began <= died and made <= o.ended + OUTAGE_S for o in self.outages)

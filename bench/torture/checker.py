@@ -83,6 +83,7 @@ class Checker:
         self.events = {sent.event_id: sent for sent in ledger.sent}
         self.seen: dict[Pair, list[Seen]] = defaultdict(list)
         self.rows: dict[Pair, list[Row]] = defaultdict(list)
+        self._lying: dict[Pair, list[Lying]] | None = None
         self._waiting: set[Pair] = set()
         self._causes = Causes(ledger.faults, ledger.processes)
         self._went: dict[int, list[float]] = defaultdict(list)  # receiver → when it went away
@@ -115,7 +116,12 @@ class Checker:
         return self.verdict
 
     def lying(self, pair: Pair) -> list[Lying]:
-        return [message for message in self.ledger.lying if (message.event_id, message.webhook_id) == pair]
+        """Its messages in Kafka. The index of them is made when somebody asks: mostly nobody does."""
+        if self._lying is None:
+            self._lying = defaultdict(list)
+            for message in self.ledger.lying:
+                self._lying[message.event_id, message.webhook_id].append(message)
+        return self._lying.get(pair, [])
 
     # --- evidence
 

@@ -3,8 +3,8 @@ processes that made the two requests, or what both stand on.
 
 - death: the process that made the first request died after it, before the attempt was recorded;
 - stop: one of the two was stopped by SIGSTOP between them, and lost its partitions without knowing;
-- copies: the delivery was moved aside (to overflow, or to wait for a probe), and the process that did it was killed before
-  it had committed that: then both messages are there, and may be read by two processes at once;
+- copies: the delivery was moved aside (to overflow, or to wait for a probe), and the process that did it was killed, or lost
+  its partitions in an outage, before it had committed that: then both messages are there, and two processes may have them;
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
   be recorded.
 
@@ -55,9 +55,7 @@ class Causes:
         causes = {
             fault.kind for pid in _pids(first, second) for fault in self._stops[pid] if _spans(fault, first, second)
         }
-        causes |= {
-            fault.kind for fault in self.outages if fault.began <= second.at and first.at <= fault.ended + OUTAGE_S
-        }
+        causes |= {fault.kind for fault in self.outages if fault.began <= second.at and first.at <= _over(fault)}
         died, kind = self.deaths.get(first.process, (float("inf"), ""))
         if died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)
@@ -65,11 +63,13 @@ class Causes:
 
     def of_copies(self, written: list[float], second: Seen) -> set[str]:
         """What explains that there is more than one message for an attempt, from when they were written."""
-        return {
+        copied = [at for at in written[1:] if at <= second.at]
+        outages = {o.kind for o in self.outages for at in copied if o.began - COMMIT_S <= at <= _over(o)}
+        return outages | {
             kind
             for process, (died, kind) in self.deaths.items()
             if process.startswith(("dispatcher", "guest")) and died <= second.at
-            for at in written[1:]
+            for at in copied
             if at - CLOCK_S <= died <= at + COMMIT_S
         }
 
@@ -77,7 +77,12 @@ class Causes:
         """A busy receiver may see a request (`made`) when its sender is dead already."""
         if recorded is not None and recorded < died - CLOCK_S:
             return False
-        return died - made <= OPEN_S or any(o.began <= died and made <= o.ended + OUTAGE_S for o in self.outages)
+        return died - made <= OPEN_S or any(o.began <= died and made <= _over(o) for o in self.outages)
+
+
+def _over(outage: Fault) -> float:
+    """When it has ceased to show."""
+    return (outage.back or outage.ended) + OUTAGE_S
 
 
 def stopped(faults: list[Fault], first: float, last: float, margin_s: float) -> bool:

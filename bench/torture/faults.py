@@ -203,16 +203,17 @@ class Faults:
         self.after(away_s, lambda: self._bring_back(name, kind, began))
         return True
 
-    def _bring_back(self, name: str, kind: str, began: float, **more: Any) -> None:
+    def _bring_back(self, name: str, kind: str, began: float) -> None:
         """Start it again. The fault is over with that: the server's own start counts as recovery."""
         server = getattr(self._stack, name)
-        self._note(kind, name, began, **more)
+        ended = time.time()
 
         def look() -> None:
             if not self._stack.is_back(server):
                 self.after(_LOOK_S, look)
             else:
                 self._taken.discard(name)
+                self._note(kind, name, began, ended=ended, back=time.time())
 
         server.exit_status()
         server.start()

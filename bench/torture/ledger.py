@@ -116,6 +116,7 @@ class Fault(NamedTuple):
     pid: int = 0
     reached: bool = True  #: False: a point in the code to which no process came in time
     part: bool = False  #: of another fault, such as a storm
+    back: float | None = None  #: when a server that was started again answered; `ended` is when it was started
 
 
 class Process(NamedTuple):

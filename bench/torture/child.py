@@ -73,10 +73,14 @@ def dispatcher_points() -> None:
     around_async(Recorder, "_write", "before_record", "after_record")
     before(Pipeline, "_retry", "before_retry")
     before(Intake, "store_offsets", "before_commit")
-    before(Intake, "_look_up", "in_look_up")
     before(Intake, "revoked", "on_revoke")
     before(Intake, "assigned", "on_assign")
-    produce = LoopProducer.produce
+    look_up, produce = Intake._look_up, LoopProducer.produce
+
+    async def patched_look_up(self: Any, tickets: Any) -> None:
+        if tickets:
+            reach("in_look_up")
+        await look_up(self, tickets)
 
     def patched(self: Any, topic: str, key: str, value: bytes, on_kept: Callable[[], None], *rest: Any) -> None:
         def kept() -> None:
@@ -85,6 +89,7 @@ def dispatcher_points() -> None:
 
         produce(self, topic, key, value, kept, *rest)
 
+    Intake._look_up = patched_look_up  # type: ignore[method-assign]
     LoopProducer.produce = patched  # type: ignore[method-assign]
 
 

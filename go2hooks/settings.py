@@ -133,6 +133,9 @@ class Settings(BaseSettings):
         60.0, description="an idle connection to a receiver is closed after this, in seconds"
     )
     pool_max_idle: PositiveInt = Field(2000, description="idle connections to receivers kept open per dispatcher")
+    client_certificates_open: PositiveInt = Field(
+        64, description="client certificates kept ready per dispatcher, close to 1 MiB each; others are opened anew"
+    )
     retry_buffer_messages: PositiveInt = Field(250, description="waiting retries held in memory per partition")
     record_batch_ms: PositiveInt = Field(
         25, description="attempt records are written at least this often, in milliseconds"

@@ -10,6 +10,7 @@ from go2hooks.core.errors import SealError, SettingsError, UnavailableError
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from go2hooks.postgres.secrets import Purpose, SecretBox
     from go2hooks.settings import Settings
 
 TIMEOUT_S: Final = 5.0
@@ -67,25 +68,29 @@ def _check_migrations(url: str) -> Finding:
 
 
 def _check_secrets(settings: "Settings", connection: "Connection[Any]") -> Finding:
-    from go2hooks.postgres.secrets import SecretBox
+    from go2hooks.postgres.secrets import Purpose, SecretBox
 
     try:
         box = SecretBox(settings.encryption_keys())
     except SettingsError as error:
         return Finding("secrets", str(error), "Set GO2HOOKS_SECRET_KEYS to the keys that the services use.")
     query = "SELECT id, sealed_secret FROM webhooks WHERE deleted_at IS NULL ORDER BY id"
-    sealed = connection.execute(query).fetchall()
-    shut = [webhook_id for webhook_id, secret in sealed if not _opens(box, secret, webhook_id)]
+    sealed = [(*row, Purpose.SIGNING) for row in connection.execute(query)]
+    query = "SELECT webhook_id, sealed_key FROM client_certificates ORDER BY webhook_id"
+    keys = [(*row, Purpose.CLIENT_KEY) for row in connection.execute(query)]
+    shut = [each for each in sealed + keys if not _opens(box, *each)]
     if shut:
-        detail = f"{len(shut)} of {len(sealed)} webhook secrets do not open, the first that of {shut[0]}"
-        remedy = "Add the key that sealed them to GO2HOOKS_SECRET_KEYS, or rotate these webhooks' secrets."
+        detail = f"{len(shut)} of {len(sealed)} webhook secrets and {len(keys)} client keys do not open, the first that of {shut[0][0]}"
+        remedy = (
+            "Add the key that sealed them to GO2HOOKS_SECRET_KEYS, or rotate these secrets and upload these keys again."
+        )
         return Finding("secrets", detail, remedy)
-    return Finding("secrets", f"all {len(sealed)} webhook secrets open")
+    return Finding("secrets", f"all {len(sealed)} webhook secrets and {len(keys)} client keys open")
 
 
-def _opens(box: Any, sealed: bytes, webhook_id: str) -> bool:
+def _opens(box: "SecretBox", webhook_id: str, sealed: bytes, purpose: "Purpose") -> bool:
     try:
-        box.open(sealed, webhook_id)
+        box.open(sealed, webhook_id, purpose)
     except SealError:
         return False
     return True

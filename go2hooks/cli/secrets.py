@@ -18,7 +18,7 @@ def secrets() -> None:
 )
 @stack_option
 def rotate(batch: int, data_dir: Path | None) -> None:
-    """Seal every webhook's secrets anew with the first of GO2HOOKS_SECRET_KEYS.
+    """Seal every webhook's secrets, and its client certificate's key, anew with the first of GO2HOOKS_SECRET_KEYS.
 
     Nothing stops meanwhile, and receivers notice nothing: the secrets stay, only their encryption changes. To change the
     key: (1) append the new key to GO2HOOKS_SECRET_KEYS everywhere and restart; (2) put it first everywhere and restart;
@@ -38,7 +38,7 @@ def rotate(batch: int, data_dir: Path | None) -> None:
         shown = ", ".join(done.shut[:5]) + (", …" if len(done.shut) > 5 else "")  # noqa: PLR2004  # enough to begin with
         raise click.ClickException(
             f"{len(done.shut)} are sealed with a key that GO2HOOKS_SECRET_KEYS does not name: {shown}. "
-            "Add that key at the end, or rotate these webhooks' secrets, and run this again."
+            "Add that key at the end, or rotate these webhooks' secrets (or upload their certificates again), and run this again."
         )
     if not done.is_complete:
         raise click.ClickException(f"{done.changed} were changed meanwhile. Run this again.")

@@ -6,6 +6,9 @@ Go2HooksError
 │   ├── UndecodableEventError    its bytes are not what any known schema wrote
 │   └── InvalidEventError        it decodes, but breaks a rule of the contract
 ├── TargetError              a webhook URL that we refuse
+├── ClientIdentityError      a client certificate that we refuse
+│   ├── CertificateError         for what its chain is
+│   └── PrivateKeyError          for what its key is
 ├── SealError                a secret that no configured key opens
 └── UnavailableError         a server that we need is away: try again
 """
@@ -39,6 +42,18 @@ class InvalidEventError(EventError):
 
 class TargetError(Go2HooksError):
     """A webhook URL that we refuse. The message is one sentence for the customer."""
+
+
+class ClientIdentityError(Go2HooksError):
+    """A client certificate or its key that we refuse. The message ends a sentence that begins with the field's name."""
+
+
+class CertificateError(ClientIdentityError):
+    """The chain cannot be used."""
+
+
+class PrivateKeyError(ClientIdentityError):
+    """The private key cannot be used. The message holds nothing of it."""
 
 
 class SealError(Go2HooksError):

@@ -17,6 +17,7 @@ class Webhook(NamedTuple):
     sealed_secret: bytes
     sealed_previous_secret: bytes | None  #: signs too until the overlap ends
     previous_secret_expires_ms: int  #: milliseconds since the epoch; 0 without a previous secret
+    client_certificate: bytes | None = None  #: digest of the chain that it identifies itself by; most have none
 
     def wants(self, event: str) -> bool:
         return event in self.events or WILDCARD in self.events

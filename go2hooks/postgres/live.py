@@ -25,7 +25,8 @@ _OVERLAP = timedelta(seconds=10)
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
 
 _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT NULL, sealed_secret, sealed_previous_secret,
-    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), changed_at FROM webhooks """
+    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate,
+    changed_at FROM webhooks """
 _ALL = _COLUMNS + "WHERE deleted_at IS NULL"
 _BY_ID = _COLUMNS + "WHERE id = ANY(%s)"
 _CHANGED_SINCE = _COLUMNS + "WHERE changed_at > %s ORDER BY changed_at"
@@ -33,7 +34,7 @@ _LATEST_CHANGE = "SELECT coalesce(max(changed_at), 'epoch') FROM webhooks"
 
 
 def _webhook(row: Sequence[Any], events: frozenset[str], account_id: str) -> Webhook:
-    return Webhook(row[0], account_id, row[2], events, *row[4:9])
+    return Webhook(row[0], account_id, row[2], events, *row[4:10])
 
 
 async def find_webhook(connection: AsyncConnection[Any], webhook_id: str) -> Webhook | None:
@@ -118,7 +119,7 @@ class WebhookFollower:
             events = self._interned.setdefault(events, events)
             account = self._accounts.setdefault(row[1], row[1])
             self._apply(_webhook(row, events, account))
-            self._watermark = max(self._watermark, row[9])
+            self._watermark = max(self._watermark, row[10])
 
     def _connect_patiently(self) -> psycopg.Connection[Any] | None:
         """A listening connection, however long that takes; None when stopped meanwhile."""

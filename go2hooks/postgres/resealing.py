@@ -1,4 +1,4 @@
-"""Seal every webhook's secrets with the present key, while everything runs.
+"""Seal every webhook's secrets, and the key of its client certificate, with the present key, while everything runs.
 
 Rows are taken in the order of their ids, a batch at a time, each batch in a transaction of its own. What the present key
 has sealed is left alone, so the work may be cut short and begun again. A secret that is rotated meanwhile wins: a row is
@@ -12,19 +12,26 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from go2hooks.core.errors import SealError
-from go2hooks.postgres.secrets import SecretBox
+from go2hooks.postgres.secrets import Purpose, SecretBox
 
-_PAGE: Final = """SELECT id, sealed_secret, sealed_previous_secret FROM webhooks
+_PAGE: Final = """SELECT id, sealed_secret, sealed_previous_secret, sealed_key
+    FROM webhooks LEFT JOIN client_certificates ON webhook_id = id
     WHERE deleted_at IS NULL AND id > %s ORDER BY id LIMIT %s"""
 # The webhook's trigger tells live copies. `updated_at` stays: the customer has changed nothing.
 _REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_secret = %s
     WHERE id = %s AND sealed_secret = %s AND sealed_previous_secret IS NOT DISTINCT FROM %s"""
+# Live copies need not hear of this one: who has opened a key goes on using it.
+_REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webhook_id = %s AND sealed_key = %s"
 
 
 class _Row(NamedTuple):
     webhook_id: str
     secret: bytes
     previous: bytes | None
+    client_key: bytes | None
+
+    def is_current(self, box: SecretBox) -> bool:
+        return all(box.is_current(sealed) for sealed in self[1:] if sealed is not None)
 
 
 @dataclass(slots=True)
@@ -33,7 +40,9 @@ class Resealing:
 
     current: int = 0  #: sealed with the present key before
     resealed: int = 0
-    changed: int = 0  #: their secret was rotated, or they were deleted, meanwhile: begin again to be sure of them
+    changed: int = (
+        0  #: their secret or certificate was changed, or they were deleted, meanwhile: begin again to be sure of them
+    )
     shut: list[str] = field(default_factory=list)  #: ids of those that no key opens
 
     @property
@@ -60,20 +69,28 @@ def _pages(conn: Connection[Any], batch: int) -> Iterator[list[_Row]]:
 
 
 def _reseal(conn: Connection[Any], box: SecretBox, row: _Row, done: Resealing) -> None:
-    if box.is_current(row.secret) and (row.previous is None or box.is_current(row.previous)):
+    if row.is_current(box):
         done.current += 1
         return
     try:
         secret = _sealed_anew(box, row.secret, row.webhook_id)
         previous = None if row.previous is None else _sealed_anew(box, row.previous, row.webhook_id)
+        key = None if row.client_key is None else _sealed_anew(box, row.client_key, row.webhook_id, Purpose.CLIENT_KEY)
     except SealError:
         done.shut.append(row.webhook_id)
         return
-    if conn.execute(_REPLACE, [secret, previous, row.webhook_id, row.secret, row.previous]).rowcount:
+    is_written = conn.execute(_REPLACE, [secret, previous, row.webhook_id, row.secret, row.previous]).rowcount == 1
+    if key is not None:
+        is_written &= conn.execute(_REPLACE_KEY, [key, row.webhook_id, row.client_key]).rowcount == 1
+    if is_written:
         done.resealed += 1
     else:
         done.changed += 1
 
 
-def _sealed_anew(box: SecretBox, sealed: bytes, webhook_id: str) -> bytes:
-    return bytes(sealed) if box.is_current(sealed) else box.seal(box.open(sealed, webhook_id), webhook_id)
+def _sealed_anew(box: SecretBox, sealed: bytes, webhook_id: str, purpose: Purpose = Purpose.SIGNING) -> bytes:
+    return (
+        bytes(sealed)
+        if box.is_current(sealed)
+        else box.seal(box.open(sealed, webhook_id, purpose), webhook_id, purpose)
+    )

@@ -1,11 +1,12 @@
-"""Webhook secrets at rest: AES-256-GCM, bound to the webhook they belong to.
+"""Webhook secrets at rest: AES-256-GCM, bound to the webhook they belong to, and to what they are for.
 
-A sealed secret is: key id (4 bytes) · nonce (12 bytes) · ciphertext with its tag. The webhook's id is associated data, so
-a sealed secret that is copied to another row does not open there.
+A sealed secret is: key id (4 bytes) · nonce (12 bytes) · ciphertext with its tag. The webhook's id and the purpose are
+associated data, so a sealed secret that is copied to another row, or to another column, does not open there.
 """
 
 import os
 from collections.abc import Sequence
+from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
@@ -17,6 +18,13 @@ from go2hooks.core.errors import SealError, SettingsError
 _KEY_ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 _HEAD_BYTES: Final = _KEY_ID_BYTES + _NONCE_BYTES
+
+
+class Purpose(StrEnum):
+    """What a secret is for: what stands before the webhook's id in the associated data. No id has a colon."""
+
+    SIGNING = ""
+    CLIENT_KEY = "client-key:"
 
 
 def key_id(key: bytes) -> bytes:
@@ -36,19 +44,21 @@ class SecretBox:
             raise SettingsError("GO2HOOKS_SECRET_KEYS names a key twice")
         self._sealing_id = key_id(keys[0])
 
-    def seal(self, secret: str, webhook_id: str) -> bytes:
+    def seal(self, secret: str, webhook_id: str, purpose: Purpose = Purpose.SIGNING) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
-        ciphertext = self._ciphers[self._sealing_id].encrypt(nonce, secret.encode(), webhook_id.encode())
-        return self._sealing_id + nonce + ciphertext
+        bound_to = (purpose + webhook_id).encode()
+        return self._sealing_id + nonce + self._ciphers[self._sealing_id].encrypt(nonce, secret.encode(), bound_to)
 
-    def open(self, sealed: bytes, webhook_id: str) -> str:
-        """The secret. Raises SealError when no key fits, or the bytes or their webhook were changed."""
+    def open(self, sealed: bytes, webhook_id: str, purpose: Purpose = Purpose.SIGNING) -> str:
+        """The secret. Raises SealError when no key fits, or the bytes, their webhook or their purpose were changed."""
         sealed = bytes(sealed)
         cipher = self._ciphers.get(sealed[:_KEY_ID_BYTES])
         if cipher is None:
             raise SealError(f"the secret of {webhook_id} was sealed with a key that GO2HOOKS_SECRET_KEYS does not name")
         try:
-            opened = cipher.decrypt(sealed[_KEY_ID_BYTES:_HEAD_BYTES], sealed[_HEAD_BYTES:], webhook_id.encode())
+            opened = cipher.decrypt(
+                sealed[_KEY_ID_BYTES:_HEAD_BYTES], sealed[_HEAD_BYTES:], (purpose + webhook_id).encode()
+            )
         except (InvalidTag, ValueError) as error:  # ValueError: a nonce cut short
             raise SealError(f"the sealed secret of {webhook_id} was altered or belongs to another webhook") from error
         return opened.decode()

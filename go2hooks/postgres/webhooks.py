@@ -133,7 +133,11 @@ def rotate_secret(
 
 def delete(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
     """Leave a tombstone, by which deliveries under way are recognised. False when it is not there (any more)."""
-    sql = f"UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE {_OWN}"
+    sql = f"""WITH gone AS (
+            UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), client_certificate = NULL
+            WHERE {_OWN} RETURNING id),
+        forgotten AS (DELETE FROM client_certificates USING gone WHERE webhook_id = gone.id)
+        SELECT id FROM gone"""
     return conn.execute(sql, {"account": account_id, "id": webhook_id}).rowcount == 1
 
 

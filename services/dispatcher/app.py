@@ -26,11 +26,13 @@ from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 from services.dispatcher.delay import RetryIntake
+from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Intake, Ticket
 from services.dispatcher.overflow import OverflowIntake
 from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms, webhook_changed
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.senders import Sender
+from services.dispatcher.senders.tls import client_context
 from services.dispatcher.strays import count_strays_for_ever
 from services.dispatcher.webhooks import Webhooks
 
@@ -53,7 +55,11 @@ class Dispatcher:
         url = settings.database_url.get_secret_value()
         self._reading = PatientConnection(url, "dispatcher-reads")
         self._writing = PatientConnection(url, "dispatcher-records")
-        self._webhooks = Webhooks(SecretBox(settings.encryption_keys()), self._reading)
+        box = SecretBox(settings.encryption_keys())
+        self._webhooks = Webhooks(box, self._reading)
+        identities = Identities(
+            box, self._reading, lambda: client_context(settings.target_ca_file), settings.client_certificates_open
+        )
         self._follower = WebhookFollower(settings, self._on_webhook)
         self._following = False
         self._producer = LoopProducer(producer_config(settings, linger_ms=_LINGER_MS), self._loop)
@@ -65,7 +71,7 @@ class Dispatcher:
         self._claims: Claims[Ticket] = Claims()
         self._pipeline = Pipeline(
             Collaborators(
-                self._webhooks, sender, self._producer, self._recorder, self._lanes, self._claims,
+                self._webhooks, identities, sender, self._producer, self._recorder, self._lanes, self._claims,
                 RetryPolicy(settings.retry_delays), settings.webhook_id_header,
             )
         )  # fmt: skip

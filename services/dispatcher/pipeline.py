@@ -43,9 +43,11 @@ from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import DELIVERIES_DEAD, DELIVERIES_OVERFLOW, delay_label, retry_topic
 from go2hooks.telemetry import metrics
+from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Ticket
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.senders import Sender
+from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,7 @@ class Collaborators:
     """What the pipeline works with; built in `__main__`."""
 
     webhooks: Webhooks
+    identities: Identities
     sender: Sender
     producer: LoopProducer
     recorder: Recorder
@@ -74,6 +77,7 @@ class Pipeline:
 
     def __init__(self, collaborators: Collaborators) -> None:
         self._webhooks = collaborators.webhooks
+        self._identities = collaborators.identities
         self._sender = collaborators.sender
         self._producer = collaborators.producer
         self._recorder = collaborators.recorder
@@ -181,6 +185,12 @@ class Pipeline:
 
     async def _send(self, delivery: Delivery) -> Response:
         webhook = self._webhooks.get(delivery.webhook_id)
+        identity: Identity | None = None
+        if webhook is not None and webhook.client_certificate is not None:
+            found = await self._identify(webhook)
+            if isinstance(found, NoAnswer):
+                return found
+            identity, webhook = found, self._webhooks.get(delivery.webhook_id)  # as it is by now
         if webhook is None:  # this very moment, by the live copy's thread; the retry finds it so
             return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
         try:
@@ -194,9 +204,16 @@ class Pipeline:
             )
             return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
         try:
-            return await self._sender.send(request)
+            return await self._sender.send(request, identity)
         except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
             log.exception("attempt failed inside", delivery_id=delivery.id)
+            return NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
+
+    async def _identify(self, webhook: Webhook) -> Identity | NoAnswer | None:
+        try:
+            return await self._identities.find(webhook)
+        except Exception:  # likewise
+            log.exception("client certificate could not be fetched", webhook_id=webhook.id)
             return NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
 
     def _give_back(self, ticket: Ticket, *, ok: bool, duration_s: float) -> None:
@@ -317,4 +334,8 @@ class Pipeline:
 
 def webhook_changed(old: Webhook | None, new: Webhook) -> bool:
     """Whether a change gives a receiver a fresh start."""
-    return old is not None and (old.url, old.is_active) != (new.url, new.is_active)
+    return old is not None and (old.url, old.is_active, old.client_certificate) != (
+        new.url,
+        new.is_active,
+        new.client_certificate,
+    )

@@ -22,6 +22,7 @@ from go2hooks.kafka.topics import DELIVERIES, retry_topic
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.dispatcher.app import Dispatcher
+from services.dispatcher.senders.identity import Identity
 
 
 class ScriptedSender:
@@ -31,7 +32,7 @@ class ScriptedSender:
         self.answer = answer
         self.sent: list[tuple[float, dict[str, str]]] = []
 
-    async def send(self, request: SignedRequest) -> Response:
+    async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         headers = dict(request.headers)
         self.sent.append((time.time(), headers))
         status = self.answer(headers)

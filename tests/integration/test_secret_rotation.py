@@ -2,7 +2,7 @@
 
 import base64
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from go2hooks.cli import main
 from go2hooks.core.errors import SealError
+from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.resealing import reseal_all
-from go2hooks.postgres.secrets import SecretBox
+from go2hooks.postgres.secrets import Purpose, SecretBox
 from go2hooks.postgres.webhooks import NewWebhook, create, delete, rotate_secret
 from go2hooks.settings import Settings
 
@@ -71,6 +72,19 @@ def test_it_goes_on_where_it_was_cut_short(database, add, new_box):
     assert database.execute("SELECT sealed_secret FROM webhooks WHERE id = 'wh_1'").fetchone() == sealed
 
 
+def test_the_keys_of_client_certificates_are_sealed_anew_too(database, add, old_box, new_box):
+    add("wh_1")
+    sealed = old_box.seal("the key", "wh_1", Purpose.CLIENT_KEY)
+    not_after = datetime(2030, 1, 1, tzinfo=UTC)
+    assert put(database, "acme", StoredCertificate("wh_1", bytes(32), "the chain", sealed, not_after))
+    database.execute("UPDATE webhooks SET sealed_secret = %s", [new_box.seal(SECRET, "wh_1")])
+    assert (reseal_all(database, new_box).resealed, reseal_all(database, new_box).current) == (1, 1)
+    (key,) = database.execute("SELECT sealed_key FROM client_certificates").fetchone()
+    assert SecretBox([NEW]).open(key, "wh_1", Purpose.CLIENT_KEY) == "the key"
+    database.execute("UPDATE client_certificates SET sealed_key = %s", [SecretBox([LOST]).seal("the key", "wh_1")])
+    assert reseal_all(database, new_box).shut == ["wh_1"]
+
+
 def test_what_no_key_opens_is_named_and_left_alone(database, add, new_box):
     add("wh_1")
     add("wh_2", SecretBox([LOST]))
@@ -85,10 +99,10 @@ def test_a_secret_that_its_owner_rotates_meanwhile_is_not_overwritten(database, 
     class Interrupted(SecretBox):
         """The owner is quicker, between our read and our write."""
 
-        def seal(self, secret, webhook_id):
+        def seal(self, secret, webhook_id, *purpose):
             with psycopg.connect(database_url, autocommit=True) as other:
                 rotate_secret(other, "acme", "wh_1", old_box.seal("whsec_second", "wh_1"), timedelta(hours=1))
-            return super().seal(secret, webhook_id)
+            return super().seal(secret, webhook_id, *purpose)
 
     done = reseal_all(database, Interrupted([NEW, OLD]))
     assert (done.resealed, done.changed, done.is_complete) == (0, 1, False)

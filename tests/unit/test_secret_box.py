@@ -5,7 +5,7 @@ import os
 import pytest
 
 from go2hooks.core.errors import SealError, SettingsError
-from go2hooks.postgres.secrets import SecretBox, key_id
+from go2hooks.postgres.secrets import Purpose, SecretBox, key_id
 
 SECRET = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I="
 OLD, NEW = os.urandom(32), os.urandom(32)
@@ -27,6 +27,15 @@ def test_a_secret_moved_to_another_webhook_does_not_open():
     box = SecretBox((NEW,))
     with pytest.raises(SealError, match="wh_2"):
         box.open(box.seal(SECRET, "wh_1"), "wh_2")
+
+
+def test_a_secret_moved_to_another_purpose_does_not_open():
+    box = SecretBox((NEW,))
+    for one, other in ((Purpose.SIGNING, Purpose.CLIENT_KEY), (Purpose.CLIENT_KEY, Purpose.SIGNING)):
+        sealed = box.seal(SECRET, "wh_1", one)
+        assert box.open(sealed, "wh_1", one) == SECRET
+        with pytest.raises(SealError):
+            box.open(sealed, "wh_1", other)
 
 
 @pytest.mark.parametrize("position", [0, 3, 4, 15, 16, -1])

@@ -23,6 +23,7 @@ from services.dispatcher.guard import Guard
 from services.dispatcher.senders import failures, wire
 from services.dispatcher.senders.connection import HEAD_LIMIT_BYTES, Limits
 from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.protocol import STALE_WITHIN_S
 from services.dispatcher.senders.resolver import Resolver
 
@@ -53,13 +54,14 @@ class AiohttpSender:
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
-    async def send(self, request: SignedRequest) -> Response:
+    async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
         attempt = _Attempt()
         try:
             wire.serialize(request)  # the same refusals as the fast sender's
             async with asyncio.timeout(self._limits.timeout_s):
-                return await self._send_twice_if_stale(request, attempt)
+                context = self._ssl_context if identity is None else await identity.context()
+                return await self._send_twice_if_stale(request, context, attempt)
         except wire.UnsendableError:
             return attempt.no_answer(failures.UNSENDABLE)
         except TimeoutError:
@@ -83,26 +85,31 @@ class AiohttpSender:
             "busy": sum(len(connector._acquired) for connector in connectors),  # noqa: SLF001
         }
 
-    async def _send_twice_if_stale(self, request: SignedRequest, attempt: "_Attempt") -> Response:
+    async def _send_twice_if_stale(
+        self, request: SignedRequest, context: ssl.SSLContext, attempt: "_Attempt"
+    ) -> Response:
         if self._pooled is None:
             self._pooled = self._session(keep=True)
         try:
-            return await self._post(self._pooled, request, attempt)
+            return await self._post(self._pooled, request, context, attempt)
         except aiohttp.ClientError as error:
             if not attempt.is_stale(error):
                 raise
         if self._fresh is None:
             self._fresh = self._session(keep=False)
         attempt.reused = False
-        return await self._post(self._fresh, request, attempt)
+        return await self._post(self._fresh, request, context, attempt)
 
-    async def _post(self, session: aiohttp.ClientSession, request: SignedRequest, attempt: "_Attempt") -> Response:
+    async def _post(
+        self, session: aiohttp.ClientSession, request: SignedRequest, context: ssl.SSLContext, attempt: "_Attempt"
+    ) -> Response:
         target = request.target
         async with session.post(
             URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True),
             data=request.body,
             headers=[("Host", target.authority), *request.headers],
             allow_redirects=False,
+            ssl=context,  # aiohttp shares connections by context, too
             trace_request_ctx=attempt,
         ) as response:
             duration_ms = attempt.elapsed_ms()
@@ -129,7 +136,6 @@ class AiohttpSender:
     def _session(self, *, keep: bool) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,
-            ssl=self._ssl_context,
             resolver=_GuardedResolver(self._resolver, self._guard),
             use_dns_cache=False,
             socket_factory=self._guard.open_socket,

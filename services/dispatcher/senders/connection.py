@@ -16,13 +16,15 @@ import httptools
 from go2hooks.core.outcome import Answer, NoAnswer, Response
 from services.dispatcher.senders import failures, wire
 from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.senders.identity import IdentityName
 from services.dispatcher.senders.wheel import Bucket
 
 HEAD_LIMIT_BYTES: Final = 65536  #: of all heads that an answer may have, interim ones included
 INTERIM_LIMIT: Final = 16  #: 1xx responses before the final one
 MAX_AGE_S: Final = 300.0  #: then a connection is not used again, so that changes of DNS get through
 
-Origin = tuple[str, str, int]  #: scheme, host, port: requests to the same origin may share a connection
+#: Scheme, host, port, and the client certificate, if any: requests to the same origin may share a connection.
+Origin = tuple[str, str, int, IdentityName | None]
 
 
 class Limits(NamedTuple):
@@ -160,6 +162,8 @@ class Connection(asyncio.Protocol):
         self._owner.forget(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None and self._is_refusal(exc):
+            exc = failures.RefusedHandshakeError()
         self._transport = self._parser = None  # the parser refers to us
         self._loss = exc
         self._owner.forget(self)
@@ -173,6 +177,17 @@ class Connection(asyncio.Protocol):
             self._conclude(None)
         else:
             self._give_up(failures.explain(exc, Phase.WAITING))
+
+    def _is_refusal(self, exc: Exception | None) -> bool:
+        """Whether the receiver ended the TLS handshake, for which we took it to be done.
+
+        In TLS 1.3 it judges our side of the handshake after we have finished, and a server that refuses may just hang up.
+        What tells this from one that hangs up on the request: a server that is content sends session tickets first.
+        """
+        if self.idle_since or self._received or not (exc is None or isinstance(exc, ConnectionError)):
+            return False
+        tls = self._transport.get_extra_info("ssl_object")  # type: ignore[union-attr]  # it is being lost now
+        return tls is not None and tls.version() == "TLSv1.3" and not (tls.session and tls.session.has_ticket)
 
     # --- what the parser calls
 

@@ -11,6 +11,7 @@ from go2hooks.core.target import Target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders.connection import Connection
 from services.dispatcher.senders.failures import Phase
+from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.resolver import Resolver
 
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25  # RFC 8305's recommendation
@@ -25,12 +26,15 @@ class Dialer:
         self._guard = guard
         self._ssl_context = ssl_context
 
-    def dial(self, target: Target, make: Callable[[], Connection]) -> "Dial":
-        """Begin to connect to `target`, for a connection that `make` gives."""
-        return Dial(lambda dial: self._connect(dial, target, make))
+    def dial(self, target: Target, make: Callable[[], Connection], identity: Identity | None = None) -> "Dial":
+        """Begin to connect to `target`, for a connection that `make` gives, under `identity`."""
+        return Dial(lambda dial: self._connect(dial, target, make, identity))
 
-    async def _connect(self, dial: "Dial", target: Target, make: Callable[[], Connection]) -> Connection:
+    async def _connect(
+        self, dial: "Dial", target: Target, make: Callable[[], Connection], identity: Identity | None
+    ) -> Connection:
         loop = asyncio.get_running_loop()
+        context = self._ssl_context if identity is None else await identity.context()
         infos = self._guard.permitted(await self._resolver.resolve(target.host, target.port))
         dial.phase = Phase.CONNECTING
         sock = await start_connection(
@@ -43,7 +47,7 @@ class Dialer:
         _, connection = await loop.create_connection(
             make,
             sock=sock,
-            ssl=self._ssl_context,
+            ssl=context,
             server_hostname=target.host,
             ssl_shutdown_timeout=_TLS_FAREWELL_S,
         )

@@ -9,6 +9,7 @@ import ssl
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from go2hooks.core.errors import ClientIdentityError, SealError
 from go2hooks.core.outcome import Failure
 from services.dispatcher.guard import BlockedAddressError
 
@@ -38,6 +39,10 @@ class DnsError(OSError):
         self.temporary = temporary
 
 
+class RefusedHandshakeError(OSError):
+    """The receiver hung up where it judges our side of the TLS handshake."""
+
+
 BLOCKED: Final = Cause(Failure.BLOCKED_ADDRESS, "The address of this URL is not allowed.")
 REFUSED: Final = Cause(Failure.CONNECTION_REFUSED, "The receiver refused the connection.")
 RESET: Final = Cause(Failure.CONNECTION_ERROR, "The receiver reset the connection.")
@@ -56,6 +61,13 @@ _DNS_TEMPORARY: Final = Cause(Failure.DNS_ERROR, "The DNS lookup of the host nam
 _TLS_CLOSED: Final = Cause(Failure.TLS_ERROR, "The receiver closed the connection during the TLS handshake.")
 _TLS_OTHER: Final = Cause(Failure.TLS_ERROR, "TLS could not be negotiated with the receiver.")
 
+_TLS_REFUSED: Final = Cause(
+    Failure.TLS_ERROR,
+    "The receiver closed the connection at the end of the TLS handshake; it may ask for another client certificate.",
+)
+_KEY_SHUT: Final = Cause(Failure.SECRET_UNAVAILABLE, "The client certificate's private key could not be read.")
+_IDENTITY_UNFIT: Final = Cause(Failure.TLS_ERROR, "The webhook's client certificate cannot be used.")
+
 _UNREACHABLE_ERRNOS: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 _RESET_ERRNOS: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN})
 
@@ -73,6 +85,8 @@ _CERTIFICATE_FAULTS: Final = {
 }
 _CERTIFICATE_OTHER: Final = "The TLS certificate is not trusted."
 
+_CLIENT_REFUSED: Final = "The receiver did not accept the TLS client certificate, or got none and asks for one."
+
 # Substrings of SSLError.reason; OpenSSL's releases spell some of them with different prefixes.
 _TLS_REASONS: Final = (
     ("PROTOCOL_VERSION", "The receiver offers no TLS version that is accepted (1.2 or later)."),
@@ -81,7 +95,18 @@ _TLS_REASONS: Final = (
     ("PACKET_LENGTH", "The receiver does not speak TLS on this port."),
     ("HTTP_REQUEST", "The receiver does not speak TLS on this port."),
     ("CERTIFICATE_REQUIRED", "The receiver asks for a TLS client certificate."),
-    ("HANDSHAKE_FAILURE", "The receiver shares no TLS cipher or curve with the sender."),
+    ("ALERT_UNKNOWN_CA", "The receiver does not know the authority that issued the TLS client certificate."),
+    ("ALERT_CERTIFICATE_EXPIRED", "The receiver holds the TLS client certificate to have expired."),
+    ("ALERT_CERTIFICATE_REVOKED", "The receiver holds the TLS client certificate to be revoked."),
+    ("ALERT_BAD_CERTIFICATE", _CLIENT_REFUSED),
+    ("ALERT_CERTIFICATE_UNKNOWN", _CLIENT_REFUSED),
+    ("ALERT_UNSUPPORTED_CERTIFICATE", _CLIENT_REFUSED),
+    ("ALERT_ACCESS_DENIED", _CLIENT_REFUSED),
+    ("ALERT_DECRYPT_ERROR", _CLIENT_REFUSED),
+    (  # TLS 1.2 has one alert for both
+        "HANDSHAKE_FAILURE",
+        "The receiver refused the TLS handshake: it shares no cipher or curve with the sender, or asks for a client certificate.",
+    ),
     ("UNRECOGNIZED_NAME", "The receiver has no TLS certificate for this host name."),
     ("UNEXPECTED_EOF", _TLS_CLOSED.message),
 )
@@ -102,6 +127,12 @@ def explain(error: BaseException, phase: Phase) -> Cause:  # noqa: PLR0911  # on
             return Cause(Failure.TLS_ERROR, _CERTIFICATE_FAULTS.get(error.verify_code, _CERTIFICATE_OTHER))
         case ssl.SSLError():
             return _explain_tls(error)
+        case RefusedHandshakeError():
+            return _TLS_REFUSED
+        case SealError():
+            return _KEY_SHUT
+        case ClientIdentityError():
+            return _IDENTITY_UNFIT
         case _ if phase is Phase.HANDSHAKE:
             return _TLS_CLOSED
         case OSError():

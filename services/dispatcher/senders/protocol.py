@@ -14,6 +14,7 @@ from services.dispatcher.senders import failures, wire
 from services.dispatcher.senders.connection import Connection, Limits, Origin
 from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.pool import IdlePool
 from services.dispatcher.senders.resolver import Resolver
 from services.dispatcher.senders.wheel import Bucket, TimerWheel
@@ -53,7 +54,7 @@ class ProtocolSender:
 
     # --- Sender
 
-    async def send(self, request: SignedRequest) -> Response:
+    async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
         started = time.monotonic()
         try:
@@ -62,7 +63,8 @@ class ProtocolSender:
             return _no_answer(failures.UNSENDABLE, started)
         target = request.target
         bucket = self._wheel.bucket()
-        connection = self._pool.take((target.scheme, target.host, target.port))
+        name = None if identity is None else identity.name
+        connection = self._pool.take((target.scheme, target.host, target.port, name))
         if connection is not None:
             future = connection.exchange(message, started, bucket)
             try:
@@ -74,7 +76,7 @@ class ProtocolSender:
                 return response
             if time.monotonic() - started > STALE_WITHIN_S:
                 return _no_answer(failures.CLOSED_SILENT, started)
-        return await self._send_afresh(target, message, started, bucket)
+        return await self._send_afresh(target, identity, message, started, bucket)
 
     async def close(self) -> None:
         """Interrupt what is under way, close all connections, and wait until they are gone."""
@@ -110,8 +112,10 @@ class ProtocolSender:
 
     # --- the slower path: a connection of its own
 
-    async def _send_afresh(self, target: Target, message: bytes, started: float, bucket: Bucket) -> Response:
-        connection = await self._connect(target, bucket)
+    async def _send_afresh(
+        self, target: Target, identity: Identity | None, message: bytes, started: float, bucket: Bucket
+    ) -> Response:
+        connection = await self._connect(target, identity, bucket)
         if not isinstance(connection, Connection):
             return _no_answer(connection, started)
         future = connection.exchange(message, started, bucket)
@@ -122,13 +126,13 @@ class ProtocolSender:
             raise
         return response if response is not None else _no_answer(failures.CLOSED_SILENT, started)
 
-    async def _connect(self, target: Target, bucket: Bucket) -> Connection | Cause:
+    async def _connect(self, target: Target, identity: Identity | None, bucket: Bucket) -> Connection | Cause:
         if self._closing is not None:
             return failures.SHUT_DOWN
         if bucket.expired:
             return failures.timeout(self._limits.timeout_s, Phase.CONNECTING)
-        origin: Origin = (target.scheme, target.host, target.port)
-        dial = self._dialer.dial(target, lambda: Connection(self, origin, self._limits))
+        origin: Origin = (target.scheme, target.host, target.port, None if identity is None else identity.name)
+        dial = self._dialer.dial(target, lambda: Connection(self, origin, self._limits), identity)
         self._dials.add(dial)
         bucket.add(dial)
         try:

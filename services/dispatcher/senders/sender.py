@@ -4,13 +4,16 @@ from typing import Protocol
 
 from go2hooks.core.outcome import Response
 from go2hooks.core.request import SignedRequest
+from services.dispatcher.senders.identity import Identity
 
 
 class Sender(Protocol):
     """Carries signed requests to receivers."""
 
-    async def send(self, request: SignedRequest) -> Response:
+    async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError.
+
+        With an identity, on a connection that was made under it; without one, on a connection that was made without.
 
         An Answer has any status from 200 to 999, redirects included. It stands when its head has arrived and
         its body is complete, or longer than the limit. A body that does not end within the timeout is a NoAnswer with

@@ -1,0 +1,92 @@
+"""`/webhooks/{id}/client-certificate`: what a webhook identifies itself by to a receiver that asks for it (mTLS)."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import psycopg
+from flask import Blueprint, Response
+from pydantic import Field, StringConstraints
+
+from go2hooks.core.certificate import MAX_CHAIN_CHARS, MAX_KEY_CHARS, describe, read_client_certificate
+from go2hooks.core.errors import CertificateError, PrivateKeyError
+from go2hooks.postgres import client_certificates
+from go2hooks.postgres.client_certificates import NEEDS_HTTPS, StoredCertificate
+from go2hooks.postgres.secrets import Purpose
+from services.api.answers import failure, iso, success
+from services.api.bodies import Body, read_body
+from services.api.context import account_id, services
+from services.api.errors import ApiError, invalid, webhook_not_found
+from services.api.webhooks import URL_PREFIX, admit, own_webhook
+
+blueprint = Blueprint("client_certificates", __name__, url_prefix=URL_PREFIX)
+blueprint.before_request(admit)
+
+
+class CertificateBody(Body):
+    """PUT /webhooks/{id}/client-certificate: both as PEM."""
+
+    certificate: Annotated[str, StringConstraints(max_length=MAX_CHAIN_CHARS)]
+    private_key: Annotated[str, StringConstraints(max_length=MAX_KEY_CHARS)] = Field(alias="privateKey", repr=False)
+
+
+@blueprint.put("/<webhook_id>/client-certificate")
+def put_certificate(webhook_id: str) -> Response:
+    """Add it, or replace the one before: in force within a second. The key is never shown again."""
+    body = read_body(CertificateBody)
+    try:
+        checked = read_client_certificate(body.certificate, body.private_key, datetime.now(UTC))
+    except CertificateError as error:
+        raise invalid({"certificate": str(error)}) from None
+    except PrivateKeyError as error:
+        raise invalid({"privateKey": str(error)}) from None
+    sealed_key = services().secret_box.seal(checked.private_key, webhook_id, Purpose.CLIENT_KEY)
+    stored = StoredCertificate(webhook_id, checked.digest, checked.chain, sealed_key, checked.not_after)
+    with services().pool.connection() as conn:
+        if not client_certificates.put(conn, account_id(), stored):
+            raise webhook_not_found()
+    return success(_shown(checked.chain))
+
+
+@blueprint.get("/<webhook_id>/client-certificate")
+def get_certificate(webhook_id: str) -> Response:
+    with services().pool.connection() as conn:
+        chain = client_certificates.chain_of(conn, account_id(), webhook_id)
+    if chain is None:
+        raise _not_there(webhook_id)
+    return success(_shown(chain))
+
+
+@blueprint.delete("/<webhook_id>/client-certificate")
+def delete_certificate(webhook_id: str) -> Response:
+    with services().pool.connection() as conn:
+        is_removed = client_certificates.remove(conn, account_id(), webhook_id)
+    if not is_removed:
+        raise _not_there(webhook_id)
+    return success({"id": webhook_id, "deleted": True})
+
+
+@blueprint.app_errorhandler(psycopg.errors.CheckViolation)
+def refuse_http(error: psycopg.errors.CheckViolation) -> Response:
+    """A certificate for a webhook with an http URL, or such a URL for a webhook with a certificate."""
+    if error.diag.constraint_name != NEEDS_HTTPS:
+        raise error
+    message = "A client certificate needs an https URL: change the URL, or remove the certificate, first."
+    return failure(409, "client_certificate_needs_https", message)
+
+
+def _shown(chain: str) -> dict[str, Any]:
+    own = describe(chain)
+    return {
+        "subject": own.subject,
+        "issuer": own.issuer,
+        "serialNumber": own.serial,
+        "notBefore": iso(own.not_before),
+        "notAfter": iso(own.not_after),
+        "fingerprint": own.fingerprint,
+    }
+
+
+def _not_there(webhook_id: str) -> ApiError:
+    """404 for the webhook, or else for its certificate."""
+    own_webhook(webhook_id)
+    return ApiError(404, "client_certificate_not_found", "This webhook has no client certificate.")

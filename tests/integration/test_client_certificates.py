@@ -1,0 +1,369 @@
+"""Client certificates as accounts use them: uploaded through the API, in force at the dispatcher, told in the history."""
+
+import asyncio
+import datetime as dt
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+import trustme
+from confluent_kafka import Producer
+from pydantic import SecretStr
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.errors import SealError
+from go2hooks.core.outcome import NoAnswer
+from go2hooks.core.webhook import Webhook
+from go2hooks.kafka.admin import ensure_topics
+from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.secrets import Purpose
+from go2hooks.settings import Settings
+from services.dispatcher.app import Dispatcher
+from services.dispatcher.identities import Identities
+from services.dispatcher.senders import build_sender
+from services.dispatcher.senders.tls import client_context
+
+IN_FORCE_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Vouches for receivers and for clients."""
+    return trustme.CA()
+
+
+@pytest.fixture(params=["protocol", "aiohttp"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def api_settings(database_url, secret_key, kafka_bootstrap, authority, tmp_path, kind) -> Settings:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return Settings(
+        kafka_bootstrap_servers=kafka_bootstrap,
+        database_url=SecretStr(database_url),
+        secret_keys=secret_key,
+        allow_insecure_targets=True,
+        target_ca_file=tmp_path / "ca.pem",
+        retry_delays="300ms,300ms,300ms,300ms,300ms,300ms,300ms",
+        circuit_failures=100,
+        circuit_probe_ms=100,
+        delivery_timeout_s=5.0,
+        disable_after_failures=100,
+        sender=kind,
+    )
+
+
+def issued(authority: trustme.CA, name: str, **options: Any) -> dict[str, str]:
+    """The body of an upload."""
+    leaf = authority.issue_cert(name, **options)
+    chain = "".join(part.bytes().decode() for part in leaf.cert_chain_pems)
+    return {"certificate": chain, "privateKey": leaf.private_key_pem.bytes().decode()}
+
+
+def path_of(webhook: dict[str, Any]) -> str:
+    return f"/webhooks/{webhook['id']}/client-certificate"
+
+
+# --- the API
+
+
+@pytest.mark.parametrize("kind", ["protocol"], indirect=True)
+class TestApi:
+    def test_what_is_uploaded_is_shown_without_its_key_until_it_is_removed(self, acme, authority, database, secret_box):
+        webhook, body = acme.create(), issued(authority, "one.test")
+        assert acme("GET", path_of(webhook)).json["error"]["code"] == "client_certificate_not_found"
+        put = acme("PUT", path_of(webhook), body)
+        assert put.status_code == 200, put.text
+        assert set(put.json["data"]) == {"subject", "issuer", "serialNumber", "notBefore", "notAfter", "fingerprint"}
+        assert len(put.json["data"]["fingerprint"]) == 95
+        assert acme("GET", path_of(webhook)).json == put.json
+        (sealed,) = database.execute("SELECT sealed_key FROM client_certificates").fetchone()
+        with pytest.raises(SealError):
+            secret_box.open(sealed, webhook["id"])
+        key = secret_box.open(sealed, webhook["id"], Purpose.CLIENT_KEY)
+        assert key.startswith("-----BEGIN PRIVATE KEY-----")
+        assert key.splitlines()[1] not in put.text
+        assert acme("DELETE", path_of(webhook)).json["data"] == {"id": webhook["id"], "deleted": True}
+        assert acme("DELETE", path_of(webhook)).status_code == 404
+        assert acme("GET", path_of(webhook)).status_code == 404
+        assert database.execute("SELECT count(*) FROM client_certificates").fetchone() == (0,)
+
+    def test_a_second_upload_replaces_the_first(self, acme, authority, database):
+        webhook = acme.create()
+        first, second = (
+            acme("PUT", path_of(webhook), issued(authority, f"{n}.test")).json["data"] for n in ("one", "two")
+        )
+        assert first["fingerprint"] != second["fingerprint"]
+        assert acme("GET", path_of(webhook)).json["data"] == second
+        agree = (
+            "SELECT w.client_certificate = c.digest FROM webhooks w JOIN client_certificates c ON c.webhook_id = w.id"
+        )
+        assert database.execute(agree).fetchall() == [(True,)]
+
+    def test_another_accounts_webhook_does_not_exist(self, acme, rival, authority, database):
+        webhook = acme.create()
+        body = issued(authority, "one.test")
+        acme("PUT", path_of(webhook), body)
+        before = acme("GET", path_of(webhook)).json
+        for method in ("GET", "PUT", "DELETE"):
+            answer = rival(method, path_of(webhook), body if method == "PUT" else None)
+            assert answer.status_code == 404
+            assert answer.json["error"]["code"] == "webhook_not_found"
+        assert acme("GET", path_of(webhook)).json == before
+
+    def test_a_refusal_names_the_field_and_changes_nothing(self, acme, authority):
+        webhook, body = acme.create(), issued(authority, "one.test")
+        past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+        other = issued(authority, "other.test")
+        refused = {
+            "certificate": issued(authority, "old.test", not_after=past),
+            "privateKey": body | {"privateKey": other["privateKey"]},
+        }
+        for name, upload in refused.items():
+            answer = acme("PUT", path_of(webhook), upload)
+            assert answer.status_code == 422
+            assert set(answer.json["error"]["details"]) == {name}
+        for upload in ({}, body | {"certificate": None}, body | {"x": 1}, body | {"privateKey": "x" * 5000}):
+            assert acme("PUT", path_of(webhook), upload).status_code == 422
+        assert acme("GET", path_of(webhook)).status_code == 404
+
+    def test_a_certificate_and_an_http_url_exclude_each_other(self, acme, authority):
+        plain, webhook = acme.create(url="http://a.example/"), acme.create(url="HTTPS://a.example/")
+        body = issued(authority, "one.test")
+        refused = acme("PUT", path_of(plain), body)
+        assert (refused.status_code, refused.json["error"]["code"]) == (409, "client_certificate_needs_https")
+        assert acme("GET", path_of(plain)).status_code == 404
+        assert acme("PUT", path_of(webhook), body).status_code == 200
+        change = ("PATCH", f"/webhooks/{webhook['id']}", {"url": "http://a.example/"})
+        assert acme(*change).json["error"]["code"] == "client_certificate_needs_https"
+        assert acme("GET", f"/webhooks/{webhook['id']}").json["data"]["url"] == "HTTPS://a.example/"
+        acme("DELETE", path_of(webhook))
+        assert acme(*change).status_code == 200
+
+    def test_a_deleted_webhook_keeps_no_key(self, acme, authority, database):
+        webhook = acme.create()
+        acme("PUT", path_of(webhook), issued(authority, "one.test"))
+        assert acme("DELETE", f"/webhooks/{webhook['id']}").status_code == 200
+        assert database.execute("SELECT count(*) FROM client_certificates").fetchone() == (0,)
+        assert acme("PUT", path_of(webhook), issued(authority, "one.test")).status_code == 404
+
+
+# --- the dispatcher
+
+
+@dataclass
+class Receiver:
+    """Answers 200, and notes who asked: the connection, the path, the name in the client's certificate."""
+
+    context: ssl.SSLContext
+    port: int = 0
+    seen: list[tuple[int, str, str]] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        shown = writer.get_extra_info("ssl_object").getpeercert() or {}
+        name = next((value for _, value in shown.get("subjectAltName", ())), "")
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(line for line in head.split(b"\r\n") if line.startswith(b"Content-Length:"))
+                await reader.readexactly(int(length.split()[1]))
+                self.seen.append((number, head.split()[1].decode(), name))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            writer.close()
+
+
+@pytest.fixture
+async def receiver(authority: trustme.CA) -> AsyncIterator[Receiver]:
+    """Takes clients without a certificate, and those with one of the authority's."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    receiver = Receiver(context)
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=context)
+    receiver.port = server.sockets[0].getsockname()[1]
+    yield receiver
+    server.close()
+
+
+@pytest.fixture
+async def dispatcher(api_settings: Settings) -> AsyncIterator[Dispatcher]:
+    ensure_topics(api_settings)
+    dispatcher = Dispatcher(api_settings, build_sender(api_settings))
+    await dispatcher.start()
+    await until(lambda: all(dispatcher.ready().values()))
+    yield dispatcher
+    await dispatcher.drain(10.0)
+
+
+@pytest.fixture
+def deliver(api_settings: Settings, acme: Any) -> Callable[[dict[str, Any]], Delivery]:
+    producer = Producer({"bootstrap.servers": api_settings.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
+
+    def write(webhook: dict[str, Any]) -> Delivery:
+        event_id = f"evt_{secrets.token_hex(8)}"
+        delivery = Delivery(
+            delivery_id(event_id, webhook["id"]), webhook["id"], "acme", event_id, "click", "2024-01-01T12:00:00Z", b"{}",
+            1, 0, Kind.EVENT, round(time.time() * 1000), False,  # noqa: FBT003
+        )  # fmt: skip
+        producer.produce(DELIVERIES, encode_delivery(delivery), webhook["id"])
+        assert producer.flush(20) == 0
+        return delivery
+
+    return write
+
+
+@pytest.fixture
+def history(database: psycopg.Connection[Any]) -> Callable[[Delivery], list[tuple[str, str, str]]]:
+    def read(delivery: Delivery) -> list[tuple[str, str, str]]:
+        query = "SELECT state, error_code, error_message FROM attempts WHERE delivery_id = %s ORDER BY attempt"
+        return database.execute(query, [delivery.id]).fetchall()
+
+    return read
+
+
+async def until(check: Callable[[], Any], within_s: float = 15.0) -> Any:
+    deadline = time.monotonic() + within_s
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s"
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_an_upload_a_rotation_and_a_removal_are_in_force_within_a_second(
+    dispatcher, receiver, acme, authority, deliver, history
+):
+    webhook = acme.create(url=f"{receiver.url}/x")
+
+    async def seen_as(name: str) -> None:
+        await asyncio.sleep(IN_FORCE_S)
+        delivery = deliver(webhook)
+        await until(lambda: history(delivery) == [("delivered", None, None)])
+        assert receiver.seen[-1][2] == name
+
+    await seen_as("")
+    for name in ("one.test", "two.test"):
+        assert acme("PUT", path_of(webhook), issued(authority, name)).status_code == 200
+        await seen_as(name)
+    assert acme("DELETE", path_of(webhook)).status_code == 200
+    await seen_as("")
+
+
+async def test_a_receiver_that_requires_one_is_told_in_the_history_and_served_after_the_upload(
+    dispatcher, receiver, acme, authority, deliver, history, kind
+):
+    receiver.context.verify_mode = ssl.CERT_REQUIRED
+    receiver.context.maximum_version = ssl.TLSVersion.TLSv1_2
+    webhook = acme.create(url=receiver.url)
+    delivery = deliver(webhook)
+    ((state, code, message),) = await until(lambda: history(delivery)[:1])
+    assert state == "retrying"
+    if kind == "protocol":
+        assert (code, "TLS handshake" in message) == ("tls_error", True)
+    assert acme("PUT", path_of(webhook), issued(authority, "one.test")).status_code == 200
+    await until(lambda: history(delivery)[-1][0] == "delivered")
+    assert receiver.seen == [(receiver.connections, "/", "one.test")]
+
+
+async def test_webhooks_at_the_same_address_never_share_a_connection(dispatcher, receiver, acme, authority, deliver):
+    names = {"/one": "one.test", "/two": "two.test", "/none": ""}
+    webhooks = {path: acme.create(url=receiver.url + path) for path in names}
+    for path, name in names.items():
+        if name:
+            acme("PUT", path_of(webhooks[path]), issued(authority, name))
+    await asyncio.sleep(IN_FORCE_S)
+    for turn in range(1, 6):
+        for webhook in webhooks.values():
+            deliver(webhook)
+        await until(lambda turn=turn: len(receiver.seen) == 3 * turn)
+    assert {(path, name) for _, path, name in receiver.seen} == set(names.items())
+    assert len({(number, name) for number, _, name in receiver.seen}) == receiver.connections
+
+
+async def test_an_expired_certificate_is_told_in_the_history_and_nothing_is_sent(
+    dispatcher, receiver, acme, authority, deliver, history, database
+):
+    webhook = acme.create(url=receiver.url)
+    acme("PUT", path_of(webhook), issued(authority, "one.test"))
+    database.execute("UPDATE client_certificates SET not_after = '2026-01-02T03:04:05Z'")
+    delivery = deliver(webhook)
+    message = "The webhook's client certificate expired at 2026-01-02T03:04:05Z."
+    await until(lambda: history(delivery)[:1] == [("retrying", "tls_error", message)])
+    assert receiver.connections == 0
+    acme("PUT", path_of(webhook), issued(authority, "two.test"))
+    await until(lambda: history(delivery)[-1][0] == "delivered")
+    assert receiver.seen[-1][2] == "two.test"
+
+
+async def test_a_key_that_does_not_open_is_told_in_the_history_and_healed_by_the_same_upload(
+    dispatcher, receiver, acme, authority, deliver, history, database
+):
+    webhook, body = acme.create(url=receiver.url), issued(authority, "one.test")
+    acme("PUT", path_of(webhook), body)
+    database.execute(
+        "UPDATE client_certificates SET sealed_key = set_byte(sealed_key, 40, get_byte(sealed_key, 40) # 1)"
+    )
+    delivery = deliver(webhook)
+    message = "The client certificate's private key could not be read."
+    await until(lambda: history(delivery)[:1] == [("retrying", "secret_unavailable", message)])
+    assert receiver.connections == 0
+    acme("PUT", path_of(webhook), body)
+    await until(lambda: history(delivery)[-1][0] == "delivered")
+
+
+@pytest.mark.parametrize("kind", ["protocol"], indirect=True)
+async def test_certificates_are_fetched_and_opened_once_and_only_so_many_are_kept(
+    acme, authority, database, database_url, secret_box
+):
+    hooks = [acme.create() for _ in range(3)]
+    for hook in hooks:
+        assert acme("PUT", path_of(hook), issued(authority, "one.test")).status_code == 200
+    rows = database.execute("SELECT id, client_certificate FROM webhooks").fetchall()
+    webhooks = [Webhook(i, "acme", "", frozenset(), True, False, b"", None, 0, digest) for i, digest in rows]  # noqa: FBT003
+    made: list[ssl.SSLContext] = []
+
+    def make() -> ssl.SSLContext:
+        made.append(client_context())
+        return made[-1]
+
+    connection = PatientConnection(database_url, "test")
+    identities = Identities(secret_box, connection, make, max_contexts=2)
+
+    async def open_one(webhook: Webhook) -> ssl.SSLContext:
+        identity = await identities.find(webhook)
+        assert identity is not None
+        assert not isinstance(identity, NoAnswer)
+        assert identity.name == (webhook.id, webhook.client_certificate)
+        return await identity.context()
+
+    try:
+        first, second, third = webhooks
+        assert len(set(await asyncio.gather(*(open_one(first) for _ in range(10))))) == len(made) == 1
+        await open_one(second)
+        await open_one(first)
+        assert len(made) == 2
+        await open_one(third)  # in the place of the second
+        await open_one(first)
+        assert len(made) == 3
+        await open_one(second)
+        assert len(made) == 4
+        database.execute("DELETE FROM client_certificates WHERE webhook_id = %s", [first.id])
+        assert await identities.find(first._replace(client_certificate=bytes(32))) is None
+    finally:
+        await connection.close()

@@ -17,13 +17,16 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from go2hooks.settings import Settings
 
 MASK: Final = "***"
-_SECRET_NAMES: Final = re.compile(r"(?i)secret|password|passwd|authorization|api_?key|token|signature|cookie")
+_SECRET_NAMES: Final = re.compile(
+    r"(?i)secret|password|passwd|authorization|api_?key|private_?key|token|signature|cookie"
+)
 _PATTERNS: Final = (
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), f"whsec_{MASK}"),
     (re.compile(r"\bgo2_[A-Za-z0-9]{16,}"), f"go2_{MASK}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
     (re.compile(r"(\w://[^:/@\s\"']*):[^/\s\"']+@"), rf"\1:{MASK}@"),  # the password of a URL
     (re.compile(r"(?i)\b(password\s*=\s*)(\\?['\"])?[^\s\"'\\]+"), rf"\1\2{MASK}"),  # and of a connection string
+    (re.compile(r"(?s)-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|$)"), MASK),
     (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}="), MASK),  # base64 of 32 bytes: an encryption key
 )
 

@@ -2,11 +2,17 @@
 
 import asyncio
 import datetime as dt
+import os
+import re
 import secrets
+import shutil
 import ssl
+import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +20,7 @@ import pytest
 import trustme
 from confluent_kafka import Producer
 from pydantic import SecretStr
+from werkzeug.serving import make_server
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
@@ -155,6 +162,31 @@ class TestApi:
         assert acme("DELETE", f"/webhooks/{webhook['id']}").status_code == 200
         assert database.execute("SELECT count(*) FROM client_certificates").fetchone() == (0,)
         assert acme("PUT", path_of(webhook), issued(authority, "one.test")).status_code == 404
+
+    def test_the_recipe_for_receivers_works(self, acme, app, database, tmp_path):
+        if shutil.which("jq") is None or shutil.which("curl") is None:
+            pytest.skip("no jq or no curl on this machine")
+        page = (Path(__file__).parents[2] / "docs/receivers.md").read_text(encoding="utf-8")
+        found = re.search(r"<!-- client-certificate.sh -->\n```sh\n(.*?)```", page, re.DOTALL)
+        assert found is not None
+        webhook, server = acme.create(), make_server("127.0.0.1", 0, app, threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {
+            "PATH": os.environ["PATH"],
+            "API": f"http://127.0.0.1:{server.port}/api/v1",
+            "KEY": acme.key,
+            "WEBHOOK": webhook["id"],
+        }
+        try:
+            command = ["sh", "-ec", found[1]]
+            subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=30, check=True)
+        finally:
+            server.shutdown()
+        shown = acme("GET", path_of(webhook)).json["data"]
+        assert shown["subject"] == shown["issuer"] == "CN=go2-webhooks"
+        assert not (tmp_path / "client.key").exists()
+        verify = ["openssl", "verify", "-purpose", "sslclient", "-CAfile", "client.crt", "client.crt"]
+        subprocess.run(verify, cwd=tmp_path, capture_output=True, timeout=30, check=True)
 
 
 # --- the dispatcher

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import secrets
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,10 @@ from urllib.request import Request, urlopen
 import psutil
 import psycopg
 import pytest
+import trustme
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from psycopg import sql
 from test_stack import Stack, children
 
@@ -51,6 +55,17 @@ class Canaries:
         self.forms[name] = forms
         return secret
 
+    def plant_key(self, name: str, pem: str) -> str:
+        """A private key on a curve: its PEM by the line, its DER, and the number itself. The PEM's first line says what it is."""
+        key = load_pem_private_key(pem.encode(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        number = key.private_numbers().private_value
+        encodings = ((Encoding.PEM, PrivateFormat.PKCS8), (Encoding.PEM, PrivateFormat.TraditionalOpenSSL))
+        lines = [line for how in encodings for line in key.private_bytes(*how, NoEncryption()).splitlines()[1:2]]
+        raw = number.to_bytes(32, "big")
+        self.forms[name] = [*lines, raw, raw.hex().encode(), str(number).encode()]
+        return pem
+
     def found_in(self, place: str, content: bytes) -> list[str]:
         return [f"{name} in {place}" for name, forms in self.forms.items() if any(form in content for form in forms)]
 
@@ -60,10 +75,12 @@ class Receiver(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.paths: list[str] = []
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.url = f"{'https' if context else 'http'}://localhost:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -97,9 +114,15 @@ def canaries() -> Canaries:
 
 
 @pytest.fixture
-def stack(canaries: Canaries) -> Iterator[Stack]:
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def stack(canaries: Canaries, authority: trustme.CA) -> Iterator[Stack]:
     key = canaries.plant("encryption key", base64.b64encode(os.urandom(32)).decode())
     with tempfile.TemporaryDirectory(prefix="go2hooks-canary-", ignore_cleanup_errors=True) as directory:
+        authority.cert_pem.write_to_path(str(Path(directory) / "ca.pem"))
         running = Stack(
             Path(directory) / "stack",
             GO2HOOKS_SECRET_KEYS=key,
@@ -107,6 +130,7 @@ def stack(canaries: Canaries) -> Iterator[Stack]:
             GO2HOOKS_ALLOW_INSECURE_TARGETS="true",
             GO2HOOKS_RETRY_DELAYS="200ms,300ms",
             GO2HOOKS_TOPIC_PARTITIONS="2",
+            GO2HOOKS_TARGET_CA_FILE=str(Path(directory) / "ca.pem"),
         )
         yield running
         if running.process.poll() is None:
@@ -141,6 +165,48 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def use_client_certificates(stack: Stack, api: Api, authority: trustme.CA, canaries: Canaries) -> None:
+    """One that delivers, one that does not open, and uploads that are refused."""
+    leaf, other = authority.issue_cert("client.test"), authority.issue_cert("other.test")
+    keys = [
+        canaries.plant_key(f"client key {n}", each.private_key_pem.bytes().decode())
+        for n, each in enumerate((leaf, other))
+    ]
+    chain = leaf.cert_chain_pems[0].bytes().decode()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with Receiver(context) as receiver:
+        Thread(target=receiver.serve_forever, daemon=True).start()
+        hook = api("POST", "/webhooks", {"name": "mtls", "url": f"{receiver.url}/ok", "events": ["qr.scanned"]})["data"]
+        canaries.plant("secret of mtls", hook["secret"])
+        path = f"/webhooks/{hook['id']}/client-certificate"
+        for upload in (
+            {"certificate": chain, "privateKey": keys[1]},
+            {"certificate": chain + keys[0], "privateKey": keys[0]},
+            {"certificate": chain, "privateKey": keys[0] + keys[1]},
+            {"certificate": chain, "privateKey": [keys[0]]},
+            {"certificate": chain, "key": keys[0]},
+            {"certificate": chain, "privateKey": keys[0]},
+        ):
+            api("PUT", path, upload)
+        assert "fingerprint" in api("GET", path)["data"]
+        assert api("POST", f"/webhooks/{hook['id']}/test?wait=true")["data"]["delivered"]
+        with psycopg.connect(stack.endpoints()["postgres"], autocommit=True) as connection:
+            connection.execute(
+                "UPDATE client_certificates SET sealed_key = set_byte(sealed_key, 40, get_byte(sealed_key, 40) # 1)"
+            )
+            connection.execute("UPDATE client_certificates SET digest = sha256(digest)")  # so that it is fetched again
+            connection.execute("UPDATE webhooks SET client_certificate = sha256(client_certificate)")
+        wait_until(
+            lambda: (
+                api("POST", f"/webhooks/{hook['id']}/test?wait=true")["data"].get("errorCode") == "secret_unavailable"
+            )
+        )
+        receiver.shutdown()
 
 
 def use_everything(stack: Stack, api: Api, receiver: Receiver, canaries: Canaries) -> None:
@@ -239,10 +305,11 @@ def commands_of(endpoints: dict[str, Any], supervisor: int) -> bytes:
     return "\n".join(" ".join(process.cmdline()) for process in processes).encode()
 
 
-def test_no_secret_leaves_its_place(stack: Stack, canaries: Canaries, receiver: Receiver):
+def test_no_secret_leaves_its_place(stack: Stack, canaries: Canaries, receiver: Receiver, authority: trustme.CA):
     endpoints = stack.endpoints()
     canaries.plant("database password", urlsplit(endpoints["postgres"]).password or "")
     api = Api(endpoints, canaries)
+    use_client_certificates(stack, api, authority, canaries)
     use_everything(stack, api, receiver, canaries)
 
     places: list[tuple[str, bytes]] = [(f"answer {n}", answer) for n, answer in enumerate(api.answers)]
@@ -255,15 +322,16 @@ def test_no_secret_leaves_its_place(stack: Stack, canaries: Canaries, receiver: 
     logs = [(str(path), path.read_bytes()) for path in (stack.log, *(stack.dir / "logs").rglob("*")) if path.is_file()]
     places += topics + tables + logs
 
-    assert len(canaries.forms) == 9
+    assert len(canaries.forms) == 12
     assert {topic for topic, _ in topics} >= {
         "go2.events.click",
         "go2.events.dead",
         "go2.deliveries",
         "go2.deliveries.dead",
     }
-    assert {name for name, _ in tables} >= {"webhooks", "api_keys", "attempts"}
+    assert {name for name, _ in tables} >= {"webhooks", "api_keys", "attempts", "client_certificates"}
     assert any(b"secret cannot be opened" in content for _, content in logs)
+    assert any(b"client key cannot be opened" in content for _, content in logs)
     assert [leak for place, content in places for leak in canaries.found_in(place, content)] == []
 
 
@@ -273,3 +341,5 @@ def test_the_search_finds_what_is_there(canaries: Canaries):
     for leaked in (secret.encode(), b"x" + raw + b"y", raw.hex().encode(), secret[6:].encode()):
         assert canaries.found_in("here", leaked) == ["secret in here"]
     assert canaries.found_in("here", b"whsec_***") == []
+    pem = canaries.plant_key("key", trustme.CA().issue_cert("a.test").private_key_pem.bytes().decode())
+    assert canaries.found_in("here", json.dumps(pem).encode()) == ["key in here"]

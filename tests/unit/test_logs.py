@@ -17,6 +17,7 @@ PLANTED = {
     "API key": "go2_0123456789abcdefghijABCDEFGHIJ0123456789",
     "bearer token": "Bearer abcdefghijklmnop.qrst-uvw",
     "encryption key": "q83vEjRWeJASNFZ4kBI0VniQEjRWeJASNFZ4kBI0Vng=",
+    "private key": "-----BEGIN EC PRIVATE KEY-----MHcCAQEEIIGq0123456789-----END EC PRIVATE KEY-----",
 }
 
 

@@ -359,6 +359,24 @@ async def test_a_key_that_does_not_open_is_told_in_the_history_and_healed_by_the
     await until(lambda: history(delivery)[-1][0] == "delivered")
 
 
+async def test_what_is_wrong_with_a_receivers_own_certificate_is_told_in_the_history(
+    dispatcher, acme, authority, deliver, history
+):
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    faults = {
+        "The TLS certificate has expired.": authority.issue_cert("localhost", not_after=past),
+        "The TLS certificate is for another host name.": authority.issue_cert("other.test"),
+    }
+    for message, certificate in faults.items():
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(context)
+        async with await asyncio.start_server(Receiver(context).serve, "127.0.0.1", 0, ssl=context) as server:
+            webhook = acme.create(url=f"https://localhost:{server.sockets[0].getsockname()[1]}/")
+            delivery = deliver(webhook)
+            first = [("retrying", "tls_error", message)]
+            await until(lambda delivery=delivery, first=first: history(delivery)[:1] == first)
+
+
 @pytest.mark.parametrize("kind", ["protocol"], indirect=True)
 async def test_certificates_are_fetched_and_opened_once_and_only_so_many_are_kept(
     acme, authority, database, database_url, secret_box

@@ -74,18 +74,20 @@ def _check_secrets(settings: "Settings", connection: "Connection[Any]") -> Findi
         box = SecretBox(settings.encryption_keys())
     except SettingsError as error:
         return Finding("secrets", str(error), "Set GO2HOOKS_SECRET_KEYS to the keys that the services use.")
-    query = "SELECT id, sealed_secret FROM webhooks WHERE deleted_at IS NULL ORDER BY id"
-    sealed = [(*row, Purpose.SIGNING) for row in connection.execute(query)]
-    query = "SELECT webhook_id, sealed_key FROM client_certificates ORDER BY webhook_id"
-    keys = [(*row, Purpose.CLIENT_KEY) for row in connection.execute(query)]
-    shut = [each for each in sealed + keys if not _opens(box, *each)]
+    secrets = "SELECT id, sealed_secret FROM webhooks WHERE deleted_at IS NULL ORDER BY id"
+    keys = "SELECT webhook_id, sealed_key FROM client_certificates ORDER BY webhook_id"
+    sealed = [(*row, Purpose.SIGNING) for row in connection.execute(secrets)]
+    sealed += [(*row, Purpose.CLIENT_KEY) for row in connection.execute(keys)]
+    shut = [each for each in sealed if not _opens(box, *each)]
     if shut:
-        detail = f"{len(shut)} of {len(sealed)} webhook secrets and {len(keys)} client keys do not open, the first that of {shut[0][0]}"
+        detail = (
+            f"{len(shut)} of {len(sealed)} webhook secrets and client keys do not open, the first that of {shut[0][0]}"
+        )
         remedy = (
             "Add the key that sealed them to GO2HOOKS_SECRET_KEYS, or rotate these secrets and upload these keys again."
         )
         return Finding("secrets", detail, remedy)
-    return Finding("secrets", f"all {len(sealed)} webhook secrets and {len(keys)} client keys open")
+    return Finding("secrets", f"all {len(sealed)} webhook secrets and client keys open")
 
 
 def _opens(box: "SecretBox", webhook_id: str, sealed: bytes, purpose: "Purpose") -> bool:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -19,6 +20,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.signing import body_signature, standard_signature
 from go2hooks.kafka.topics import EVENT_TOPICS
+from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.secrets import SecretBox
 
 GO2HOOKS = Path(sys.executable).with_name("go2hooks")
@@ -176,9 +178,11 @@ def test_the_doctor_finds_a_secret_that_the_key_does_not_open(cli: Cli, database
             "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES (%s, %s, %s, %s, %s, %s)",
             ["wh_1", "acme", "n", "https://example.com", ["click"], sealed],
         )
+        key = StoredCertificate("wh_1", bytes(32), "the chain", sealed, datetime(2030, 1, 1, tzinfo=UTC))
+        assert put(connection, "acme", key)
     result = cli("doctor")
     assert result.returncode == 1
-    assert "1 of 1 webhook secrets do not open" in result.stdout
+    assert "2 of 2 webhook secrets and client keys do not open" in result.stdout
 
 
 def test_the_doctor_reads_the_operators_schemas(cli: Cli, tmp_path: Path):

@@ -276,6 +276,9 @@ class Stack:
             "GO2HOOKS_DELIVERY_TIMEOUT_S": str(TIMEOUT_S),
             "GO2HOOKS_REVOKE_TIMEOUT_S": str(TIMEOUT_S + 2),
             "GO2HOOKS_DRAIN_TIMEOUT_S": "10",
+            # All receivers are one small process: what works off a backlog must not be more than that can answer in time.
+            "GO2HOOKS_MAX_SENDS": "200",
+            "GO2HOOKS_WINDOW_DELIVERIES": "1000",
             "GO2HOOKS_DISABLE_AFTER_FAILURES": str(DISABLE_AFTER),
             "GO2HOOKS_CIRCUIT_PROBE_MS": "200",
             "GO2HOOKS_METRICS_PORT": "0",

@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 torture: $(READY)
 	@$(BIN)/python -m bench.torture $(ARGS)
 
-# The core against its models, 10,000 examples each, with what was run: about half an hour; make models ARGS="-k Lanes" for one
+# The core against its models, 10,000 examples each (HYPOTHESIS_EXAMPLES), and what was run: half an hour. One: ARGS="-k Lanes"
 models: $(READY)
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -q --hypothesis-show-statistics $(MODELS) $(ARGS)
 

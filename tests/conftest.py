@@ -22,7 +22,8 @@ TEMPLATE = "go2hooks_template"
 
 # A machine that is busy with something else is no failure. `make models` asks for many more examples.
 settings.register_profile("go2hooks", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("long", settings.get_profile("go2hooks"), max_examples=10_000, database=None)
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "10000"))
+settings.register_profile("long", settings.get_profile("go2hooks"), max_examples=EXAMPLES, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "go2hooks"))
 
 

@@ -22,7 +22,8 @@ Action = Callable[[], None]
 
 _AGAIN_S: Final = 2.0  # a fault that finds nothing to hit tries again
 _LOOK_S: Final = 0.1
-_REACH_S: Final = 8.0  # a point that no process comes to within this is given up
+_REACH_S: Final = 8.0  # a point that no process comes to within this is given up; and one of a rebalance
+_REACH_REBALANCE_S: Final = 20.0
 
 
 @dataclass(order=True)
@@ -129,11 +130,12 @@ class Faults:
         if service is None:
             return False
         began, pid = time.time(), service.pid
-        given_up = time.monotonic() + _REACH_S
+        in_rebalance = "on_" in point
+        given_up = time.monotonic() + (_REACH_REBALANCE_S if in_rebalance else _REACH_S)
         self._taken.add(service.name)
-        service.arm(point, self._rng.randint(1, 3) if "on_" in point else self._rng.randint(1, 12))
+        service.arm(point, 1 if in_rebalance else self._rng.randint(1, 12))
         if point.startswith("on_"):  # somebody must join for that to be reached
-            self._join(6.0)
+            self._join(10.0)
         elif point == "router_on_revoke":
             self._leave(self._pick("router"))
 

@@ -27,15 +27,17 @@ DISPATCHER_POINTS: Final = (
 ROUTER_POINTS: Final = ("router_before_produce", "router_after_produce", "router_before_commit", "router_on_revoke")
 #: Kinds of faults, and how long one takes with its recovery, in seconds: so much time a fault gets that is to be alone.
 ROOMS_S: Final = {
-    "kill_dispatcher": 22.0, "kill_router": 20.0, "kill_api": 12.0, "stop_dispatcher": 30.0, "stop_router": 30.0,
-    "kill_broker": 35.0, "kill_postgres": 25.0, "disk_full": 45.0, "storm": 85.0, "skew_dispatcher": 35.0,
-    "cut_broker": 30.0, "stall_broker": 32.0, "delay_broker": 25.0, "lossy_broker": 32.0,
+    "kill_dispatcher": 36.0, "kill_router": 20.0, "kill_api": 12.0, "stop_dispatcher": 30.0, "stop_router": 30.0,
+    "kill_broker": 50.0, "kill_postgres": 32.0, "disk_full": 55.0, "storm": 90.0, "skew_dispatcher": 35.0,
+    "cut_broker": 40.0, "stall_broker": 42.0, "delay_broker": 30.0, "lossy_broker": 40.0,
     "cut_receivers": 15.0, "delay_receivers": 18.0, "lossy_receivers": 22.0,
-    **{f"point:{name}": 24.0 for name in (*DISPATCHER_POINTS, *ROUTER_POINTS)},
+    **{f"point:{name}": 36.0 for name in DISPATCHER_POINTS},
+    **{f"point:{name}": 25.0 for name in ROUTER_POINTS},
+    "point:on_revoke": 45.0, "point:on_assign": 45.0,
 }  # fmt: skip
 FAULT_KINDS: Final = tuple(ROOMS_S)
 LONG_STOP_S: Final = 40.0
-LONG_S: Final = 480.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
+LONG_S: Final = 600.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
 ALONE_SHARE: Final = 0.55  # of a long run
 CROWDED_S: Final = 7.0  # between faults on average, where they overlap
 PLANTS: Final = ("commit-before-record", "drop-on-rebalance", "double-retry")

@@ -231,6 +231,14 @@ def test_an_unanswered_request_may_be_sent_again_at_once(ledger, temper, gave, r
     assert judge(ledger, temper).counts["sent again at once on a new connection"] == resent
 
 
+def test_a_request_that_a_busy_receiver_saw_late_was_made_when_its_record_says(ledger):
+    """It was given up before it was seen: the next attempt is not early, however soon it follows."""
+    ledger.seen[0].at = 100.9
+    assert "an attempt was early" in breached(ledger, "slow")
+    ledger.rows[0] = row(100.02, 1, "retrying", None, "timeout")
+    assert breached(ledger, "slow") == set()
+
+
 def test_a_kill_is_measured_by_what_was_under_way_and_what_was_sent_again(ledger):
     ledger.seen.append(seen(107.0, 2, 200, "b/2"))
     ledger.faults.append(KILL._replace(began=101.05, ended=101.05))

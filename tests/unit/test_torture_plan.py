@@ -7,7 +7,8 @@ import pytest
 
 from bench.torture.plan import FAULT_KINDS, LONG_STOP_S, ROOMS_S, Planned, parse, plan_faults, plan_hooks
 
-LONG = ["--minutes", "25", "--rate", "300"]
+LONG = ["--minutes", "30", "--rate", "180"]
+SECONDS = 1800
 
 
 def planned(*arguments: str) -> list[Planned]:
@@ -26,11 +27,11 @@ def test_a_long_run_has_every_kind_and_a_stop_of_40_s_and_more_than_60_faults(se
     assert set(FAULT_KINDS) == {fault.kind for fault in faults}
     assert faults[0] == Planned(10.0, "stop_dispatcher", LONG_STOP_S)
     assert len(faults) > 90
-    assert all(0 < fault.at < 0.92 * 1500 for fault in faults)
+    assert all(0 < fault.at < 0.92 * SECONDS for fault in faults)
 
 
 def test_first_in_a_long_run_faults_are_alone():
-    alone = [fault for fault in planned(*LONG) if fault.at < 0.55 * 1500]
+    alone = [fault for fault in planned(*LONG) if fault.at < 0.55 * SECONDS]
     assert all(after.at - before.at >= ROOMS_S[before.kind] for before, after in pairwise(alone))
     assert max(Counter(fault.kind for fault in alone).values()) <= 3
 

@@ -50,7 +50,7 @@ class Sample:
 def fill(running: Stack, webhooks: int) -> None:
     """Exactly this many webhooks. Without the trigger: nobody listens to a million notifications."""
     with psycopg.connect(running.database.url()) as connection:
-        connection.execute("TRUNCATE webhooks")
+        connection.execute("TRUNCATE webhooks, client_certificates")
         connection.execute("ALTER TABLE webhooks DISABLE TRIGGER webhooks_changed")
         connection.execute(_ACCOUNTS, (-(-webhooks // _PER_ACCOUNT),))
         connection.execute(_FILL, {"per_account": _PER_ACCOUNT, "webhooks": webhooks})

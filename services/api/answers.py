@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from flask import Response
 
@@ -50,6 +50,10 @@ def encode(body: Any) -> bytes:
     )
 
 
+@overload
+def iso(moment: datetime) -> str: ...
+@overload
+def iso(moment: datetime | None) -> str | None: ...
 def iso(moment: datetime | None) -> str | None:
     """ISO 8601 in UTC, ending in Z; with milliseconds only where they are not zero."""
     return None if moment is None else format_timestamp((moment - _EPOCH) // _MILLISECOND)

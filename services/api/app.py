@@ -13,6 +13,7 @@ from services.api.errors import register_error_handlers
 from services.api.health import Readiness, health_blueprint
 from services.api.limits import Limits
 from services.api.observe import observe
+from services.api.openapi import openapi_blueprint
 
 
 def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_writer: DeliveryWriter) -> Flask:
@@ -35,6 +36,7 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
     register_error_handlers(app)
     for resource in (webhooks, client_certificates, deliveries, testing):
         app.register_blueprint(resource.blueprint)
+    app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(health_blueprint(Readiness(pool, delivery_writer), registry))
     return app
 

@@ -1,7 +1,7 @@
 """Read what a caller sent, strictly, and say precisely what is wrong with it."""
 
 import json
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +30,7 @@ class Body(BaseModel):
     """A request body: JSON types as they are, no field that we don't know."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    may_be_missing: ClassVar[bool] = False
 
 
 class Query(BaseModel):
@@ -42,10 +43,10 @@ _B = TypeVar("_B", bound=Body)
 _Q = TypeVar("_Q", bound=Query)
 
 
-def read_body(model: type[_B], *, optional: bool = False) -> _B:
-    """The request's JSON as a model. Raises ApiError: 400, 413, 415 or 422. An optional body may be missing."""
+def read_body(model: type[_B]) -> _B:
+    """The request's JSON as a model. Raises ApiError: 400, 413, 415 or 422."""
     raw = request.get_data()
-    if optional and not raw:
+    if model.may_be_missing and not raw:
         return _validate(model, {})
     if request.mimetype != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
         raise ApiError(

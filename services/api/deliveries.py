@@ -13,9 +13,11 @@ from go2hooks.core.outcome import State
 from go2hooks.postgres import deliveries
 from go2hooks.postgres.deliveries import DeliveryRow, Filter, Place
 from services.api.answers import iso, success
-from services.api.bodies import Query, read_query
+from services.api.bodies import Query
 from services.api.context import services
 from services.api.errors import ApiError, invalid
+from services.api.operations import Answer, operation
+from services.api.shapes import CursorMeta, Delivery, EventName, Status
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("deliveries", __name__, url_prefix=URL_PREFIX)
@@ -60,16 +62,16 @@ class DeliveriesQuery(Query):
 
     cursor: str | None = None
     per_page: int = Field(20, ge=1, le=100, alias="perPage")
-    status: Annotated[str | None, BeforeValidator(_read_status)] = None
-    event: Annotated[str | None, BeforeValidator(_read_event)] = None
+    status: Annotated[Status, BeforeValidator(_read_status)] | None = None
+    event: Annotated[EventName, BeforeValidator(_read_event)] | None = None
     since: Time | None = None
     until: Time | None = None
 
 
 @blueprint.get("/<webhook_id>/deliveries")
-def list_deliveries(webhook_id: str) -> Response:
+@operation("What was sent to a webhook", Answer(list[Delivery], meta=CursorMeta))
+def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     """Newest first. `meta.nextCursor` continues where this page ended, whatever has arrived since."""
-    query = read_query(DeliveriesQuery)
     below = None if query.cursor is None else read_cursor(query.cursor, webhook_id)
     wanted = Filter(query.status, query.event, query.since, query.until)
     own_webhook(webhook_id)
@@ -77,11 +79,11 @@ def list_deliveries(webhook_id: str) -> Response:
         rows = deliveries.page(conn, webhook_id, wanted, query.per_page + 1, below)
     shown_rows, more = rows[: query.per_page], len(rows) > query.per_page
     cursor = write_cursor(webhook_id, shown_rows[-1]) if more else None
-    meta = {"perPage": query.per_page, "hasMore": more, "nextCursor": cursor}
+    meta: CursorMeta = {"perPage": query.per_page, "hasMore": more, "nextCursor": cursor}
     return success([shown(row) for row in shown_rows], meta=meta)
 
 
-def shown(row: DeliveryRow) -> dict[str, Any]:
+def shown(row: DeliveryRow) -> Delivery:
     """A delivery as its last record tells it."""
     attempted = row.attempt > 0 and row.state != State.SKIPPED
     return {

@@ -19,10 +19,12 @@ from go2hooks.postgres import deliveries
 from go2hooks.postgres.deliveries import DeliveryRow
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.answers import success
-from services.api.bodies import Body, Query, read_body, read_query
+from services.api.bodies import Body, Query
 from services.api.context import account_id, services
 from services.api.deliveries import milliseconds
 from services.api.errors import busy
+from services.api.operations import Answer, operation
+from services.api.shapes import AcceptedTest, EventName, TestResult
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 log = structlog.get_logger(__name__)
@@ -50,7 +52,8 @@ def _read_flag(text: Any) -> bool:
 class SendBody(Body):
     """Optional: without it, the first event type that the webhook subscribes to."""
 
-    event: Annotated[str, AfterValidator(_known)] = ""
+    may_be_missing = True
+    event: Annotated[EventName, AfterValidator(_known)] = ""
 
 
 class SendQuery(Query):
@@ -60,16 +63,16 @@ class SendQuery(Query):
 
 
 @blueprint.post("/<webhook_id>/test")
-def send_test_event(webhook_id: str) -> Response:
+@operation("Send a test event", Answer(TestResult), Answer(AcceptedTest, 202))
+def send_test_event(webhook_id: str, query: SendQuery, body: SendBody) -> Response:
     """202 with the delivery's id; with `wait=true` 200 with the attempt's result, if there is one in time."""
-    query = read_query(SendQuery)
-    body = read_body(SendBody, optional=True)
     webhook = own_webhook(webhook_id)
     delivery = _new_delivery(webhook, body.event or _first_event(webhook))
     _send(delivery)
     result = _watch(delivery) if query.wait else None
     if result is None:
-        return success({"id": delivery.id, "status": State.PENDING}, 202)
+        accepted: AcceptedTest = {"id": delivery.id, "status": State.PENDING}
+        return success(accepted, 202)
     return success(_shown(result))
 
 
@@ -144,7 +147,7 @@ def _poll(delivery: Delivery, deadline: float) -> DeliveryRow | None:
     return None
 
 
-def _shown(row: DeliveryRow) -> dict[str, Any]:
+def _shown(row: DeliveryRow) -> TestResult:
     return {
         "id": row.delivery_id,
         "status": row.state,

@@ -4,23 +4,33 @@ import re
 import secrets
 import string
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from flask import Blueprint, Response, request, url_for
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from go2hooks.core.errors import TargetError
 from go2hooks.core.event import SUBSCRIBABLE
 from go2hooks.core.signing import SECRET_BYTES, generate_secret
-from go2hooks.core.target import check_target
+from go2hooks.core.target import MAX_URL_CHARS, check_target
 from go2hooks.postgres import webhooks
 from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookRow
 from go2hooks.settings import Settings
 from services.api.answers import iso, success
 from services.api.auth import require_account
-from services.api.bodies import Body, Query, read_body, read_query
+from services.api.bodies import Body, Query
 from services.api.context import account_id, services
 from services.api.errors import ApiError, webhook_not_found
+from services.api.operations import Answer, operation
+from services.api.shapes import DeletedWebhook, PageMeta, RotatedWebhook, Subscribed, Webhook, WebhookWithSecret
 
 URL_PREFIX: Final = "/api/v1/webhooks"
 WEBHOOK_ID: Final = re.compile(r"wh_[0-9A-Za-z]{1,64}")
@@ -28,7 +38,10 @@ _ID_ALPHABET: Final = string.digits + string.ascii_letters
 _ID_LENGTH: Final = 22  # 131 bits
 _MAX_NAME_CHARS: Final = 200
 _MAX_EVENTS: Final = 20
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROLS: Final = r"\x00-\x1f\x7f-\x9f"
+_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
+#: `_check_name`, as a pattern: no control character, and something that is no space.
+_NAME_PATTERN: Final = rf"^[^{_CONTROLS}]*[^\s{_CONTROLS}][^{_CONTROLS}]*$"
 
 
 def admit() -> None:
@@ -49,10 +62,9 @@ blueprint.before_request(admit)
 def _check_name(name: str) -> str:
     if _CONTROL.search(name):
         raise ValueError("must not contain control characters")
-    name = name.strip()
-    if not 1 <= len(name) <= _MAX_NAME_CHARS:
+    if len(name) > _MAX_NAME_CHARS or not name.strip():
         raise ValueError(f"must have 1 to {_MAX_NAME_CHARS} characters")
-    return name
+    return name.strip()
 
 
 def _check_url(url: str, info: ValidationInfo) -> str:
@@ -78,11 +90,25 @@ def _check_events(events: list[str]) -> list[str]:
     return events
 
 
+_URL_DESCRIPTION: Final = "https, to a public host, without a user name, at a port that is not another protocol's"
+
 # Far above what the checks allow, and cheap: nothing that follows sees a megabyte.
 _Text = Annotated[str, StringConstraints(max_length=65536)]
-Name = Annotated[_Text, AfterValidator(_check_name)]
-Url = Annotated[_Text, AfterValidator(_check_url)]
-Events = Annotated[list[str], AfterValidator(_check_events)]
+Name = Annotated[
+    _Text,
+    AfterValidator(_check_name),
+    WithJsonSchema({"type": "string", "maxLength": _MAX_NAME_CHARS, "pattern": _NAME_PATTERN}),
+]
+Url = Annotated[
+    _Text,
+    AfterValidator(_check_url),
+    WithJsonSchema({"type": "string", "maxLength": MAX_URL_CHARS, "format": "uri", "description": _URL_DESCRIPTION}),
+]
+Events = Annotated[
+    list[Subscribed],
+    AfterValidator(_check_events),
+    Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_EVENTS, "uniqueItems": True}),
+]
 
 
 class CreateBody(Body):
@@ -96,6 +122,7 @@ class CreateBody(Body):
 class ChangeBody(Body):
     """PATCH /webhooks/{id}: any of them, none of them null."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
     name: Name = ""
     url: Url = ""
     events: Events = Field(default_factory=list)
@@ -111,6 +138,8 @@ class ChangeBody(Body):
 class NoBody(Body):
     """Nothing to say."""
 
+    may_be_missing = True
+
 
 class PageQuery(Query):
     """Query string: ?page=&perPage=, both optional."""
@@ -122,7 +151,7 @@ class PageQuery(Query):
 # --- what it gets
 
 
-def shown(webhook: WebhookRow) -> dict[str, Any]:
+def shown(webhook: WebhookRow) -> Webhook:
     return {
         "id": webhook.id,
         "name": webhook.name,
@@ -137,23 +166,29 @@ def shown(webhook: WebhookRow) -> dict[str, Any]:
     }
 
 
-def shown_with_secret(webhook: WebhookRow, secret: str) -> dict[str, Any]:
+def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
     """The only place that a secret leaves by; in the page's order."""
     fields = shown(webhook)
-    head = {name: fields.pop(name) for name in ("id", "name", "url", "events")}
-    return head | {"secret": secret} | fields
+    return {
+        "id": fields["id"],
+        "name": fields["name"],
+        "url": fields["url"],
+        "events": fields["events"],
+        "secret": secret,
+        **fields,
+    }
 
 
 # --- the endpoints
 
 
 @blueprint.get("")
-def list_webhooks() -> Response:
-    query = read_query(PageQuery)
+@operation("The account's webhooks", Answer(list[Webhook], meta=PageMeta))
+def list_webhooks(query: PageQuery) -> Response:
     with services().pool.connection() as conn:
         total = webhooks.count(conn, account_id())
         rows = webhooks.page(conn, account_id(), query.per_page, (query.page - 1) * query.per_page)
-    meta = {
+    meta: PageMeta = {
         "page": query.page,
         "perPage": query.per_page,
         "total": total,
@@ -163,8 +198,9 @@ def list_webhooks() -> Response:
 
 
 @blueprint.post("")
-def create_webhook() -> Response:
-    body = read_body(CreateBody)
+@operation("Create a webhook", Answer(WebhookWithSecret, 201, has_location=True), errors=(409,))
+def create_webhook(body: CreateBody) -> Response:
+    """The answer shows the secret, this once."""
     settings = services().settings
     webhook_id, secret = _new_id(), _new_secret()
     sealed = services().secret_box.seal(secret, webhook_id)
@@ -179,40 +215,47 @@ def create_webhook() -> Response:
 
 
 @blueprint.get("/<webhook_id>")
+@operation("A webhook", Answer(Webhook))
 def get_webhook(webhook_id: str) -> Response:
     return success(shown(own_webhook(webhook_id)))
 
 
 @blueprint.patch("/<webhook_id>")
-def change_webhook(webhook_id: str) -> Response:
-    wanted = WebhookChange(**read_body(ChangeBody).model_dump(exclude_unset=True))
+@operation("Change a webhook", Answer(Webhook))
+def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
+    """`isActive: true` enables it again, and forgets its failures."""
+    wanted = WebhookChange(**body.model_dump(exclude_unset=True))
     with services().pool.connection() as conn:
         row = webhooks.change(conn, account_id(), webhook_id, wanted)
     return success(shown(_found(row)))
 
 
 @blueprint.delete("/<webhook_id>")
+@operation("Delete a webhook", Answer(DeletedWebhook))
 def delete_webhook(webhook_id: str) -> Response:
+    """Deliveries still under way are dropped, and recorded as such."""
     with services().pool.connection() as conn:
         if not webhooks.delete(conn, account_id(), webhook_id):
             raise webhook_not_found()
-    return success({"id": webhook_id, "deleted": True})
+    deleted: DeletedWebhook = {"id": webhook_id, "deleted": True}
+    return success(deleted)
 
 
 @blueprint.post("/<webhook_id>/rotate-secret")
-def rotate_secret(webhook_id: str) -> Response:
+@operation("A new signing secret", Answer(RotatedWebhook))
+def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  # read, to refuse what it holds
     """A new secret, shown once. The old one signs too until `previousSecretExpiresAt`.
 
     A second rotation within the overlap replaces the previous secret: the oldest stops signing at once.
     """
-    read_body(NoBody, optional=True)
     secret = _new_secret()
     sealed = services().secret_box.seal(secret, webhook_id)
     overlap = timedelta(seconds=services().settings.secret_overlap_s)
     with services().pool.connection() as conn:
         row = _found(webhooks.rotate_secret(conn, account_id(), webhook_id, sealed, overlap))
-    expires = {"previousSecretExpiresAt": iso(row.previous_secret_expires_at)}
-    return success(shown_with_secret(row, secret) | expires)
+    expires = iso(row.previous_secret_expires_at)
+    rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
+    return success(rotated)
 
 
 def own_webhook(webhook_id: str) -> WebhookRow:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import documented
 import psycopg
 import pytest
 from flask import Flask
@@ -47,6 +48,15 @@ class Outbox:
 
     def is_reachable(self) -> bool:
         return not self.is_away
+
+
+class Described(FlaskClient):
+    """Sees to it that every answer of every test is one that the API's own document tells of, to the last field."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        answer = super().open(*args, **kwargs)
+        documented.check(self.application, answer)
+        return answer
 
 
 @dataclass
@@ -142,7 +152,9 @@ def outbox() -> Outbox:
 
 @pytest.fixture
 def app(api_settings: Settings, pool: Pool, secret_box: SecretBox, outbox: Outbox) -> Flask:
-    return create_app(api_settings, pool, secret_box, outbox)
+    app = create_app(api_settings, pool, secret_box, outbox)
+    app.test_client_class = Described
+    return app
 
 
 @pytest.fixture

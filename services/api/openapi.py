@@ -1,0 +1,202 @@
+"""`GET /openapi.json`: the API's own description, OpenAPI 3.1, made from its routes and from what they declare."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from itertools import chain
+from typing import Any, Final, Literal
+
+from flask import Blueprint, Flask, Response
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from werkzeug.routing import Rule
+
+import go2hooks
+from services.api.answers import as_json
+from services.api.operations import DECLARED, Answer, Operation
+from services.api.shapes import ErrorBody
+from services.api.webhooks import WEBHOOK_ID
+
+BASE: Final = "/api/v1"
+_PATH: Final = f"{BASE}/openapi.json"
+_REF: Final = "#/components/schemas/{model}"
+_ANSWER_REF: Final = "#/components/responses/Error{}"
+_ADDRESSES: Final = {"webhook_id": ("webhookId", f"^{WEBHOOK_ID.pattern}$")}  # by Flask's name for a part of the path
+
+_DESCRIPTION: Final = """\
+Webhooks of an account, and what became of their deliveries. Every answer is `{"success": true, "data": …}` or
+`{"success": false, "error": …}`. Times are ISO 8601 in UTC. What reads nothing but HTTP may be refused before it gets to
+an operation: 400, 404, 405, 413, 431, in the same envelope. A POST that is repeated is done again: `Idempotency-Key` is
+not read.
+"""
+_ERRORS: Final = {
+    400: "The body is not valid JSON.",
+    401: "There is no API key, or it is unknown.",
+    404: "The account has no webhook with this id.",
+    409: "The account has as many webhooks as it may have.",
+    413: "The body is too large.",
+    415: "The body is not sent as application/json.",
+    422: "Some fields are not valid; `details` names each.",
+    429: "Too many requests, or too many wrong keys.",
+    503: "A server that the API needs is away, or too much is under way.",
+}
+_SECONDS: Final = {"schema": {"type": "integer", "minimum": 1}, "required": True, "description": "Seconds to wait."}
+_TEXT: Final = {"schema": {"type": "string"}, "required": True}
+_ERROR_HEADERS: Final = {
+    401: {"WWW-Authenticate": _TEXT},
+    429: {"Retry-After": _SECONDS},
+    503: {"Retry-After": _SECONDS},
+}
+
+
+class _Schemas(GenerateJsonSchema):
+    """Without a title for every field: it would only repeat the name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # pydantic's signature
+        return False
+
+
+class _Components:
+    """The schemas of all types that the document speaks of, each by reference."""
+
+    def __init__(self, types: Iterable[Any]) -> None:
+        keys: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
+            (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(types)
+        ]
+        by_kind, rest = TypeAdapter.json_schemas(keys, ref_template=_REF, schema_generator=_Schemas)
+        self._by_kind = {kind: schema for (kind, _), schema in by_kind.items()}
+        self.schemas: dict[str, Any] = rest["$defs"]
+
+    def of(self, kind: Any) -> dict[str, Any]:
+        return self._by_kind[kind]
+
+    def fields_of(self, kind: type[BaseModel]) -> dict[str, Any]:
+        fields: dict[str, Any] = self.schemas[kind.__name__]["properties"]
+        return fields
+
+
+def openapi_blueprint(app: Flask) -> Blueprint:
+    """The document of all that `app` serves below the base path by now. Raises KeyError for a route that declares nothing."""
+    blueprint = Blueprint("openapi", __name__)
+    described = document(app)
+
+    @blueprint.get(_PATH)
+    @blueprint.get("/openapi.json")  # where tools look for it
+    def openapi() -> Response:
+        return as_json(described, 200)
+
+    return blueprint
+
+
+def document(app: Flask) -> dict[str, Any]:
+    routes = [
+        (rule, method, DECLARED[app.view_functions[rule.endpoint]])
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith(BASE)
+        for method in sorted((rule.methods or set()) - {"HEAD"})
+    ]
+    components = _Components(_types(operation for _, _, operation in routes))
+    paths: dict[str, Any] = {_PATH.removeprefix(BASE): {"get": _SELF}}
+    for rule, method, operation in routes:
+        paths.setdefault(_template(rule), {})[method.lower()] = _described(rule, operation, components)
+    for operation in DECLARED.values():
+        if operation.query is not None:
+            components.schemas.pop(operation.query.__name__, None)  # each of its fields has become a parameter
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Go2 Webhooks", "version": go2hooks.__version__, "description": _DESCRIPTION},
+        "servers": [{"url": BASE}],
+        "security": [{"apiKey": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
+            "schemas": components.schemas,
+            "responses": {f"Error{status}": _failure(status, components) for status in _ERRORS},
+        },
+    }
+
+
+def _types(operations: Iterable[Operation]) -> Iterator[Any]:
+    yield ErrorBody
+    for operation in operations:
+        kinds = (operation.query, operation.body, *chain.from_iterable((a.data, a.meta) for a in operation.answers))
+        yield from (kind for kind in kinds if kind is not None)
+
+
+def _described(rule: Rule, operation: Operation, components: _Components) -> dict[str, Any]:
+    first, *rest = operation.name.split("_")
+    described: dict[str, Any] = {
+        "operationId": first + "".join(map(str.capitalize, rest)),
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [*_of_path(rule), *_of_query(operation, components)],
+        "responses": {str(answer.status): _success(answer, components) for answer in operation.answers}
+        | {str(status): {"$ref": _ANSWER_REF.format(status)} for status in sorted(_errors(rule, operation))},
+    }
+    if operation.body is not None:
+        for field in components.fields_of(operation.body).values():
+            field.pop("default", None)  # ours stand for a field that is not there
+        content = {"application/json": {"schema": components.of(operation.body)}}
+        described["requestBody"] = {"required": not operation.body.may_be_missing, "content": content}
+    return described
+
+
+def _template(rule: Rule) -> str:
+    path = rule.rule.removeprefix(BASE)
+    for name in rule.arguments:
+        path = path.replace(f"<{name}>", f"{{{_ADDRESSES[name][0]}}}")
+    return path
+
+
+def _of_path(rule: Rule) -> Iterator[dict[str, Any]]:
+    for argument in sorted(rule.arguments):
+        name, pattern = _ADDRESSES[argument]
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
+
+
+def _of_query(operation: Operation, components: _Components) -> Iterator[dict[str, Any]]:
+    if operation.query is None:
+        return
+    for name, field in components.fields_of(operation.query).items():
+        # Optional there means None, which no query string can say.
+        [schema] = (kind for kind in field.get("anyOf", [field]) if kind != {"type": "null"})
+        schema = {key: value for key, value in schema.items() if (key, value) != ("default", None)}
+        yield {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _errors(rule: Rule, operation: Operation) -> Iterator[int]:
+    yield from (401, 429, 503, *operation.errors)
+    if rule.arguments:
+        yield 404
+    if operation.body is not None:
+        yield from (400, 413, 415)
+    if operation.body is not None or operation.query is not None:
+        yield 422
+
+
+def _success(answer: Answer, components: _Components) -> dict[str, Any]:
+    fields = {"success": {"const": True}, "data": components.of(answer.data)}
+    if answer.meta is not None:
+        fields["meta"] = components.of(answer.meta)
+    headers = {"headers": {"Location": _TEXT}} if answer.has_location else {}
+    return _response(HTTPStatus(answer.status).phrase, fields) | headers
+
+
+def _failure(status: int, components: _Components) -> dict[str, Any]:
+    fields = {"success": {"const": False}, "error": components.of(ErrorBody)}
+    headers = {"headers": _ERROR_HEADERS[status]} if status in _ERROR_HEADERS else {}
+    return _response(_ERRORS[status], fields) | headers
+
+
+def _response(description: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+_SELF: Final = {
+    "operationId": "openapi",
+    "summary": "This document",
+    "security": [],
+    "responses": {
+        "200": {"description": "OpenAPI 3.1", "content": {"application/json": {"schema": {"type": "object"}}}}
+    },
+}

@@ -1,0 +1,70 @@
+"""What each endpoint takes and answers, declared once: requests are read by it, and the API's document is made from it."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
+
+from flask import Response
+from pydantic import BaseModel
+
+from services.api.bodies import Body, Query, read_body, read_query
+
+View = Callable[..., Response]
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class Answer(NamedTuple):
+    """One way to succeed: `data` and `meta` as in `shapes`."""
+
+    data: Any
+    status: int = 200
+    meta: Any = None
+    has_location: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An endpoint as its callers see it. What can fail follows from what it takes; `errors` are the others."""
+
+    name: str
+    summary: str
+    description: str
+    answers: tuple[Answer, ...]
+    errors: tuple[int, ...]
+    query: type[Query] | None
+    body: type[Body] | None
+
+
+#: By the function that Flask calls.
+DECLARED: Final[dict[Callable[..., Any], Operation]] = {}
+
+
+def operation(summary: str, *answers: Answer, errors: tuple[int, ...] = ()) -> Callable[[View], View]:
+    """Declare a view. It gets its query string as `query` and its body as `body`, if it has parameters of these names.
+
+    Their annotations say how they are read: what is documented is what is enforced.
+    """
+
+    def declare(view: View) -> View:
+        hints = get_type_hints(view)
+        query, body = _model(hints.get("query"), Query), _model(hints.get("body"), Body)
+
+        @wraps(view)
+        def read_and_answer(**arguments: Any) -> Response:
+            if query is not None:
+                arguments["query"] = read_query(query)
+            if body is not None:
+                arguments["body"] = read_body(body)
+            return view(**arguments)
+
+        description = inspect.getdoc(view) or ""
+        DECLARED[read_and_answer] = Operation(view.__name__, summary, description, answers, errors, query, body)
+        return read_and_answer
+
+    return declare
+
+
+def _model(hint: Any, kind: type[_M]) -> type[_M] | None:
+    return hint if isinstance(hint, type) and issubclass(hint, kind) else None

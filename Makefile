@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
 
-.PHONY: setup demo test torture models lint format audit sbom bench clean
+.PHONY: setup demo test torture models hostile lint format audit sbom bench bench-isolation bench-scale clean
 
 setup: $(READY)
 
@@ -26,6 +26,10 @@ torture: $(READY)
 # The core against its models, 10,000 examples each (HYPOTHESIS_EXAMPLES), and what was run: half an hour. One: ARGS="-k Lanes"
 models: $(READY)
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -q --hypothesis-show-statistics $(MODELS) $(ARGS)
+
+# The API under attack: a hand-made list, what its OpenAPI document suggests, guessed keys, slow clients.
+hostile: $(READY)
+	@$(BIN)/python bench/hostile.py $(ARGS)
 
 demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)

@@ -1,8 +1,12 @@
 """Accounts and their API keys in Postgres."""
 
+import hmac
+from hashlib import sha256
+
 import psycopg
 import pytest
 
+from go2hooks.postgres import api_keys
 from go2hooks.postgres.api_keys import account_of_key, create_key, list_keys, revoke_key
 
 
@@ -45,3 +49,34 @@ def test_an_account_id_that_no_event_could_carry_is_refused(connection, account)
     with pytest.raises(ValueError, match="account id"):
         create_key(connection, account)
     assert list_keys(connection) == []
+
+
+class Watched(psycopg.Connection):
+    """Keeps what it is asked with."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.asked = []
+
+    def execute(self, query, params=None, **options):
+        self.asked.append(params)
+        return super().execute(query, params, **options)
+
+
+def test_a_key_is_looked_up_by_its_hash_and_compared_in_constant_time(connection, database_url, monkeypatch):
+    """So no time depends on how much of a guess is right: who cannot choose the hash learns nothing from it."""
+    created = create_key(connection, "acme")
+    compared = []
+
+    def watched(one, other):
+        compared.append((bytes(one), bytes(other)))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(api_keys, "hmac", type("Watched", (), {"compare_digest": staticmethod(watched)}))
+    nearly = created.key[:-1] + ("a" if created.key[-1] != "a" else "b")
+    right, wrong = (sha256(key.encode()).digest() for key in (created.key, nearly))
+    with Watched.connect(database_url) as conn:
+        assert account_of_key(conn, created.key) == "acme"
+        assert account_of_key(conn, nearly) is None
+        assert conn.asked == [[right], [wrong]]
+    assert compared == [(right, right), (bytes(32), wrong)]

@@ -1,7 +1,7 @@
 """`/webhooks/{id}/client-certificate`: what a webhook identifies itself by to a receiver that asks for it (mTLS)."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg
 from flask import Blueprint, Response
@@ -13,9 +13,11 @@ from go2hooks.postgres import client_certificates
 from go2hooks.postgres.client_certificates import NEEDS_HTTPS, StoredCertificate
 from go2hooks.postgres.secrets import Purpose
 from services.api.answers import failure, iso, success
-from services.api.bodies import Body, read_body
+from services.api.bodies import Body
 from services.api.context import account_id, services
 from services.api.errors import ApiError, invalid, webhook_not_found
+from services.api.operations import Answer, operation
+from services.api.shapes import ClientCertificate, DeletedWebhook
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("client_certificates", __name__, url_prefix=URL_PREFIX)
@@ -30,9 +32,9 @@ class CertificateBody(Body):
 
 
 @blueprint.put("/<webhook_id>/client-certificate")
-def put_certificate(webhook_id: str) -> Response:
+@operation("Give a webhook a client certificate", Answer(ClientCertificate), errors=(409,))
+def put_certificate(webhook_id: str, body: CertificateBody) -> Response:
     """Add it, or replace the one before: in force within a second. The key is never shown again."""
-    body = read_body(CertificateBody)
     try:
         checked = read_client_certificate(body.certificate, body.private_key, datetime.now(UTC))
     except CertificateError as error:
@@ -48,6 +50,7 @@ def put_certificate(webhook_id: str) -> Response:
 
 
 @blueprint.get("/<webhook_id>/client-certificate")
+@operation("A webhook's client certificate", Answer(ClientCertificate))
 def get_certificate(webhook_id: str) -> Response:
     with services().pool.connection() as conn:
         chain = client_certificates.chain_of(conn, account_id(), webhook_id)
@@ -57,6 +60,7 @@ def get_certificate(webhook_id: str) -> Response:
 
 
 @blueprint.delete("/<webhook_id>/client-certificate")
+@operation("Remove a webhook's client certificate", Answer(DeletedWebhook))
 def delete_certificate(webhook_id: str) -> Response:
     with services().pool.connection() as conn:
         is_removed = client_certificates.remove(conn, account_id(), webhook_id)
@@ -74,7 +78,7 @@ def refuse_http(error: psycopg.errors.CheckViolation) -> Response:
     return failure(409, "client_certificate_needs_https", message)
 
 
-def _shown(chain: str) -> dict[str, Any]:
+def _shown(chain: str) -> ClientCertificate:
     own = describe(chain)
     return {
         "subject": own.subject,

@@ -31,8 +31,8 @@ not read.
 _ERRORS: Final = {
     400: "The body is not valid JSON.",
     401: "There is no API key, or it is unknown.",
-    404: "The account has no webhook with this id.",
-    409: "The account has as many webhooks as it may have.",
+    404: "The account has no webhook with this id, or the webhook no client certificate.",
+    409: "The account has as many webhooks as it may have, or a client certificate would go with an http URL.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
     422: "Some fields are not valid; `details` names each.",

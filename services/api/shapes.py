@@ -53,6 +53,17 @@ class DeletedWebhook(TypedDict):
     deleted: Literal[True]
 
 
+class ClientCertificate(TypedDict):
+    """What its owner may see of a webhook's client certificate; never the key."""
+
+    subject: str
+    issuer: str
+    serialNumber: str
+    notBefore: Moment
+    notAfter: Moment
+    fingerprint: str
+
+
 class Delivery(TypedDict):
     """A delivery as its last record tells it."""
 

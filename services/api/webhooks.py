@@ -221,7 +221,7 @@ def get_webhook(webhook_id: str) -> Response:
 
 
 @blueprint.patch("/<webhook_id>")
-@operation("Change a webhook", Answer(Webhook))
+@operation("Change a webhook", Answer(Webhook), errors=(409,))
 def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
     """`isActive: true` enables it again, and forgets its failures."""
     wanted = WebhookChange(**body.model_dump(exclude_unset=True))

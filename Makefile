@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
 
-.PHONY: setup demo test torture models hostile lint format audit sbom bench bench-isolation bench-scale clean
+.PHONY: setup demo test torture models hostile lint format audit sbom bench bench-isolation bench-scale bench-bounded clean
 
 setup: $(READY)
 
@@ -71,6 +71,11 @@ bench-scale: $(READY)
 	@$(BIN)/python bench/router.py $(ARGS)
 	@$(BIN)/python bench/retries.py $(ARGS)
 	@$(BIN)/python bench/scale.py $(ARGS)
+
+# Memory, descriptors and threads while a server is away, before a backlog, under hostile answers, over a long run: about 50
+# minutes; ARGS="--only broker" runs one, also beside others: results are merged.
+bench-bounded: $(READY)
+	@$(BIN)/python bench/bounded.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

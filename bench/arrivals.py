@@ -29,6 +29,9 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 _HUGE = b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n"
 _HUGE_CHUNK = b"x" * 65536
+_HEADERS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+_HEADERS_CHUNK = b"".join(b"X-Filler-%04d: %s\r\n" % (n, b"x" * 1005) for n in range(64))  # 64 KiB
+_HEADERS_CHUNKS = 160  # 10 MiB in all
 _DRIP_S = 0.1
 _LINGER_NOT = struct.pack("ii", 1, 0)  # close with a reset
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
@@ -39,6 +42,7 @@ class Group:
 
     def __init__(self) -> None:
         self.latencies = array("q")
+        self.arrived = array("q")  # beside each latency
         self.ids: set[bytes] = set()
         self.first_us = 0
         self.last_us = 0
@@ -114,6 +118,7 @@ class Receiver(asyncio.Protocol):
         at = data.find(SLUG, body_at)
         if at >= 0:
             at += len(SLUG)
+            group.arrived.append(now_us)
             group.latencies.append(now_us - int(data[at : at + SLUG_DIGITS]))
         at = data.index(_DELIVERY) + len(_DELIVERY)
         group.ids.add(data[at : data.index(b"\r", at)])
@@ -170,6 +175,23 @@ class Receiver(asyncio.Protocol):
         while self.transport.get_write_buffer_size() == 0 and not self.transport.is_closing():
             self.transport.write(_HUGE_CHUNK)
 
+    def headers(self, _data: bytes) -> None:
+        """Ten mebibytes of headers before the body."""
+        left = _HEADERS_CHUNKS
+
+        def pour() -> None:
+            nonlocal left
+            while left and self.transport.get_write_buffer_size() == 0 and not self.transport.is_closing():
+                self.transport.write(_HEADERS_CHUNK)
+                left -= 1
+            if not left:
+                self._drains = None
+                self.transport.write(b"\r\nok")
+
+        self._drains = pour
+        self.transport.write(_HEADERS)
+        pour()
+
     def reset(self, _data: bytes) -> None:
         connection: socket.socket = self.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
@@ -177,12 +199,13 @@ class Receiver(asyncio.Protocol):
 
 
 def behaviour_of(name: str) -> Callable[[Receiver, bytes], None]:
-    """`ok`, `never`, `drip`, `huge`, `reset`, `fail`, `fail_first`, or `d<ms>`: 200 after that many milliseconds."""
+    """`ok`, `never`, `drip`, `huge`, `headers`, `reset`, `fail`, `fail_first`, or `d<ms>`: 200 after that many milliseconds."""
     if name.startswith("d") and name[1:].isdigit():
         delay_s = int(name[1:]) / 1000
         return lambda receiver, _data: later(receiver, delay_s)
     behaviours = {f.__name__: f for f in (Receiver.ok, Receiver.never, Receiver.drip, Receiver.huge, Receiver.reset)}
-    return (behaviours | {"fail": Receiver.fail, "fail_first": Receiver.fail_first})[name]
+    further = {"fail": Receiver.fail, "fail_first": Receiver.fail_first, "headers": Receiver.headers}
+    return (behaviours | further)[name]
 
 
 def later(receiver: Receiver, delay_s: float) -> None:
@@ -195,7 +218,7 @@ def _answer(receiver: Receiver) -> None:
 
 
 class Control:
-    """`count` and `report` and `reset` on stdin."""
+    """`count`, `report`, `reset`, `traced <group>` and `ids <group>` on stdin."""
 
     def __init__(self, ended: asyncio.Event) -> None:
         self._ended = ended
@@ -217,6 +240,12 @@ class Control:
             Receiver.most_connections = Receiver.connections
             gc.collect()
             return {}
+        command, _, name = command.partition(" ")
+        if command == "traced":
+            group = Receiver.groups[name.encode()]
+            return list(zip(group.arrived, group.latencies, strict=True))
+        if command == "ids":
+            return [each.decode() for each in Receiver.groups[name.encode()].ids]
         return {name.decode(): group.report() for name, group in Receiver.groups.items()} | {
             "": {"connections": Receiver.connections, "most_connections": Receiver.most_connections}
         }

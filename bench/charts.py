@@ -91,6 +91,37 @@ def lines(title: str, x_name: str, y_name: str, series: Mapping[str, Sequence[tu
     return _document(title, below + 50, parts)
 
 
+def trace(
+    title: str, y_name: str, series: Mapping[str, Sequence[tuple[float, float]]], marks: Mapping[str, float]
+) -> str:
+    """Lines over seconds, from zero; a mark is a moment with a name, such as the start of an outage."""
+    points = [point for line in series.values() for point in line]
+    x1 = max((x for x, _ in points), default=1.0) or 1.0
+    y1 = max((y for _, y in points), default=1.0) * 1.1 or 1.0
+    left, right, above, below = 70, _WIDTH - 30, 70, 330
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + x / x1 * (right - left), below - y / y1 * (below - above)
+
+    parts = _legend(list(series), 48)
+    for part in range(6):
+        (x, _), (_, y) = at(x1 * part / 5, 0), at(0, y1 * part / 5)
+        parts.append(f'<path class="g" d="M{left} {y:.1f}H{right}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(y1 * part / 5)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{below + 16}" text-anchor="middle">{x1 * part / 5:.0f}</text>')
+    for name, moment in marks.items():
+        x, _ = at(moment, 0)
+        parts.append(f'<path class="g" stroke-dasharray="4" d="M{x:.1f} {above}V{below}"/>')
+        parts.append(f'<text class="n" x="{x + 4:.1f}" y="{above + 12}">{escape(name)}</text>')
+    for n, line in enumerate(series.values()):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line))
+        colour = _COLOURS[n % len(_COLOURS)]
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+    parts.append(f'<text class="n" x="{right}" y="{below + 36}" text-anchor="end">seconds</text>')
+    parts.append(f'<text class="n" x="{left}" y="{above - 4}">{escape(y_name)}</text>')
+    return _document(title, below + 50, parts)
+
+
 def _decades(values: object) -> tuple[float, float]:
     """Powers of ten that hold all values, not both the same."""
     logs = [math.log10(value) for value in values]  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ _VARIANTS = 16
 _VARIED_ACCOUNTS = 2000  # beyond that, one click each: encoding takes its time
 _SLICE = 100  # events of one part before the others get their turn
 _QUEUE = 100_000
+_KEEP_S = 300.0  # how long an event waits for a Kafka that is away
 _NOBODY = "acc_bench_nobody"
 
 
@@ -92,7 +93,7 @@ class Load:
     def __init__(self, orders: dict[str, Any]) -> None:
         self._parts = [Part(**part) for part in orders["parts"]]
         encoder = Encoder(sorted({account for part in self._parts for account in part.accounts}))
-        run = int.from_bytes(os.urandom(8)) << 64  # no event id is ever used twice
+        run = self._run = int.from_bytes(os.urandom(8)) << 64  # no event id is ever used twice
         starts = [sum(part.count for part in self._parts[:n]) for n in range(len(self._parts))]
         self._clicks = [
             encoder.clicks(part.accounts, run + start) for part, start in zip(self._parts, starts, strict=True)
@@ -104,7 +105,10 @@ class Load:
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": orders.get("linger_ms", 0),
+                "message.timeout.ms": round(orders.get("keep_s", _KEEP_S) * 1000),
                 "queue.buffering.max.messages": _QUEUE,
+                "reconnect.backoff.max.ms": 1000,
+                "log_level": 2,  # what fails is counted; a Kafka that is away on purpose would fill the terminal
                 "partitioner": "murmur2_random",
                 "on_delivery": self._delivered,
                 "delivery.report.only.error": True,
@@ -130,6 +134,7 @@ class Load:
         produced = time.monotonic()
         left = self._producer.flush(120)
         return {
+            "first_number": self._run,  # of the first part's first event, whose id is made of it
             "began_us": int(began * 1e6),
             "produced_s": produced - began,
             "acknowledged_s": time.monotonic() - began,

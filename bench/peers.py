@@ -82,9 +82,10 @@ class LineChild:
 class Producer(LineChild):
     """`load.py` with its orders, ready to go."""
 
-    def __init__(self, bootstrap: str, parts: Sequence[dict[str, Any]], *, linger_ms: float = 0) -> None:
+    def __init__(self, bootstrap: str, parts: Sequence[dict[str, Any]], **orders: float) -> None:
+        """`orders`: `linger_ms`; `keep_s`, how long an event waits for a Kafka that is away."""
         super().__init__("load.py")
-        self.say(json.dumps({"bootstrap": bootstrap, "parts": list(parts), "linger_ms": linger_ms}))
+        self.say(json.dumps({"bootstrap": bootstrap, "parts": list(parts), **orders}))
         self.hear()
 
     def go(self) -> None:
@@ -142,6 +143,14 @@ class TimingReceiver:
     def report(self) -> dict[str, Any]:
         report: dict[str, Any] = self._child.ask("report")
         return report
+
+    def traced(self, group: str) -> list[tuple[int, int]]:
+        """When each request of a group arrived, and its latency: microseconds."""
+        return [(at, late) for at, late in self._child.ask(f"traced {group}")]
+
+    def ids(self, group: str) -> set[str]:
+        """The deliveries that arrived for a group."""
+        return set(self._child.ask(f"ids {group}"))
 
     def close(self) -> None:
         self._child.close()

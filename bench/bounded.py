@@ -1,0 +1,553 @@
+"""Everything bounded: memory, descriptors and threads of router and dispatcher while something is wrong for long.
+
+Scenarios, each alone by `--only`; results are merged into bounded.json, so that they may also run side by side.
+
+postgres away   Postgres is killed under a steady stream and comes back after `--outage-s`.
+broker away     The same with Kafka; the producer keeps its events meanwhile and hands them over when Kafka is back.
+backlog         Deliveries and events by the hundred thousand wait in Kafka when router and dispatcher start.
+hostile answers Receivers stream 1 GiB, send 10 MiB of headers, drip; healthy ones beside them.
+soak            A steady stream of as many deliveries as eight hours at 20 a second would make.
+
+Every delivery is accounted for by its id: what the producer's events must become, what arrived, what is recorded.
+"""
+
+import argparse
+import fcntl
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import charts
+import psutil
+import psycopg
+import report
+from peers import Producer, TimingReceiver
+from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from usage import machine, peak_rss_mib
+
+from go2hooks.core.delivery import delivery_id
+from go2hooks.local.broker import Broker
+from go2hooks.local.database import Database
+
+BOUNDS_MIB = {"router": 200.0, "dispatcher": 250.0}  #: as docs/operators.md promises them
+_EVERY_S = 1.0
+_WEBHOOKS = 100
+_NORMAL_MS = 250.0  # the median latency of a second's events; twice a second's pause of ours would be more
+_NORMAL_SECONDS = 3  # in a row
+_BEHIND_S = 2.0  # records that are no older than this are up to date
+_HOSTILE = ("huge",) * 20 + ("headers",) * 20 + ("drip",) * 10
+_GROUP = "healthy"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A process at a moment, in seconds of the monotonic clock."""
+
+    at: float
+    rss_mib: float
+    descriptors: int
+    threads: int
+
+
+@dataclass
+class Watch:
+    """Samples of router and dispatcher, taken every second by a thread."""
+
+    pids: dict[str, int]
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    peaks_mib: dict[str, float] = field(default_factory=dict)  #: by the kernel's account, once the watch is over
+    began: float = field(default_factory=time.monotonic)
+
+    def take(self) -> None:
+        for name, pid in self.pids.items():
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                sample = Sample(
+                    time.monotonic(),
+                    process.memory_info().rss / 2**20,
+                    process.num_fds(),
+                    process.num_threads(),
+                )
+                self.samples.setdefault(name, []).append(sample)
+
+    def figures(self) -> report.Figures:
+        """What each held first, at most and last; its memory's peak is the kernel's figure."""
+        found: report.Figures = {}
+        for name, samples in self.samples.items():
+            found[f"{name}.rss_mib.first"] = samples[0].rss_mib
+            found[f"{name}.rss_mib.peak"] = self.peaks_mib[name]
+            found[f"{name}.rss_mib.last"] = samples[-1].rss_mib
+            for what in ("descriptors", "threads"):
+                values = [getattr(sample, what) for sample in samples]
+                found |= {f"{name}.{what}.first": values[0], f"{name}.{what}.peak": max(values)}
+                found[f"{name}.{what}.last"] = values[-1]
+        return found
+
+    def lines(self) -> dict[str, list[tuple[float, float]]]:
+        return {name: [(s.at - self.began, s.rss_mib) for s in samples] for name, samples in self.samples.items()}
+
+
+@contextmanager
+def watching(running: Stack) -> Iterator[Watch]:
+    """Sample the one router and the one dispatcher that run, until the end of the block."""
+    watch = Watch({kind: running.pids()[kind][0] for kind in BOUNDS_MIB})
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(_EVERY_S):
+            watch.take()
+
+    thread = threading.Thread(target=sample, daemon=True)
+    watch.take()
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+        watch.peaks_mib = {name: peak_rss_mib(pid) for name, pid in watch.pids.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a scenario came to."""
+
+    figures: report.Figures
+    watch: Watch
+    marks: dict[str, float] = field(default_factory=dict)  #: name → seconds since the watch began
+    breaches: list[str] = field(default_factory=list)
+
+
+# --- accounts
+
+
+def account(
+    running: Stack, receiver: TimingReceiver, webhooks: Sequence[str], produced: dict[str, Any]
+) -> tuple[report.Figures, list[str]]:
+    """Compare, by id, what must have been delivered once with what arrived and what is recorded as delivered."""
+    first, count = produced["first_number"], produced["events"]
+    due = {delivery_id(f"evt_{first + n:032x}", webhooks[n % len(webhooks)]) for n in range(count)}
+    arrived = receiver.ids(_GROUP)
+    requests = receiver.counts()[_GROUP]
+    statement = (
+        "SELECT delivery_id, count(*) FROM attempts WHERE state = 'delivered' AND webhook_id = ANY(%s) GROUP BY 1"
+    )
+    rows: dict[str, int] = dict(running.query(statement, list(webhooks)))  # type: ignore[arg-type]  # pairs
+    failed = running.query(
+        "SELECT count(*) FROM attempts WHERE state <> 'delivered' AND webhook_id = ANY(%s)", list(webhooks)
+    )
+    figures = {
+        "deliveries": float(count),
+        "requests": float(requests),
+        "duplicates": float(requests - len(arrived)),
+        "not_arrived": float(len(due - arrived)),
+        "not_recorded": float(len(due - rows.keys())),
+        "unexpected": float(len(arrived - due) + len(rows.keys() - due)),
+        "recorded_twice": float(sum(n - 1 for n in rows.values())),
+        "failed_attempts": float(failed[0][0]),
+    }
+    wrong = ("not_arrived", "not_recorded", "unexpected", "recorded_twice")
+    return figures, [f"{figures[name]:.0f} {name.replace('_', ' ')}" for name in wrong if figures[name]]
+
+
+def within_bounds(figures: report.Figures) -> list[str]:
+    return [
+        f"{name} held {figures[f'{name}.rss_mib.peak']:.0f} MiB, more than {bound:.0f}"
+        for name, bound in BOUNDS_MIB.items()
+        if figures[f"{name}.rss_mib.peak"] > bound
+    ]
+
+
+def healthy(running: Stack, receiver: TimingReceiver) -> list[str]:
+    """An account and a webhook each, all answering 200; their ids, in the order of the accounts."""
+    return running.create_webhooks([Hook(name, receiver.url("http", f"/{_GROUP}/ok/{name}")) for name in accounts()])
+
+
+def accounts() -> list[str]:
+    return [f"acc_{n}" for n in range(_WEBHOOKS)]
+
+
+def up_to_date(running: Stack, webhooks: Sequence[str], count: int, within_s: float) -> bool:
+    """Whether so many deliveries are recorded in time."""
+    with suppress(BenchError):
+        wait_until(lambda: running.recorded(webhooks) >= count, within_s, "the records", 0.5)
+        return True
+    return False
+
+
+# --- servers that are away
+
+
+def away(options: argparse.Namespace, server_of: Callable[[Stack], Broker | Database], name: str) -> Outcome:
+    """Kill the server under a stream, start it again after the outage, watch the stream recover."""
+    receiver = TimingReceiver(None, None)
+    count = round(options.rate * (options.before_s + options.outage_s + options.after_s))
+    try:
+        with stack() as running:
+            webhooks = healthy(running, receiver)
+            running.run_services()
+            orders = [{"accounts": accounts(), "count": count, "rate": options.rate}]
+            keep_s = options.outage_s + options.after_s + 120
+            producer = Producer(running.broker.bootstrap, orders, keep_s=keep_s)
+            try:
+                with watching(running) as watch:
+                    producer.go()
+                    began = time.monotonic()
+                    time.sleep(options.before_s)
+                    outage = Outage(server_of(running))
+                    outage.last(options.outage_s)
+                    recorded_at = recorded_again(running, webhooks, began, count, options)
+                    produced = producer.result()
+                    up_to_date(running, webhooks, count, 60)
+            finally:
+                producer.close()
+            figures, breaches = account(running, receiver, webhooks, produced)
+            figures |= watch.figures() | outage.figures() | after(outage, receiver.traced(_GROUP), recorded_at)
+    finally:
+        receiver.close()
+    breaches += within_bounds(figures) + late_recovery(figures, options.recovery_s)
+    marks = {f"{name} killed": outage.down - watch.began, "started again": outage.started - watch.began}
+    return Outcome(figures, watch, marks, breaches)
+
+
+class Outage:
+    """A server that is killed now. Times are of the monotonic clock."""
+
+    def __init__(self, server: Broker | Database) -> None:
+        self._server = server
+        self.down = time.monotonic()
+        server.wait_stopped(0)
+
+    def last(self, seconds: float) -> None:
+        """Keep it away so long, start it, wait until it serves. What lingers of it may end its first start."""
+        time.sleep(max(0.0, self.down + seconds - time.monotonic()))
+        self.started = time.monotonic()
+        self._server.start()
+
+        def serves() -> bool:
+            if self._server.exit_status() is not None:
+                self._server.start()
+            return self._server.is_ready()
+
+        wait_until(serves, 60, f"{self._server.name} serves again", 0.1)
+        self.serves = time.monotonic()
+
+    def figures(self) -> report.Figures:
+        return {"away_s": self.started - self.down, "server_start_s": self.serves - self.started}
+
+
+def recorded_again(
+    running: Stack, webhooks: Sequence[str], began: float, count: int, options: argparse.Namespace
+) -> float:
+    """When the records have caught up with the producer: monotonic seconds. Infinite: not within a minute of its end."""
+    deadline = began + count / options.rate + 60
+    while (now := time.monotonic()) < deadline:
+        with suppress(psycopg.OperationalError):
+            if running.recorded(webhooks) >= min(count, (now - began - _BEHIND_S) * options.rate):
+                return now
+        time.sleep(0.5)
+    return float("inf")
+
+
+def after(outage: Outage, traced: list[tuple[int, int]], recorded_at: float) -> report.Figures:
+    """Recovery in seconds since the server served again: its own start, which the machine may slow, is told apart."""
+    by_second: dict[int, list[float]] = {}
+    for arrived_us, latency_us in traced:
+        by_second.setdefault((arrived_us - latency_us) // 1_000_000, []).append(latency_us / 1000)
+    usual = [late for second, values in by_second.items() if second < int(outage.down) - 1 for late in values]
+    calm = [second for second, values in by_second.items() if statistics.median(values) <= _NORMAL_MS]
+    settled = set(calm)
+    normal_at = next(
+        (
+            second
+            for second in sorted(calm)
+            if second >= int(outage.serves) and all(second + n in settled for n in range(_NORMAL_SECONDS))
+        ),
+        float("inf"),
+    )
+    arrivals = [at for at, late in traced if (at - late) / 1e6 < outage.serves]
+    return {
+        "usual_ms.p50": statistics.median(usual),
+        "normal_again_s": max(0.0, normal_at - outage.serves),
+        "backlog_delivered_s": max(0.0, max(arrivals) / 1e6 - outage.serves),
+        "backlog_recorded_s": recorded_at - outage.serves,
+        "delivered_meanwhile": float(sum(outage.down < at / 1e6 < outage.serves for at, _ in traced)),
+    }
+
+
+def late_recovery(figures: report.Figures, limit_s: float) -> list[str]:
+    names = ("normal_again_s", "backlog_delivered_s", "backlog_recorded_s")
+    return [f"{name} is {figures[name]:.1f}, more than {limit_s:g}" for name in names if figures[name] > limit_s]
+
+
+def postgres_away(options: argparse.Namespace) -> Outcome:
+    return away(options, lambda running: running.database, "Postgres")
+
+
+def broker_away(options: argparse.Namespace) -> Outcome:
+    return away(options, lambda running: running.broker, "Kafka")
+
+
+# --- backlog
+
+
+def backlog(options: argparse.Namespace) -> Outcome:
+    """Deliveries wait for the dispatcher and a fifth as many, as events, for the router; both start at once."""
+    fan_out = 100
+    waiting, unrouted = options.backlog // fan_out, options.backlog // fan_out // 5
+    receiver = TimingReceiver(None, None)
+    try:
+        with stack() as running:
+            webhooks = running.create_webhooks(
+                [Hook(f"acc_{n // fan_out}", receiver.url("http", f"/{_GROUP}/ok/{n}")) for n in range(10 * fan_out)]
+            )
+            running.run_services(routers=1, dispatchers=0)
+            produce(running, waiting)
+            series = "go2hooks_deliveries_created_total"
+            wait_until(lambda: running.metric("router", series) >= waiting * fan_out, 600, "the backlog is routed", 0.5)
+            running.stop_services()
+            produce(running, unrouted)
+            total = (waiting + unrouted) * fan_out
+            running.run_services()
+            began = time.monotonic()
+            with watching(running) as watch:
+                complete = up_to_date(running, webhooks, total, options.backlog_s)
+            took = time.monotonic() - began
+            requests, recorded = receiver.count(), running.recorded(webhooks)
+            unique = receiver.report()[_GROUP]["unique"]
+    finally:
+        receiver.close()
+    figures = watch.figures() | {
+        "deliveries": float(total),
+        "waiting_at_start": float(waiting * fan_out),
+        "requests": float(requests),
+        "duplicates": float(requests - unique),
+        "not_arrived": float(total - unique),
+        "not_recorded": float(total - recorded),
+        "took_s": took,
+    }
+    breaches = [] if complete else [f"{total - recorded:,} not worked off within {options.backlog_s:g} s"]
+    return Outcome(figures, watch, {}, breaches + within_bounds(figures))
+
+
+def produce(running: Stack, events: int) -> None:
+    producer = Producer(
+        running.broker.bootstrap, [{"accounts": [f"acc_{n}" for n in range(10)], "count": events}], linger_ms=5
+    )
+    try:
+        producer.go()
+        producer.result()
+    finally:
+        producer.close()
+
+
+# --- hostile answers
+
+
+def hostile_answers(options: argparse.Namespace) -> Outcome:
+    """Fifty hostile webhooks at once, never given up; their receiver is a process of its own."""
+    receiver, hostile = TimingReceiver(None, None), TimingReceiver(None, None)
+    count = round(options.rate * options.hostile_s)
+    never = str(10**6)
+    try:
+        with stack() as running:
+            hooks = [Hook(name, receiver.url("http", f"/{_GROUP}/ok/{name}")) for name in accounts()]
+            foes = [f"acc_hostile_{n}" for n in range(len(_HOSTILE))]
+            hooks += [
+                Hook(foe, hostile.url("http", f"/{behaviour}/{behaviour}/{foe}"))
+                for foe, behaviour in zip(foes, _HOSTILE, strict=True)
+            ]
+            webhooks = running.create_webhooks(hooks)[:_WEBHOOKS]
+            running.run_services(
+                GO2HOOKS_DISABLE_AFTER_FAILURES=never, GO2HOOKS_CIRCUIT_FAILURES=never, GO2HOOKS_RETRY_DELAYS="5s,30s"
+            )
+            parts = [
+                {"accounts": accounts(), "count": count, "rate": options.rate},
+                {"accounts": foes, "count": count, "rate": options.rate},
+            ]
+            producer = Producer(running.broker.bootstrap, parts)
+            try:
+                with watching(running) as watch:
+                    producer.go()
+                    produced = producer.result()
+                    up_to_date(running, webhooks, count, 60)
+                    time.sleep(10)  # a delivery's timeout: what is under way ends
+            finally:
+                producer.close()
+            figures, breaches = account(running, receiver, webhooks, produced | {"events": count})
+            latency = receiver.report()[_GROUP]["latency_us"]
+            seen = hostile.counts()
+            outcomes = outcomes_of(running, webhooks)
+    finally:
+        receiver.close()
+        hostile.close()
+    figures |= watch.figures() | {f"hostile.{name}": float(n) for name, n in (seen | outcomes).items()}
+    figures |= {f"healthy_ms.{q}": latency[q] / 1000 for q in ("p50", "p99")}
+    return Outcome(figures, watch, {}, breaches + within_bounds(figures))
+
+
+def outcomes_of(running: Stack, others: Sequence[str]) -> dict[str, int]:
+    """How attempts at the hostile receivers ended: `ended.<error>` or `ended.delivered`."""
+    statement = "SELECT coalesce(error_code, state), count(*) FROM attempts WHERE webhook_id <> ALL(%s) GROUP BY 1"
+    return {f"ended.{name}": n for name, n in running.query(statement, list(others))}
+
+
+# --- soak
+
+
+def soak(options: argparse.Namespace) -> Outcome:
+    """A steady stream; growth is the slope after the first third, noise what the samples scatter about it."""
+    receiver = TimingReceiver(None, None)
+    rate = options.soak_deliveries / (options.soak_minutes * 60)
+    try:
+        with stack() as running:
+            webhooks = healthy(running, receiver)
+            running.run_services()
+            orders = [{"accounts": accounts(), "count": options.soak_deliveries, "rate": rate}]
+            producer = Producer(running.broker.bootstrap, orders)
+            try:
+                with watching(running) as watch:
+                    producer.go()
+                    produced = producer.result()
+                    up_to_date(running, webhooks, options.soak_deliveries, 60)
+            finally:
+                producer.close()
+            figures, breaches = account(running, receiver, webhooks, produced)
+    finally:
+        receiver.close()
+    figures |= watch.figures() | {"rate": rate, "producer_slip_ms": produced["slip_ms"]}
+    for name, samples in watch.samples.items():
+        for what in ("rss_mib", "descriptors", "threads"):
+            grown, noise = growth([(s.at, getattr(s, what)) for s in samples])
+            lasted = (samples[-1].at - samples[0].at) * 2 / 3
+            figures[f"{name}.{what}.growth_per_100k"] = grown / (rate * lasted) * 100_000
+            figures[f"{name}.{what}.grown"] = grown
+            figures[f"{name}.{what}.noise"] = noise
+            if grown > noise:
+                breaches.append(f"{name}'s {what} grew by {grown:.1f}, more than noise, {noise:.1f}")
+    return Outcome(figures, watch, {}, breaches + within_bounds(figures))
+
+
+def growth(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """What the straight line through the last two thirds rises by, and what is noise: twice the standard deviation
+    of the samples about that line, at least 2 % of their mean.
+    """
+    later = points[len(points) // 3 :]
+    times, values = [at for at, _ in later], [value for _, value in later]
+    slope, intercept = statistics.linear_regression(times, values)
+    apart = statistics.pstdev(value - slope * at - intercept for at, value in later)
+    return slope * (times[-1] - times[0]), max(2 * apart, 0.02 * statistics.fmean(values))
+
+
+# --- results
+
+SCENARIOS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
+    "postgres away": postgres_away,
+    "broker away": broker_away,
+    "backlog": backlog,
+    "hostile answers": hostile_answers,
+    "soak": soak,
+}
+
+
+def present(name: str, outcome: Outcome, options: argparse.Namespace) -> None:
+    """Tables and chart of one scenario; its part of bounded.json."""
+    held = {
+        f"{who}, {what}": {
+            moment: report.Spread.of([outcome.figures[f"{who}.{what}.{moment}"]])
+            for moment in ("first", "peak", "last")
+        }
+        for who in BOUNDS_MIB
+        for what in ("rss_mib", "descriptors", "threads")
+    }
+    report.table(name, held, {"first": "at first", "peak": "at most", "last": "at last"})
+    others = [k for k in outcome.figures if not k.endswith((".first", ".peak", ".last"))]
+    for key in others:
+        report.console.print(
+            f"  {key.replace('_', ' ')}: {outcome.figures[key]:,.3g}"
+            if outcome.figures[key] % 1
+            else f"  {key.replace('_', ' ')}: {outcome.figures[key]:,.0f}"
+        )
+    for breach in outcome.breaches:
+        report.console.print(f"  [red]BREACH[/] {breach}")
+    svg = charts.trace(f"{name}: resident memory", "MiB", outcome.watch.lines(), outcome.marks)
+    report.chart(f"bounded-{name.replace(' ', '-')}", svg, options.out)
+    merge(name, outcome, options)
+
+
+def merge(name: str, outcome: Outcome, options: argparse.Namespace) -> None:
+    """Replace this scenario in bounded.json; other runs may do the same at this moment."""
+    path: Path = options.out / "bounded.json"
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        content = json.loads(text) if text else {}
+        content[name] = {
+            "machine": machine(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "options": {key: value for key, value in vars(options).items() if not isinstance(value, Path)},
+            "bounds_mib": BOUNDS_MIB,
+            "breaches": outcome.breaches,
+            "figures": {key: float(f"{value:.5g}") for key, value in outcome.figures.items()},
+        }
+        file.truncate(0)
+        file.write(json.dumps(content, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help=f"of {', '.join(SCENARIOS)}; parts of names, comma separated")
+    parser.add_argument("--rate", type=float, default=100.0, help="events a second to the healthy webhooks")
+    parser.add_argument("--before-s", type=float, default=15.0, help="stream before an outage")
+    parser.add_argument("--outage-s", type=float, default=600.0, help="how long a server is away")
+    parser.add_argument("--after-s", type=float, default=45.0, help="stream after an outage")
+    parser.add_argument("--recovery-s", type=float, default=30.0, help="limit of each recovery")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="deliveries that wait for the dispatcher")
+    parser.add_argument("--backlog-s", type=float, default=600.0, help="within which the backlog must be gone")
+    parser.add_argument("--hostile-s", type=float, default=30.0, help="stream beside the hostile receivers")
+    parser.add_argument("--soak-minutes", type=float, default=10.0)
+    parser.add_argument("--soak-deliveries", type=int, default=576_000, help="default: eight hours at 20 a second")
+    parser.add_argument("--time-limit", type=float, default=3600.0, help="seconds after which everything is ended")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of about two minutes")
+    parser.add_argument("--out", type=Path, default=report.RESULTS)
+    options = parser.parse_args()
+    if options.quick:
+        options.before_s, options.outage_s, options.after_s = 5.0, 20.0, 15.0
+        options.backlog, options.hostile_s = 20_000, 10.0
+        options.soak_minutes, options.soak_deliveries = 0.5, 6000
+    return options
+
+
+def main() -> int:
+    options = parse()
+    wanted = [part.strip() for part in options.only.split(",")]
+    chosen = [name for name in SCENARIOS if any(part in name for part in wanted)]
+    if not chosen:
+        raise BenchError(f"no scenario matches {options.only}: {', '.join(SCENARIOS)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    report.say_machine()
+    breaches = 0
+    for name in chosen:
+        with bounded(options.time_limit):
+            outcome = SCENARIOS[name](options)
+        present(name, outcome, options)
+        breaches += len(outcome.breaches)
+    return min(breaches, 1)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

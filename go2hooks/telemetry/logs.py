@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import threading
+import time
 import traceback
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -16,10 +17,14 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from go2hooks.settings import Settings
 
+KAFKA_REPORTS: Final = "kafka client reports"  #: under which go2hooks.kafka logs what librdkafka tells it
 MASK: Final = "***"
+_REPEAT_AFTER_S: Final = 10.0
+_REPEATS_KNOWN: Final = 256
 _SECRET_NAMES: Final = re.compile(
     r"(?i)secret|password|passwd|authorization|api_?key|private_?key|token|signature|cookie"
 )
+_NUMBERS: Final = re.compile(r"\d+")
 _PATTERNS: Final = (
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), f"whsec_{MASK}"),
     (re.compile(r"\bgo2_[A-Za-z0-9]{16,}"), f"go2_{MASK}"),
@@ -35,6 +40,7 @@ def configure(settings: Settings, service: str) -> None:
     """Set up logging for this process. Call it once, first thing."""
     handler = _MaskedHandler(sys.stderr)
     handler.setFormatter(_formatter(settings.log_format, service))
+    handler.addFilter(_KafkaRepeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
@@ -99,6 +105,26 @@ def _formatter(log_format: str, service: str) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()], processors=[*rendering, _mask_line]
     )
+
+
+class _KafkaRepeats(logging.Filter):
+    """Lets what librdkafka says pass once in ten seconds: while a broker is away it says the same 200 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.name != "librdkafka" and KAFKA_REPORTS not in text:
+            return True
+        what, now = (record.name, _NUMBERS.sub("", text)), time.monotonic()
+        if now - self._said.get(what, -_REPEAT_AFTER_S) < _REPEAT_AFTER_S:
+            return False
+        if len(self._said) >= _REPEATS_KNOWN:
+            self._said.clear()
+        self._said[what] = now
+        return True
 
 
 class _MaskedHandler(logging.StreamHandler[TextIO]):

@@ -90,3 +90,25 @@ def test_what_ends_the_process_is_a_masked_line_too(written):
     sys.excepthook(RuntimeError, error, None)
     assert "go2_***" in written.getvalue()
     assert PLANTED["API key"] not in written.getvalue()
+
+
+def test_what_the_kafka_client_repeats_is_logged_once_in_a_while_and_nothing_else_is_dropped(written, monkeypatch):
+    """A broker that is away must not fill the disk with the same two lines."""
+    now = 1000.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+
+    def repeat() -> None:
+        for n in range(50):
+            logging.getLogger("librdkafka").error("FAIL broker:9092 refused (after %dms)", n)
+            structlog.get_logger("go2hooks.kafka.consumer").warning(logs.KAFKA_REPORTS, error=f"refused after {n}ms")
+            structlog.get_logger("go2hooks.kafka.consumer").warning("partitions lost", count=n)
+
+    repeat()
+    logging.getLogger("librdkafka").error("FAIL broker:9092 timed out")
+    now += 10.0
+    repeat()
+    text = written.getvalue()
+    assert text.count("refused (after") == 2
+    assert text.count(logs.KAFKA_REPORTS) == 2
+    assert text.count("timed out") == 1
+    assert text.count("partitions lost") == 100

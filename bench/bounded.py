@@ -14,6 +14,7 @@ Every delivery is accounted for by its id: what the producer's events must becom
 import argparse
 import fcntl
 import json
+import math
 import statistics
 import sys
 import threading
@@ -36,9 +37,12 @@ from usage import machine, peak_rss_mib
 from go2hooks.core.delivery import delivery_id
 from go2hooks.local.broker import Broker
 from go2hooks.local.database import Database
+from go2hooks.local.errors import StackError
+from go2hooks.local.server import Server
 
 BOUNDS_MIB = {"router": 200.0, "dispatcher": 250.0}  #: as docs/operators.md promises them
 _EVERY_S = 1.0
+_SERVER_START_S = 180.0  # what is measured here begins once servers serve; a busy machine may take its time
 _WEBHOOKS = 100
 _NORMAL_MS = 250.0  # the median latency of a second's events; twice a second's pause of ours would be more
 _NORMAL_SECONDS = 3  # in a row
@@ -237,7 +241,7 @@ class Outage:
                 self._server.start()
             return self._server.is_ready()
 
-        wait_until(serves, 60, f"{self._server.name} serves again", 0.1)
+        wait_until(serves, _SERVER_START_S, f"{self._server.name} serves again", 0.1)
         self.serves = time.monotonic()
 
     def figures(self) -> report.Figures:
@@ -471,11 +475,9 @@ def present(name: str, outcome: Outcome, options: argparse.Namespace) -> None:
     report.table(name, held, {"first": "at first", "peak": "at most", "last": "at last"})
     others = [k for k in outcome.figures if not k.endswith((".first", ".peak", ".last"))]
     for key in others:
-        report.console.print(
-            f"  {key.replace('_', ' ')}: {outcome.figures[key]:,.3g}"
-            if outcome.figures[key] % 1
-            else f"  {key.replace('_', ' ')}: {outcome.figures[key]:,.0f}"
-        )
+        value = outcome.figures[key]
+        shown = f"{value:,.2f}" if value % 1 else f"{value:,.0f}"
+        report.console.print(f"  {key.replace('_', ' ')}: {shown}")
     for breach in outcome.breaches:
         report.console.print(f"  [red]BREACH[/] {breach}")
     svg = charts.trace(f"{name}: resident memory", "MiB", outcome.watch.lines(), outcome.marks)
@@ -497,7 +499,7 @@ def merge(name: str, outcome: Outcome, options: argparse.Namespace) -> None:
             "options": {key: value for key, value in vars(options).items() if not isinstance(value, Path)},
             "bounds_mib": BOUNDS_MIB,
             "breaches": outcome.breaches,
-            "figures": {key: float(f"{value:.5g}") for key, value in outcome.figures.items()},
+            "figures": {k: float(f"{v:.5g}") if math.isfinite(v) else None for k, v in outcome.figures.items()},
         }
         file.truncate(0)
         file.write(json.dumps(content, indent=1) + "\n")
@@ -534,6 +536,7 @@ def main() -> int:
     if not chosen:
         raise BenchError(f"no scenario matches {options.only}: {', '.join(SCENARIOS)}")
     options.out.mkdir(parents=True, exist_ok=True)
+    Server.start_timeout_s = _SERVER_START_S
     report.say_machine()
     breaches = 0
     for name in chosen:
@@ -547,7 +550,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BenchError as error:
+    except (BenchError, StackError) as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

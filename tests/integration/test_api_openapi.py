@@ -81,7 +81,13 @@ def test_optional_bodies_and_parameters_are_told_as_such(app):
         for described in told.values()
         if "requestBody" in described
     }
-    assert bodies == {"createWebhook": True, "changeWebhook": True, "sendTestEvent": False, "rotateSecret": False}
+    assert bodies == {
+        "createWebhook": True,
+        "changeWebhook": True,
+        "sendTestEvent": False,
+        "rotateSecret": False,
+        "putCertificate": True,
+    }
     parameters = told["/webhooks/{webhookId}/deliveries", "GET"]["parameters"]
     assert [parameter["name"] for parameter in parameters] == [
         "webhookId", "cursor", "perPage", "status", "event", "since", "until"]  # fmt: skip

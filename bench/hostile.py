@@ -11,9 +11,11 @@ import argparse
 import json
 import math
 import os
+import random
 import secrets
 import socket
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -77,22 +79,25 @@ def api(directory: Path) -> Iterator[tuple[str, str, str]]:
         yield f"http://127.0.0.1:{json.loads(port_file.read_bytes())['port']}/api/v1", *keys
 
 
-def times_of_guesses(url: str, key: str, rounds: int) -> tuple[list[float], list[float]]:
+def times_of_guesses(url: str, key: str, rounds: int, source: random.Random) -> tuple[list[float], list[float]]:
     """Seconds to refuse guesses that are wrong from the first character, and ones that are wrong in the last alone.
 
-    In turns, so that both see the same machine.
+    As many different ones of each, mixed by chance: so both see the same machine and the same caches.
     """
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port)
-    nearly = key[:-1] + ("a" if key[-1] != "a" else "b")
+    near = [key[:-1] + last for last in string.ascii_letters if last != key[-1]]
+    far = [key[:4] + secrets.token_hex(20) for _ in near]
+    turns = [0, 1] * rounds
+    source.shuffle(turns)
     times: tuple[list[float], list[float]] = ([], [])
-    for number in range(2 * rounds):
-        guess = nearly if number % 2 else key[:4] + secrets.token_hex(20)
+    for kind in turns:
+        headers = {"Authorization": f"Bearer {source.choice((far, near)[kind])}"}
         began = time.perf_counter()
-        connection.request("GET", f"{parts.path}/webhooks", headers={"Authorization": f"Bearer {guess}"})
+        connection.request("GET", f"{parts.path}/webhooks", headers=headers)
         answer = connection.getresponse()
         answer.read()
-        times[number % 2].append(time.perf_counter() - began)
+        times[kind].append(time.perf_counter() - began)
         if answer.status != 401:
             raise SystemExit(f"a wrong key was answered with {answer.status}")
     connection.close()
@@ -154,8 +159,8 @@ def _by_schema(url: str, key: str, other: str, options: argparse.Namespace) -> b
     return outcome.is_clean
 
 
-def _guesses(url: str, key: str, rounds: int) -> None:
-    far, near = times_of_guesses(url, key, rounds)
+def _guesses(url: str, key: str, rounds: int, seed: int) -> None:
+    far, near = times_of_guesses(url, key, rounds, random.Random(seed))
     t = welch_t(far, near)
     medians = [statistics.median(sample) * 1e6 for sample in (far, near)]
     verdict = "no difference" if abs(t) < LEAK_T else "a DIFFERENCE"
@@ -185,7 +190,7 @@ def main() -> int:
         api(Path(directory)) as (url, key, other),
     ):
         clean = [_hand_made(url, key, other, options), _by_schema(url, key, other, options)]
-        _guesses(url, key, options.guesses)
+        _guesses(url, key, options.guesses, options.seed)
         _slow_clients(url, key, options.honest)
     return 0 if all(clean) else 1
 

@@ -24,6 +24,10 @@ max-failures = 20
 [auth.wfc]
 path = {auth}
 peers = ["one", "other"]
+
+[[operations]]  # a webhook that was just created has none: schemathesis takes what is below it for a part of it
+include-path = "/webhooks/{{webhookId}}/client-certificate"
+checks.ensure_resource_availability.enabled = false
 """
 
 
@@ -47,7 +51,8 @@ def run(url: str, key: str, other_key: str, *, seed: int, max_examples: int, max
         done = subprocess.run(
             command, cwd=directory, env=os.environ | {"COLUMNS": "120"}, capture_output=True, text=True, check=False
         )
-    return Outcome(done.returncode == 0, done.stdout + done.stderr)
+    has_tried = "No test cases were generated" not in done.stdout  # it succeeds then, too
+    return Outcome(done.returncode == 0 and has_tried, done.stdout + done.stderr)
 
 
 def _header(name: str, key: str) -> dict[str, object]:

@@ -3,10 +3,18 @@
 from datetime import UTC, datetime
 
 import schemathesis
+import trustme
 from hypothesis import strategies as st
 
 _LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda label: label[2:4] != "--")
 _PATHS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="\\"), max_size=60)
+
+
+_ISSUED = trustme.CA().issue_cert("client.example.com")
+CERTIFICATE = {
+    "certificate": "".join(part.bytes().decode() for part in _ISSUED.cert_chain_pems),
+    "privateKey": _ISSUED.private_key_pem.bytes().decode(),
+}
 
 
 def _url(labels: list[str], port: str, path: str) -> str:
@@ -24,6 +32,13 @@ schemathesis.openapi.format(
 
 @schemathesis.hook
 def before_call(_context: schemathesis.HookContext, case: schemathesis.Case, **_options: object) -> None:
-    """A cursor is what a list gave: none can be made up. Where the request is to be a wrong one, any will do."""
-    if case.query and case.meta is not None and case.meta.generation.mode.is_positive:
+    """A cursor is what a list gave, and a certificate goes with its key: neither can be made up from a schema.
+
+    Where the request is to be a wrong one, any will do.
+    """
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if case.query:
         case.query.pop("cursor", None)
+    if case.method == "PUT" and case.path.endswith("/client-certificate"):
+        case.body = CERTIFICATE

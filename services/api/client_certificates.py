@@ -28,7 +28,9 @@ class CertificateBody(Body):
     """PUT /webhooks/{id}/client-certificate: both as PEM."""
 
     certificate: Annotated[str, StringConstraints(max_length=MAX_CHAIN_CHARS)]
-    private_key: Annotated[str, StringConstraints(max_length=MAX_KEY_CHARS)] = Field(alias="privateKey", repr=False)
+    private_key: Annotated[str, StringConstraints(max_length=MAX_KEY_CHARS)] = Field(
+        alias="privateKey", repr=False, json_schema_extra={"writeOnly": True}
+    )
 
 
 @blueprint.put("/<webhook_id>/client-certificate")

@@ -69,7 +69,8 @@ def dispatcher_points() -> None:
     from services.dispatcher.pipeline import Pipeline
     from services.dispatcher.recorder import Recorder
 
-    around_async(Pipeline, "_send", "before_send", "after_answer")
+    before(Pipeline, "_begin", "before_send")
+    before(Pipeline, "_end", "after_answer")
     around_async(Recorder, "_write", "before_record", "after_record")
     before(Pipeline, "_retry", "before_retry")
     before(Intake, "store_offsets", "before_commit")
@@ -128,12 +129,12 @@ def plant_commit_before_record() -> None:
     from services.dispatcher.pipeline import Pipeline
 
     early: set[Any] = set()
-    attempt, finished = Pipeline._attempt, Intake.finished
+    begin, finished = Pipeline._begin, Intake.finished
 
-    async def patched_attempt(self: Any, ticket: Any, **kwargs: Any) -> None:
+    def patched_begin(self: Any, ticket: Any, **kwargs: Any) -> None:
         ticket.partition.tracker.complete(ticket.position.offset)
         early.add(ticket.position)
-        await attempt(self, ticket, **kwargs)
+        begin(self, ticket, **kwargs)
 
     def patched_finished(self: Any, ticket: Any) -> None:
         if ticket.position in early:
@@ -142,7 +143,7 @@ def plant_commit_before_record() -> None:
         else:
             finished(self, ticket)
 
-    Pipeline._attempt = patched_attempt  # type: ignore[method-assign]
+    Pipeline._begin = patched_begin  # type: ignore[method-assign]
     Intake.finished = patched_finished  # type: ignore[method-assign]
 
 

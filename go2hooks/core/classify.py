@@ -7,16 +7,17 @@ from typing import Final
 
 from go2hooks.core.outcome import Answer, Delivered, Failed, Failure, NoAnswer, Outcome, Response
 
+_SUCCESSES: Final = {status: Delivered(status) for status in range(200, 300)}  # HTTP's success class
 _HONOURS_RETRY_AFTER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def classify(response: Response, now_ms: int) -> Outcome:
     """The outcome of an attempt whose response (or its absence) came at `now_ms`."""
     match response:
+        case Answer(status) if status in _SUCCESSES:
+            return _SUCCESSES[status]
         case NoAnswer(failure, message):
             return Failed(failure, message)
-        case Answer(status) if 200 <= status < 300:  # noqa: PLR2004  # HTTP's success class
-            return Delivered(status)
         case Answer(status) if 300 <= status < 400:  # noqa: PLR2004  # HTTP's redirection class
             return Failed(
                 Failure.REDIRECT, f"The receiver answered {_named(status)}; redirects are not followed.", status

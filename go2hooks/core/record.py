@@ -132,6 +132,7 @@ def _second(epoch_s: int) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+@lru_cache(maxsize=4096)  # thousands of attempts share a second's milliseconds
 def timestamptz(ms: int) -> str:
     """`2024-01-01 12:00:00.123+00`."""
     return f"{_second(ms // 1000)}.{ms % 1000:03d}+00"
@@ -146,14 +147,18 @@ def _text(value: str | None) -> str:
 
 def copy_line(record: AttemptRecord) -> str:
     """One line of COPY text, in the order of the columns, newline included."""
-    r = record
-    topic, partition, offset = r.position or (_NULL, _NULL, _NULL)
+    (
+        webhook_id, created_ms, delivery_id, attempt, account_id, event_id, event, kind, state, status, duration_ms,
+        error_code, error_message, next_attempt_ms, attempted_ms, excerpt, position,
+    ) = record  # fmt: skip
+    topic, partition, offset = position or (_NULL, _NULL, _NULL)
+    names = f"{webhook_id}{account_id}{event_id}{event}"
+    if not names.isprintable() or "\\" in names:  # looked at together: almost never is one to be escaped
+        webhook_id, account_id, event_id, event = map(_text, (webhook_id, account_id, event_id, event))
     return (
-        f"{_text(r.webhook_id)}\t{timestamptz(r.created_ms)}\t{r.delivery_id}\t{r.attempt}\t{_text(r.account_id)}\t"
-        f"{_text(r.event_id)}\t{_text(r.event)}\t{r.kind}\t{r.state}\t"
-        f"{_NULL if r.status_code is None else r.status_code}\t"
-        f"{_NULL if r.duration_ms is None else round(r.duration_ms, 2)}\t"
-        f"{_text(r.error_code)}\t{_text(r.error_message)}\t"
-        f"{_NULL if r.next_attempt_ms is None else timestamptz(r.next_attempt_ms)}\t{timestamptz(r.attempted_ms)}\t"
-        f"{_text(r.response_excerpt)}\t{topic}\t{partition}\t{offset}\n"
+        f"{webhook_id}\t{timestamptz(created_ms)}\t{delivery_id}\t{attempt}\t{account_id}\t"
+        f"{event_id}\t{event}\t{kind}\t{state}\t{_NULL if status is None else status}\t"
+        f"{_NULL if duration_ms is None else round(duration_ms, 2)}\t{_text(error_code)}\t{_text(error_message)}\t"
+        f"{_NULL if next_attempt_ms is None else timestamptz(next_attempt_ms)}\t{timestamptz(attempted_ms)}\t"
+        f"{_text(excerpt)}\t{topic}\t{partition}\t{offset}\n"
     )

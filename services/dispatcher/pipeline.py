@@ -1,17 +1,21 @@
 """What happens to one delivery: admitted, sent, judged, kept, recorded, let go. Each step has one home; this is the sentence.
 
 request  = prepare(delivery, webhook, secrets, now)    pure
-response = await sender.send(request)                  shell
+response = sender.send(request)                        shell
 outcome  = classify(response, now)                     pure
 step     = next_step(delivery, outcome, now, policy)   pure
 keep(step), then record, then finish                   retry or dead letter in Kafka, row in Postgres, offset
+
+Almost always there is an idle connection to the receiver. Then nothing has to be waited for before the request is written,
+and the response's arrival goes on where sending left off: no task, no future. Where something has to be waited for (a
+connection, a client certificate, a webhook that is not known yet) a task does.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Any, Final, Literal, assert_never
 
 import structlog
 from confluent_kafka import Message
@@ -37,7 +41,7 @@ from go2hooks.core.outcome import (
     SkipReason,
 )
 from go2hooks.core.record import AttemptRecord, record_attempt, record_pending, record_skip
-from go2hooks.core.request import prepare
+from go2hooks.core.request import SignedRequest, prepare
 from go2hooks.core.retry import RetryPolicy, next_step
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.producer import LoopProducer
@@ -51,6 +55,8 @@ from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
+
+_FAILED_INSIDE: Final = NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
 
 
 def now_ms() -> int:
@@ -85,15 +91,12 @@ class Pipeline:
         self._claims = collaborators.claims
         self._policy = collaborators.policy
         self._id_header = collaborators.id_header
+        self._loop = asyncio.get_running_loop()
+        self._starting = False  # whether `start_waiting` is to run
         self._tasks: set[asyncio.Task[None]] = set()
         self.hold: Callable[
             [Ticket], None
         ]  #: keeps an overflowed ticket that still has no room; set by the overflow's intake
-
-    @property
-    def idle(self) -> bool:
-        """Nothing is under way and nothing waits to be recorded."""
-        return not self._tasks and self._recorder.idle
 
     # --- admission
 
@@ -103,18 +106,18 @@ class Pipeline:
             ticket.drop()
             return
         if not self._webhooks.knows(ticket.delivery.webhook_id):
-            self.spawn(self._admit_unknown(ticket))
+            self._spawn(self._admit_unknown(ticket))
             return
         skip = self._reason_to_skip(ticket.delivery)
         if skip is not None:
             self._skip(ticket, skip)
             return
         if ticket.delivery.kind == Kind.TEST:  # somebody is waiting to see it, whatever state the lane is in
-            self.spawn(self._attempt(ticket, in_lane=False))
+            self._begin(ticket, in_lane=False)
             return
         match self._lanes.offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
             case Admission.START:
-                self.spawn(self._attempt(ticket))
+                self._begin(ticket, in_lane=True)
             case Admission.QUEUED:
                 return
             case Admission.FULL | Admission.BLOCKED if ticket.source == "overflow":
@@ -155,14 +158,77 @@ class Pipeline:
 
     # --- the sentence
 
-    async def _attempt(self, ticket: Ticket, *, in_lane: bool = True) -> None:
-        delivery = ticket.delivery
-        skip = self._reason_to_skip(delivery)  # again: it may have waited in its lane
-        if skip is not None or ticket.partition.gone:
-            self._end_unsent(ticket, skip, in_lane=in_lane)
-            return
+    def _begin(self, ticket: Ticket, *, in_lane: bool) -> None:
+        """Make the attempt: at once where there is an idle connection, in a task where there is none."""
         began_ms = now_ms()
-        response = await self._send(delivery)
+        webhook = self._webhooks.get(ticket.delivery.webhook_id)
+        if webhook is not None and webhook.client_certificate is not None:
+            self._spawn(self._send_identified(ticket, webhook, began_ms, in_lane=in_lane))
+            return
+        request = self._prepare(ticket.delivery, webhook)
+        if isinstance(request, NoAnswer):
+            self._end(ticket, request, began_ms, in_lane=in_lane)
+            return
+        if not self._sender.send_now(request, lambda response: self._end(ticket, response, began_ms, in_lane=in_lane)):
+            self._spawn(self._send(ticket, request, None, began_ms, in_lane=in_lane))
+
+    def _prepare(self, delivery: Delivery, webhook: Webhook | None) -> SignedRequest | NoAnswer:
+        if webhook is None:  # deleted this very moment, by the live copy's thread; the retry finds it so
+            return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
+        at_ms = now_ms()
+        try:
+            secrets = self._webhooks.secrets(webhook, at_ms)
+            return prepare(delivery, webhook.url, secrets, at_ms, self._id_header)
+        except TargetError as error:
+            return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
+        except SealError:
+            log.error(  # noqa: TRY400  # the traceback says nothing more
+                "secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=delivery.webhook_id
+            )
+            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
+        except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
+            log.exception("request could not be prepared", delivery_id=delivery.id)
+            return _FAILED_INSIDE
+
+    async def _send_identified(self, ticket: Ticket, webhook: Webhook, began_ms: int, *, in_lane: bool) -> None:
+        """Under the webhook's client certificate, which may have to be fetched."""
+        identity = await self._identify(webhook)
+        if isinstance(identity, NoAnswer):
+            self._end(ticket, identity, began_ms, in_lane=in_lane)
+            return
+        request = self._prepare(ticket.delivery, self._webhooks.get(webhook.id))  # as it is by now
+        if isinstance(request, NoAnswer):
+            self._end(ticket, request, began_ms, in_lane=in_lane)
+        else:
+            await self._send(ticket, request, identity, began_ms, in_lane=in_lane)
+
+    async def _identify(self, webhook: Webhook) -> Identity | NoAnswer | None:
+        try:
+            return await self._identities.find(webhook)
+        except Exception:  # likewise
+            log.exception("client certificate could not be fetched", webhook_id=webhook.id)
+            return _FAILED_INSIDE
+
+    async def _send(
+        self, ticket: Ticket, request: SignedRequest, identity: Identity | None, began_ms: int, *, in_lane: bool
+    ) -> None:
+        try:
+            response = await self._sender.send(request, identity)
+        except Exception:  # likewise
+            log.exception("attempt failed inside", delivery_id=ticket.delivery.id)
+            response = _FAILED_INSIDE
+        self._end(ticket, response, began_ms, in_lane=in_lane)
+
+    def _end(self, ticket: Ticket, response: Response, began_ms: int, *, in_lane: bool) -> None:
+        """The attempt is over. Never raises: the sender calls it."""
+        try:
+            self._conclude(ticket, response, began_ms, in_lane=in_lane)
+        except Exception:
+            # A defect of ours. Its offset stays incomplete, so it is tried again after a restart; be loud until then.
+            log.exception("delivery died", delivery_id=ticket.delivery.id)
+
+    def _conclude(self, ticket: Ticket, response: Response, began_ms: int, *, in_lane: bool) -> None:
+        delivery = ticket.delivery
         ended_ms = now_ms()
         outcome = classify(response, ended_ms)
         step = next_step(delivery, outcome, ended_ms, self._policy)
@@ -183,55 +249,31 @@ class Pipeline:
             case _:
                 assert_never(step)
 
-    async def _send(self, delivery: Delivery) -> Response:
-        webhook = self._webhooks.get(delivery.webhook_id)
-        identity: Identity | None = None
-        if webhook is not None and webhook.client_certificate is not None:
-            found = await self._identify(webhook)
-            if isinstance(found, NoAnswer):
-                return found
-            identity, webhook = found, self._webhooks.get(delivery.webhook_id)  # as it is by now
-        if webhook is None:  # this very moment, by the live copy's thread; the retry finds it so
-            return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
-        try:
-            secrets = self._webhooks.secrets(webhook, now_ms())
-            request = prepare(delivery, webhook.url, secrets, now_ms(), self._id_header)
-        except TargetError as error:
-            return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
-        except SealError:
-            log.error(  # noqa: TRY400  # the traceback says nothing more
-                "secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=delivery.webhook_id
-            )
-            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
-        try:
-            return await self._sender.send(request, identity)
-        except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
-            log.exception("attempt failed inside", delivery_id=delivery.id)
-            return NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
-
-    async def _identify(self, webhook: Webhook) -> Identity | NoAnswer | None:
-        try:
-            return await self._identities.find(webhook)
-        except Exception:  # likewise
-            log.exception("client certificate could not be fetched", webhook_id=webhook.id)
-            return NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
-
     def _give_back(self, ticket: Ticket, *, ok: bool, duration_s: float) -> None:
         """The lane has a place free: start what waits, move aside what must not wait in memory."""
         webhook_id = ticket.delivery.webhook_id
         stranded = self._lanes.finish(webhook_id, ok=ok, duration_s=duration_s, now=time.monotonic())
         for other in stranded:
             self.overflow(other, "circuit")
-        self.start_waiting()
+        self._start_waiting_soon()
 
-    def start_waiting(self) -> None:
+    def _start_waiting_soon(self) -> None:
+        """Once for all that end in this turn of the loop; by then a connection that its receiver has closed is known to be."""
+        if not self._starting and self._lanes.queued:
+            self._starting = True
+            self._loop.call_soon(self._start_waiting)
+
+    def _start_waiting(self) -> None:
+        self._starting = False
         for ticket in self._lanes.startable():
-            self.spawn(self._attempt(ticket))
+            skip = self._reason_to_skip(ticket.delivery)  # again: it has waited
+            if skip is None and not ticket.partition.gone:
+                self._begin(ticket, in_lane=True)
+            else:
+                self._end_unsent(ticket, skip)
 
-    def _end_unsent(self, ticket: Ticket, skip: Skip | None, *, in_lane: bool) -> None:
-        if in_lane:
-            self._lanes.forgo(ticket.delivery.webhook_id)
-            self.start_waiting()
+    def _end_unsent(self, ticket: Ticket, skip: Skip | None) -> None:
+        self._lanes.forgo(ticket.delivery.webhook_id)
         if skip is None or ticket.partition.gone:
             ticket.drop()
         else:
@@ -320,7 +362,7 @@ class Pipeline:
             case Failed(failure):
                 metrics.ATTEMPTS.add(1, failure)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -328,7 +370,6 @@ class Pipeline:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # A defect of ours. Its offset stays incomplete, so it is tried again after a restart; be loud until then.
             log.error("delivery task died", exc_info=error)
 
 

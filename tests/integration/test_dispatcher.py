@@ -38,6 +38,9 @@ class ScriptedSender:
         status = self.answer(headers)
         return Answer(status if isinstance(status, int) else await status, 1.0, None, b"")
 
+    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:  # noqa: ARG002
+        return False
+
     async def close(self) -> None: ...
 
     def connections(self) -> dict[str, int]:

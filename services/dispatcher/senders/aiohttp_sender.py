@@ -69,6 +69,10 @@ class AiohttpSender:
         except Exception as error:  # noqa: BLE001  # whatever aiohttp raises is an outcome, not a crash
             return attempt.no_answer(_explain(error, attempt.phase))
 
+    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:  # noqa: ARG002
+        """Never: aiohttp's sessions do nothing without a task."""
+        return False
+
     async def close(self) -> None:
         for session in (self._pooled, self._fresh):
             if session is not None:

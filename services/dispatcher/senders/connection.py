@@ -1,14 +1,15 @@
 """One connection to a receiver: writes a request at once, reads an answer, says whether it may be used again.
 
-The life of an exchange: `exchange` writes the request and gives a future; the parser's callbacks note status and body;
-`_settle` or `_give_up` fulfil the future exactly once. Whatever the receiver sends, memory stays bounded: the head
-by `HEAD_LIMIT_BYTES`, the body by the limit, after which the connection is closed and the answer stands as it is.
+The life of an exchange: `exchange` writes the request; the parser's callbacks note status and body; `_settle` or
+`_give_up` report the response exactly once. Whatever the receiver sends, memory stays bounded: the head by
+`HEAD_LIMIT_BYTES`, the body by the limit, after which the connection is closed and the answer stands as it is.
 
 Only an answer that is complete, asks for no close, and is followed by nothing leaves the connection fit for another one.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
@@ -25,6 +26,9 @@ MAX_AGE_S: Final = 300.0  #: then a connection is not used again, so that change
 
 #: Scheme, host, port, and the client certificate, if any: requests to the same origin may share a connection.
 Origin = tuple[str, str, int, IdentityName | None]
+
+#: Told the response of an exchange, or None when the connection ended before the first byte of one. Must not raise.
+Report = Callable[[Response | None], None]
 
 
 class Limits(NamedTuple):
@@ -53,17 +57,16 @@ class Connection(asyncio.Protocol):
         "_bucket",
         "_complete",
         "_excerpt",
-        "_future",
         "_head",
         "_head_at",
         "_interim",
         "_keep_alive",
         "_limits",
-        "_loop",
         "_loss",
         "_owner",
         "_parser",
         "_received",
+        "_report",
         "_started",
         "_status",
         "_transport",
@@ -77,10 +80,9 @@ class Connection(asyncio.Protocol):
         self.connected_at = self.idle_since = 0.0
         self._owner = owner
         self._limits = limits
-        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._future: asyncio.Future[Response | None] | None = None
+        self._report: Report | None = None  # of the exchange that is under way
         self._bucket: Bucket | None = None
         self._loss: Exception | None = None
         self._started = self._head_at = 0.0
@@ -94,24 +96,20 @@ class Connection(asyncio.Protocol):
 
     # --- what the sender calls
 
-    def exchange(self, message: bytes, started: float, bucket: Bucket) -> "asyncio.Future[Response | None]":
-        """Write one request; `started` is when the attempt began (monotonic seconds).
-
-        The future gives the response, or None when the connection ended before the first byte of one. It never fails.
-        """
+    def exchange(self, message: bytes, started: float, bucket: Bucket, report: Report) -> None:
+        """Write one request; `started` is when the attempt began (monotonic seconds). `report` is called once."""
         self._started = started
         self._bucket = bucket
         bucket.add(self)
-        self._future = future = self._loop.create_future()
+        self._report = report
         if self._transport is None:  # lost since it was made or taken
             self.connection_lost(self._loss)
         else:
             self._transport.write(message)
-        return future
 
-    def abandon(self, future: "asyncio.Future[Response | None]") -> None:
+    def abandon(self, report: Report) -> None:
         """Nobody waits for this exchange any more. Another one that has begun since is left alone."""
-        if self._future is future:
+        if self._report is report:
             self._conclude(None)
             self.abort()
 
@@ -144,14 +142,14 @@ class Connection(asyncio.Protocol):
         parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
 
     def data_received(self, data: bytes) -> None:
-        if self._future is None:  # bytes that nobody asked for
+        if self._report is None:  # bytes that nobody asked for
             self._owner.forget(self)
             self.abort()
             return
         if not self._status:
             room = HEAD_LIMIT_BYTES - self._received
             if len(data) > room:
-                self._take(data[:room])
+                self._take(data[:room], is_all=False)
                 self.data_received(data[room:])
                 return
             self._remember(data)
@@ -167,7 +165,7 @@ class Connection(asyncio.Protocol):
         self._transport = self._parser = None  # the parser refers to us
         self._loss = exc
         self._owner.forget(self)
-        if self._future is None:
+        if self._report is None:
             return
         if self._status and exc is None and not wire.is_framed(wire.final_head(bytes(self._head))):
             self._settle(fit=False)
@@ -227,12 +225,12 @@ class Connection(asyncio.Protocol):
             self._head = bytearray(self._head)
         self._head += data
 
-    def _take(self, data: bytes) -> None:
-        """Parse, then decide whether the exchange is over."""
+    def _take(self, data: bytes, *, is_all: bool = True) -> None:
+        """Parse, then decide whether the exchange is over. `is_all` when nothing more has arrived."""
         self._received += len(data)
         fault = self._feed(data)
         if self._complete:
-            self._settle(fit=fault is None and self._keep_alive)
+            self._settle(fit=fault is None and self._keep_alive and is_all)
         elif self._status and self._has_enough():
             self._settle(fit=False)
         elif fault is not None:
@@ -255,16 +253,19 @@ class Connection(asyncio.Protocol):
         return self._body_size > limit or self._received > limit + HEAD_LIMIT_BYTES
 
     def _settle(self, *, fit: bool) -> None:
-        """The answer stands."""
-        status, is_wanted = self._status, self._future is not None and not self._future.cancelled()
+        """The answer stands. The connection is in its place again before anybody hears of it."""
+        status = self._status
         retry_after = wire.retry_after(wire.final_head(bytes(self._head))) if status >= 300 else None  # noqa: PLR2004  # no success
-        self._conclude(Answer(status, (self._head_at - self._started) * 1000.0, retry_after, self._excerpt))
-        if fit and is_wanted and self._is_lasting():
+        answer = Answer(status, (self._head_at - self._started) * 1000.0, retry_after, self._excerpt)
+        report = self._leave()
+        if fit and self._is_lasting():
             self.idle_since = self._head_at
             self._reset()
             self._owner.release(self)
         else:
             self.abort()
+        if report is not None:
+            report(answer)
 
     def _is_lasting(self) -> bool:
         """Whether the connection is young enough for another exchange, and has nothing of this one left to write."""
@@ -279,10 +280,15 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def _conclude(self, response: Response | None) -> None:
-        """Fulfil the future, unless that has happened or nobody waits any more."""
-        future, self._future = self._future, None
+        """Report, unless that has happened or nobody waits any more."""
+        report = self._leave()
+        if report is not None:
+            report(response)
+
+    def _leave(self) -> Report | None:
+        """End the exchange: its deadline, and who waits for it."""
+        report, self._report = self._report, None
         if self._bucket is not None:
             self._bucket.discard(self)
             self._bucket = None
-        if future is not None and not future.done():
-            future.set_result(response)
+        return report

@@ -1,10 +1,11 @@
-"""The fast sender: one write, one future, one set operation for the deadline per request."""
+"""The fast sender: one write, one call back, one set operation for the deadline per request."""
 
 import asyncio
 import contextlib
 import ssl
 import time
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from go2hooks.core.outcome import NoAnswer, Response
 from go2hooks.core.request import SignedRequest
@@ -50,6 +51,7 @@ class ProtocolSender:
         self._wheel = TimerWheel(limits.timeout_s, tick_s)
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Event | None = None  # once closing: set when the last connection is gone
 
     # --- Sender
@@ -66,17 +68,35 @@ class ProtocolSender:
         name = None if identity is None else identity.name
         connection = self._pool.take((target.scheme, target.host, target.port, name))
         if connection is not None:
-            future = connection.exchange(message, started, bucket)
-            try:
-                response = await future
-            except asyncio.CancelledError:
-                connection.abandon(future)
-                raise
+            response = await _exchange(connection, message, started, bucket)
             if response is not None:
                 return response
             if time.monotonic() - started > STALE_WITHIN_S:
                 return _no_answer(failures.CLOSED_SILENT, started)
         return await self._send_afresh(target, identity, message, started, bucket)
+
+    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
+        """See `Sender.send_now`."""
+        target = request.target
+        try:
+            message = wire.serialize(request)
+        except wire.UnsendableError:
+            return False
+        connection = self._pool.take((target.scheme, target.host, target.port, None))
+        if connection is None:
+            return False
+        started, bucket = time.monotonic(), self._wheel.bucket()
+
+        def report(response: Response | None) -> None:
+            if response is not None:
+                on_response(response)
+            elif time.monotonic() - started > STALE_WITHIN_S:
+                on_response(_no_answer(failures.CLOSED_SILENT, started))
+            else:
+                self._spawn(self._respond_afresh(target, message, started, bucket, on_response))
+
+        connection.exchange(message, started, bucket, report)
+        return True
 
     async def close(self) -> None:
         """Interrupt what is under way, close all connections, and wait until they are gone."""
@@ -118,13 +138,18 @@ class ProtocolSender:
         connection = await self._connect(target, identity, bucket)
         if not isinstance(connection, Connection):
             return _no_answer(connection, started)
-        future = connection.exchange(message, started, bucket)
-        try:
-            response = await future
-        except asyncio.CancelledError:
-            connection.abandon(future)
-            raise
+        response = await _exchange(connection, message, started, bucket)
         return response if response is not None else _no_answer(failures.CLOSED_SILENT, started)
+
+    async def _respond_afresh(
+        self, target: Target, message: bytes, started: float, bucket: Bucket, on_response: Callable[[Response], None]
+    ) -> None:
+        on_response(await self._send_afresh(target, None, message, started, bucket))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, target: Target, identity: Identity | None, bucket: Bucket) -> Connection | Cause:
         if self._closing is not None:
@@ -155,6 +180,22 @@ class ProtocolSender:
             return failures.timeout(self._limits.timeout_s, Phase.CONNECTING) if bucket.expired else failures.SHUT_DOWN
         self._connections.add(connection)
         return connection
+
+
+async def _exchange(connection: Connection, message: bytes, started: float, bucket: Bucket) -> Response | None:
+    """The response on this connection; None when it ended before the first byte of one."""
+    future: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+
+    def report(response: Response | None) -> None:
+        if not future.done():
+            future.set_result(response)
+
+    connection.exchange(message, started, bucket, report)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        connection.abandon(report)
+        raise
 
 
 def _is_cancelled() -> bool:

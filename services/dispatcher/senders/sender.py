@@ -1,5 +1,6 @@
 """What the pipeline asks of a sender, whichever it is."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from go2hooks.core.outcome import Response
@@ -19,6 +20,13 @@ class Sender(Protocol):
         its body is complete, or longer than the limit. A body that does not end within the timeout is a NoAnswer with
         TIMEOUT, whatever its status was.
         """
+
+    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
+        """POST it on a connection that is open and idle, without a task; False, and nothing done, when there is none.
+
+        `on_response` is called once, with what `send` would have returned: later, or before this returns. Must not raise.
+        """
+        ...
 
     async def close(self) -> None:
         """Interrupt what is under way and close every connection."""

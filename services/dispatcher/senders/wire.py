@@ -19,11 +19,11 @@ class UnsendableError(ValueError):
 
 def serialize(request: SignedRequest) -> bytes:
     """The whole request, head and body. Raises UnsendableError when a value would break out of its line."""
-    lines = [_request_lines(request.target), *[f"{name}: {value}" for name, value in request.headers]]
     body = request.body
-    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+    lines = [_request_lines(request.target), *map(": ".join, request.headers), f"Content-Length: {len(body)}\r\n\r\n"]
     head = "\r\n".join(lines)
-    if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+    breaks = len(lines) + 2
+    if head.count("\n") != breaks or head.count("\r") != breaks:
         raise UnsendableError
     try:
         return head.encode("latin-1") + body

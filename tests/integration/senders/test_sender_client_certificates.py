@@ -176,8 +176,8 @@ async def test_a_receiver_that_refuses_without_a_word_is_understood(
         post(receiver.target()), identify("one.test", authority=trustme.CA()) if with_one else None
     )
     assert isinstance(response, NoAnswer), response
-    assert response.failure == (Failure.TLS_ERROR if kind == "protocol" else Failure.CONNECTION_ERROR)
-    if kind == "protocol":
+    assert response.failure == (Failure.TLS_ERROR if kind != "aiohttp" else Failure.CONNECTION_ERROR)
+    if kind != "aiohttp":
         assert "TLS handshake" in response.message
 
 

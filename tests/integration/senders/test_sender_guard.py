@@ -143,7 +143,7 @@ async def test_the_settings_decide_where_the_real_sender_may_go(receive: Any, ki
         ({"target_allow_cidrs": "127.0.0.0/8", "target_deny_cidrs": "127.0.0.1"}, True),
         ({"target_allow_cidrs": "127.0.0.0/8", "target_deny_ports": str(receiver.port)}, True),
     ):
-        sender = build_sender(Settings(sender=kind, **variables))
+        sender = build_sender(Settings(sender="aiohttp" if kind == "aiohttp" else "protocol", **variables))
         response = await sender.send(post(target))
         await sender.close()
         assert (isinstance(response, NoAnswer) and response.failure == Failure.BLOCKED_ADDRESS) == blocked, variables

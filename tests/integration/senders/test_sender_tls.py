@@ -228,7 +228,7 @@ async def test_a_receiver_that_hangs_up_in_the_handshake_is_said_to(
     receiver = await receive(script)
     response = await sender.send(post(receiver.target()._replace(scheme="https")))
     assert isinstance(response, NoAnswer)
-    assert response.failure == (Failure.TLS_ERROR if kind == "protocol" else Failure.CONNECTION_ERROR)
+    assert response.failure == (Failure.TLS_ERROR if kind != "aiohttp" else Failure.CONNECTION_ERROR)
 
 
 async def test_a_farewell_on_an_idle_connection_is_understood(

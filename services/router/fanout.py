@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from go2hooks.codec import EventCodec, encode_delivery
+from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
 from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
@@ -135,8 +135,9 @@ class Router:
             if rendered is not None:
                 origin_ms = accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
                 suspect = position.offset < self._suspect_until.get(key, 0)
-                for delivery in first_deliveries(event, rendered, webhook_ids, origin_ms, suspect=suspect):
-                    self._produce(batch, DELIVERIES, delivery.webhook_id, encode_delivery(delivery))
+                deliveries = first_deliveries(event, rendered, webhook_ids, origin_ms, suspect=suspect)
+                for webhook_id, encoded in zip(webhook_ids, encode_fan_out(deliveries), strict=True):
+                    self._produce(batch, DELIVERIES, webhook_id, encoded)
                 metrics.DELIVERIES_CREATED.add(len(webhook_ids))
         batch.next_offsets[key] = position.offset + 1
 

@@ -38,7 +38,7 @@ class ScriptedSender:
         status = self.answer(headers)
         return Answer(status if isinstance(status, int) else await status, 1.0, None, b"")
 
-    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:  # noqa: ARG002
+    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
         return False
 
     async def close(self) -> None: ...

@@ -13,7 +13,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from go2hooks.codec import HEADER_BYTES, MARKER, EventCodec, decode_delivery, encode_delivery
+from go2hooks.codec import HEADER_BYTES, MARKER, EventCodec, decode_delivery, encode_delivery, encode_fan_out
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.errors import EventError, InvalidEventError, SettingsError, UndecodableEventError
 from go2hooks.core.event import Event, EventType
@@ -95,6 +95,21 @@ def test_an_event_reads_back_as_it_was_with_its_data_in_order(event: Event) -> N
 @given(deliveries)
 def test_a_delivery_reads_back_as_it_was(delivery: Delivery) -> None:
     assert decode_delivery(encode_delivery(delivery)) == delivery
+
+
+@given(deliveries)
+def test_a_delivery_is_encoded_as_the_avro_library_would(delivery: Delivery) -> None:
+    path = ROOT / "schemas" / "delivery.avsc"
+    names = [field["name"] for field in schema(path)["fields"]]
+    assert encode_delivery(delivery) == written_by(path, dict(zip(names, delivery, strict=True)))
+
+
+@given(deliveries, st.lists(st.tuples(st.text(max_size=40), st.text(max_size=200)), max_size=4))
+def test_what_is_fanned_out_together_is_encoded_as_it_would_be_alone(
+    delivery: Delivery, names: list[tuple[str, str]]
+) -> None:
+    fanned_out = [delivery._replace(id=own, webhook_id=webhook_id) for own, webhook_id in names]
+    assert encode_fan_out(fanned_out) == [encode_delivery(each) for each in fanned_out]
 
 
 def test_the_fields_of_a_delivery_are_those_of_its_schema_in_order() -> None:

@@ -42,6 +42,8 @@ class Limits(NamedTuple):
 class Owner(Protocol):
     """Who keeps connections between exchanges."""
 
+    read_buffer: memoryview  #: what TLS connections read into, one at a time
+
     def release(self, connection: "Connection") -> None:
         """The connection is idle and fit for another exchange."""
 
@@ -49,8 +51,8 @@ class Owner(Protocol):
         """The connection is gone."""
 
 
-class Connection(asyncio.Protocol):
-    """One exchange at a time. Belongs to one event loop."""
+class Connection(asyncio.BaseProtocol):
+    """One exchange at a time. Belongs to one event loop. Made as a `PlainConnection` or a `TlsConnection`."""
 
     __slots__ = (
         "_body_size",
@@ -292,3 +294,21 @@ class Connection(asyncio.Protocol):
             self._bucket.discard(self)
             self._bucket = None
         return report
+
+
+class PlainConnection(Connection, asyncio.Protocol):
+    """Over TCP."""
+
+    __slots__ = ()
+
+
+class TlsConnection(Connection, asyncio.BufferedProtocol):
+    """Over TLS. Reads into its owner's buffer: for other protocols a loop makes one of 256 KiB for each read."""
+
+    __slots__ = ()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._owner.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._owner.read_buffer[:nbytes]))

@@ -12,7 +12,7 @@ from go2hooks.core.request import SignedRequest
 from go2hooks.core.target import Target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders import failures, wire
-from services.dispatcher.senders.connection import Connection, Limits, Origin
+from services.dispatcher.senders.connection import Connection, Limits, Origin, PlainConnection, TlsConnection
 from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
@@ -24,6 +24,7 @@ from services.dispatcher.senders.wheel import Bucket, TimerWheel
 #: later has had the request, so sending it again would be a second attempt that nobody recorded.
 STALE_WITHIN_S: Final = 1.0
 _CLOSE_WITHIN_S: Final = 2.0
+_READ_BYTES: Final = 65536
 
 
 class ProtocolSender:
@@ -51,6 +52,7 @@ class ProtocolSender:
         self._wheel = TimerWheel(limits.timeout_s, tick_s)
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
+        self.read_buffer = memoryview(bytearray(_READ_BYTES))
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Event | None = None  # once closing: set when the last connection is gone
 
@@ -157,7 +159,8 @@ class ProtocolSender:
         if bucket.expired:
             return failures.timeout(self._limits.timeout_s, Phase.CONNECTING)
         origin: Origin = (target.scheme, target.host, target.port, None if identity is None else identity.name)
-        dial = self._dialer.dial(target, lambda: Connection(self, origin, self._limits), identity)
+        kind = TlsConnection if target.scheme == "https" else PlainConnection
+        dial = self._dialer.dial(target, lambda: kind(self, origin, self._limits), identity)
         self._dials.add(dial)
         bucket.add(dial)
         try:

@@ -115,7 +115,7 @@ def router_points() -> None:
     store = Router._store_finished
 
     def patched(self: Any) -> None:
-        if self._batches and not self._batches[0].remaining:
+        if self._batches and not self._batches[0].unacknowledged:
             reach("router_after_produce")
         store(self)
         reach("router_before_commit")

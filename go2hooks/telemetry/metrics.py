@@ -28,6 +28,8 @@ EVENTS_DEAD = Counter(
 )
 #: Deliveries written: divided by events, the fan-out.
 DELIVERIES_CREATED = Counter("go2hooks_deliveries_created_total", "Deliveries written to Kafka by the router")
+#: Of these, written to the overflow at once: their account had most of what waited, and others came too.
+CROWDED = Counter("go2hooks_deliveries_crowded_total", "Deliveries of a burst, written to the overflow by the router")
 #: Deliveries written and not yet acknowledged by Kafka.
 ROUTER_IN_FLIGHT = Gauge("go2hooks_router_in_flight", "Deliveries produced and not yet acknowledged")
 
@@ -104,7 +106,7 @@ WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("s
 LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the live copy was last reconciled")
 
 _BOTH = (LAG_MESSAGES, LAG_SECONDS, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
-_ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, ROUTER_IN_FLIGHT)
+_ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,

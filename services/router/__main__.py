@@ -13,7 +13,7 @@ from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs, metrics
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.metrics import router_registry
-from services.router.fanout import Router
+from services.router.fanout import Bounds, Router
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ def build_router(settings: Settings, index: SubscriptionIndex) -> Router:
         producer_config(settings),
         index,
         EventCodec(settings.schema_dir),
-        settings.router_window_messages,
+        Bounds(settings.router_window_messages, settings.router_lookahead_events, settings.router_lookahead_mib << 20),
     )
 
 

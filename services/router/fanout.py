@@ -1,13 +1,18 @@
-"""Events in, deliveries out: decode, match, render once, write one delivery per match.
+"""Events in, deliveries out: read ahead, take turns by account, decode, match, render once, write one delivery per match.
 
-Commit rule: a batch's offsets are stored when Kafka has acknowledged every delivery and dead letter that came of it and
-of all batches before it. A crash replays the rest; delivery ids are deterministic, and replayed deliveries say that
-they are suspect, so dispatchers look before they send.
+Commit rule: an event's offset is stored when Kafka has acknowledged every delivery or dead letter that came of it, and
+of all events before it in its partition. A crash replays the rest; delivery ids are deterministic, and replayed
+deliveries say that they are suspect, so dispatchers look before they send.
+
+Turns: events are keyed by account, so a burst of one account lies in one partition, before the events of others. The
+router reads ahead, within bounds, and routes one event of each account that has any, then another. What an account has
+waiting in such numbers that it crowds out the others goes to the overflow at once: in `go2.deliveries` it would lie
+before theirs again.
 """
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -15,14 +20,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.core.fair_queue import FairQueue
 from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
 from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limits
-from go2hooks.kafka.topics import DELIVERIES, EVENT_TOPICS, EVENTS_DEAD
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
+from services.router.reading import Batch, Partition
 
 log = structlog.get_logger(__name__)
 
@@ -31,18 +38,19 @@ Headers = list[tuple[str, str | bytes | None]]
 # Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
+_READ: Final = 1000
+_CROWD: Final = 1000  # events of one account
 _POLL_S: Final = 0.05
 _REVOKE_FLUSH_S: Final = 10.0
 
 
-class _Batch:
-    """Messages taken together: complete when `remaining` writes are acknowledged and reading is over."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a router holds at most."""
 
-    __slots__ = ("next_offsets", "remaining")
-
-    def __init__(self) -> None:
-        self.remaining = 0
-        self.next_offsets: dict[PartitionKey, int] = {}
+    window: int  #: deliveries written and not yet acknowledged
+    lookahead: int  #: events read and not yet routed
+    lookahead_bytes: int
 
 
 class Router:
@@ -54,16 +62,18 @@ class Router:
         producer_config: dict[str, Any],
         index: SubscriptionIndex,
         codec: EventCodec,
-        window: int,
+        bounds: Bounds,
     ) -> None:
         self._consumer = Consumer(consumer_config | {"error_cb": self._on_error})
         self._producer = Producer(producer_config | {"error_cb": self._on_error})
         self._index = index
         self._codec = codec
-        self._window = window
+        self._bounds = bounds
         self._in_flight = 0
-        self._batches: deque[_Batch] = deque()
-        self._suspect_until: dict[PartitionKey, int] = {}
+        self._batches: deque[Batch] = deque()
+        self._partitions: dict[PartitionKey, Partition] = {}
+        self._waiting: FairQueue[bytes, tuple[Message, Partition]] = FairQueue()
+        self._waiting_bytes = 0
         self._unread = UnreadAge()
         self._failure: str | None = None
         self._flush_until = float("inf")
@@ -80,12 +90,11 @@ class Router:
     def step(self) -> None:
         """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good."""
         self._producer.poll(0)
-        if self._in_flight >= self._window:
+        if self._in_flight >= self._bounds.window:
             self._producer.poll(_POLL_S)
-        else:
-            first = self._consumer.poll(_POLL_S if not self._in_flight else 0.002)
-            if first is not None:
-                self._route_all([first, *self._consumer.consume(_BATCH - 1, 0)])
+        self._read()
+        if self._waiting and self._in_flight < self._bounds.window:
+            self._route_next()
         self._store_finished()
         self._report_lag()
         if self._failure is not None:
@@ -102,27 +111,63 @@ class Router:
         self._store_finished()
         self._consumer.close()
 
-    # --- routing
+    # --- reading
 
-    def _route_all(self, messages: Sequence[Message]) -> None:
-        batch = _Batch()
-        batch.remaining = 1  # our own hold, so that early reports cannot complete a batch that is still being read
-        self._batches.append(batch)
-        for message in messages:
+    def _read(self) -> None:
+        """Let what has arrived join those that wait, as far as there is room."""
+        room = self._bounds.lookahead - len(self._waiting)
+        if room <= 0 or self._waiting_bytes >= self._bounds.lookahead_bytes:
+            return
+        first = self._consumer.poll(self._patience_s())
+        if first is None:
+            return
+        now = time.monotonic()
+        for message in (first, *self._consumer.consume(min(room, _READ) - 1, 0)):
             error = message.error()
             if error is None:
-                self._route(message, batch)
+                self._put(message, now)
             elif error.fatal():
                 raise KafkaException(error)
             else:
                 log.warning("kafka reports", error=error.str())
-        batch.remaining -= 1
 
-    def _route(self, message: Message, batch: _Batch) -> None:
-        position = position_of(message)
-        key = PartitionKey(position.topic, position.partition)
+    def _patience_s(self) -> float:
+        """How long to wait for a first message: not at all when there is something to route."""
+        if self._waiting and self._in_flight < self._bounds.window:
+            return 0.0
+        return 0.002 if self._in_flight else _POLL_S
+
+    def _put(self, message: Message, now: float) -> None:
+        topic, number, offset = position_of(message)
+        partition = self._partitions.get(PartitionKey(topic, number))
+        if partition is None:  # revoked, its last messages were still under way
+            return
         _kind, accepted_ms = message.timestamp()
-        self._unread.read(key.topic, accepted_ms)
+        partition.read(offset, accepted_ms)
+        self._unread.read(topic, accepted_ms)
+        self._waiting_bytes += len(message)
+        self._waiting.put(message.key() or b"", (message, partition), now)
+
+    # --- routing
+
+    def _route_next(self) -> None:
+        """One event of each account in turn, until a batch is full."""
+        batch, now = Batch(), time.monotonic()
+        batch.unacknowledged = 1  # our own hold: early reports must not finish a batch that is still being routed
+        self._batches.append(batch)
+        for _ in range(min(_BATCH, len(self._waiting))):
+            account, (message, partition) = self._waiting.take()
+            self._waiting_bytes -= len(message)
+            partition.waiting -= 1
+            if not partition.gone:
+                crowds = self._waiting.is_crowding(account, _CROWD, now)
+                self._route(message, partition, batch, DELIVERIES_OVERFLOW if crowds else DELIVERIES)
+        batch.unacknowledged -= 1
+
+    def _route(self, message: Message, partition: Partition, batch: Batch, topic: str) -> None:
+        _kind, accepted_ms = message.timestamp()
+        offset: int = message.offset()  # type: ignore[assignment]  # consumed: has one
+        batch.events.append((partition, offset))
         try:
             event = self._codec.decode(message.value() or b"")
             validate(event)
@@ -134,14 +179,15 @@ class Router:
             metrics.EVENTS.add(1, event.type)
             if rendered is not None:
                 origin_ms = accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
-                suspect = position.offset < self._suspect_until.get(key, 0)
+                suspect = offset < partition.suspect_until
                 deliveries = first_deliveries(event, rendered, webhook_ids, origin_ms, suspect=suspect)
                 for webhook_id, encoded in zip(webhook_ids, encode_fan_out(deliveries), strict=True):
-                    self._produce(batch, DELIVERIES, webhook_id, encoded)
+                    self._produce(batch, topic, webhook_id, encoded)
                 metrics.DELIVERIES_CREATED.add(len(webhook_ids))
-        batch.next_offsets[key] = position.offset + 1
+                if topic == DELIVERIES_OVERFLOW:
+                    metrics.CROWDED.add(len(webhook_ids))
 
-    def _bury(self, message: Message, error: EventError, batch: _Batch) -> None:
+    def _bury(self, message: Message, error: EventError, batch: Batch) -> None:
         """Keep a bad event as it came, with where it came from and why it is bad."""
         metrics.EVENTS_DEAD.add(1, error.reason)
         topic, partition, offset = position_of(message)
@@ -156,7 +202,7 @@ class Router:
 
     def _produce(
         self,
-        batch: _Batch,
+        batch: Batch,
         topic: str,
         key: str | bytes | None,
         value: bytes | None,
@@ -165,11 +211,11 @@ class Router:
         def report(error: KafkaError | None, _message: Message) -> None:
             self._in_flight -= 1
             if error is None:
-                batch.remaining -= 1
+                batch.unacknowledged -= 1
             else:
                 self._failure = error.str()
 
-        batch.remaining += 1
+        batch.unacknowledged += 1
         self._in_flight += 1
         while True:
             try:
@@ -182,18 +228,25 @@ class Router:
     # --- offsets
 
     def _store_finished(self) -> None:
-        finished: dict[PartitionKey, int] = {}
-        while self._batches and not self._batches[0].remaining:
-            finished |= self._batches.popleft().next_offsets
-        for key, offset in finished.items():
-            if key in self._suspect_until:  # still ours
-                try:
-                    self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
-                except KafkaException as error:
-                    log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
+        if not self._batches or self._batches[0].unacknowledged:
+            return
+        while self._batches and not self._batches[0].unacknowledged:
+            self._batches.popleft().finish()
+        for key, partition in self._partitions.items():
+            offset = partition.tracker.committable()
+            if offset is not None:
+                self._store(key, offset)
+                partition.tracker.committed(offset)
+
+    def _store(self, key: PartitionKey, offset: int) -> None:
+        try:
+            self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
+        except KafkaException as error:
+            log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._suspect_until |= suspect_limits(consumer, partitions)
+        for key, suspect_until in suspect_limits(consumer, partitions).items():
+            self._partitions[key] = Partition(key, suspect_until)
         consumer.incremental_assign(partitions)
         self.assigned = True
 
@@ -213,11 +266,10 @@ class Router:
         self._forget(consumer, partitions)
 
     def _forget(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = {PartitionKey(p.topic, p.partition) for p in partitions}
-        for key in gone:
-            self._suspect_until.pop(key, None)
-        for batch in self._batches:
-            batch.next_offsets = {key: offset for key, offset in batch.next_offsets.items() if key not in gone}
+        for p in partitions:
+            left = self._partitions.pop(PartitionKey(p.topic, p.partition), None)
+            if left is not None:
+                left.gone = True
         consumer.incremental_unassign(partitions)
 
     # --- telemetry
@@ -227,12 +279,16 @@ class Router:
         if now - self._reported < 1.0:
             return
         self._reported = now
-        lags: dict[str, int] = dict.fromkeys(EVENT_TOPICS, 0)
-        for key, count in backlog(self._consumer, self._suspect_until).items():
-            lags[key.topic] += count
+        lags, ages = dict.fromkeys(EVENT_TOPICS, 0), dict.fromkeys(EVENT_TOPICS, 0.0)
+        unread = backlog(self._consumer, self._partitions)
+        now_ms = round(now * 1000)
+        for key, partition in self._partitions.items():
+            lags[key.topic] += unread.get(key, 0) + partition.waiting
+            age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
+            ages[key.topic] = max(ages[key.topic], age_s)
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
-            metrics.LAG_SECONDS.set(self._unread.seconds(topic, lag, round(now * 1000)), topic)
+            metrics.LAG_SECONDS.set(max(ages[topic], self._unread.seconds(topic, lag, now_ms)), topic)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -3,6 +3,8 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -18,10 +20,13 @@ from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import read_dead
 from go2hooks.kafka.reading import LogReader
-from go2hooks.kafka.topics import DELIVERIES, EVENTS_CLICK, EVENTS_DEAD
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
-from services.router.fanout import Router
+from services.router.fanout import Bounds, Router
+from services.router.reading import Batch
+
+BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24)
 
 
 def webhook(webhook_id: str, account: str, *events: str, is_active: bool = True) -> Webhook:
@@ -92,7 +97,7 @@ def build(settings: Settings, group: str) -> Iterator[Callable[..., Router]]:
         for each in webhooks:
             index.apply(each)
         routers.append(
-            router := Router(consumer_config(settings, group), producer_config(settings), index, EventCodec(), 1000)
+            router := Router(consumer_config(settings, group), producer_config(settings), index, EventCodec(), BOUNDS)
         )
         router.start()
         return router
@@ -136,7 +141,7 @@ def test_what_a_killed_router_routes_again_has_the_same_ids_and_is_marked(build,
     emit(20)
     first = Router(
         consumer_config(settings, f"tests.{secrets.token_hex(6)}"), producer_config(settings),
-        index := SubscriptionIndex(), EventCodec(), 1000,
+        index := SubscriptionIndex(), EventCodec(), BOUNDS,
     )  # fmt: skip
     index.apply(hook)
     first.start()
@@ -152,7 +157,7 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
     nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")  # its deliveries are never acknowledged
     index = SubscriptionIndex()
     index.apply(hook := webhook("wh_1", account, "*"))
-    cut_off = Router(consumer_config(settings, group), producer_config(nowhere), index, EventCodec(), 1000)
+    cut_off = Router(consumer_config(settings, group), producer_config(nowhere), index, EventCodec(), BOUNDS)
     emit(20)
     cut_off.start()
     deadline = time.monotonic() + 20
@@ -187,3 +192,106 @@ def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, de
     assert sorted(letter.value for letter in letters) == sorted([*bad, b""])
     assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", EVENTS_CLICK)}
     assert all(letter.detail for letter in letters)
+
+
+@pytest.fixture
+def emit_in_order(settings: Settings) -> Callable[..., None]:
+    """Write these numbers of events to one partition, one account after the other: `emit_in_order(acc_1=3000, acc_2=1)`."""
+
+    def send(**counts: int) -> None:
+        codec, data = EventCodec(), example_payload("click").data
+        producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+        for account, count in counts.items():
+            for _ in range(count):
+                event = Event(new_event_id(), account, "click", 1_704_110_400_000, data)
+                producer.produce(EVENTS_CLICK, codec.encode(event), account, partition=0)
+        assert producer.flush(20) == 0
+
+    return send
+
+
+@pytest.fixture
+def hooks(account: str) -> tuple[Webhook, Webhook]:
+    """Of the account that has a burst, and of another one."""
+    return webhook(f"wh_{account}", account, "click"), webhook(f"wh_{account}_other", f"{account}_other", "click")
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, hooks: tuple[Webhook, Webhook]) -> list[tuple[str, str]]:
+    """Topic and webhook of what routers write to these webhooks, in order."""
+    order: list[tuple[str, str]] = []
+    produce, ours = Router._produce, {hook.id for hook in hooks}
+
+    def noting(self: Router, batch: Batch, topic: str, key: str, *rest: Any) -> None:
+        if key in ours:
+            order.append((topic, key))
+        produce(self, batch, topic, key, *rest)
+
+    monkeypatch.setattr(Router, "_produce", noting)
+    return order
+
+
+def step_until(router: Router, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        router.step()
+
+
+def read_before_routing(router: Router, bounds: Bounds, account: str, count: int) -> None:
+    """Let this many events of the account wait before the first is routed."""
+    router._bounds = replace(bounds, window=0)
+    step_until(router, lambda: len(router._waiting._queues.get(account.encode(), ())) >= count)
+    router._bounds = bounds
+
+
+def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_order, written, account, hooks):
+    burst, other = hooks
+    emit_in_order(**{account: 2000, other.account_id: 1})
+    router = build(burst, other)
+    read_before_routing(router, replace(BOUNDS, lookahead=50_000), other.account_id, 1)
+    step_until(router, lambda: len(written) == 2001)
+    place = [webhook_id for _, webhook_id in written].index(other.id)
+    assert place <= 1
+    assert written[place][0] == DELIVERIES
+    assert [topic for topic, _ in written[2:]] == [DELIVERIES_OVERFLOW] * 999 + [DELIVERIES] * 1000
+
+
+def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_in_order, written, account, hooks):
+    emit_in_order(**{account: 3000})
+    router = build(*hooks)
+    read_before_routing(router, replace(BOUNDS, lookahead=50_000), account, 3000)
+    router._waiting._changed_at -= 1.0  # nobody else has come for a second
+    step_until(router, lambda: len(written) == 3000)
+    assert {topic for topic, _ in written} == {DELIVERIES}
+
+
+def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_in_order, written, account, hooks):
+    burst, other = hooks
+    emit_in_order(**{account: 2000, other.account_id: 10})
+    first = build(burst, other)
+    read_before_routing(first, replace(BOUNDS, lookahead=50_000), other.account_id, 10)
+    step_until(first, lambda: (DELIVERIES, other.id) in written)
+    before = len(written)
+    assert before < 2010
+    first.close(10.0)  # what waits is nobody's now, and what has overtaken it is routed again
+    second = build(burst, other)
+    step_until(second, lambda: len(written) >= 2020)
+    step_until(second, lambda: not second._in_flight and not second._waiting)
+    assert [webhook_id for _, webhook_id in written].count(burst.id) >= 2000
+    assert [webhook_id for _, webhook_id in written].count(other.id) == 20
+
+
+def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, hooks):
+    emit_in_order(**{account: 500})
+    router = build(*hooks)
+    router._bounds = replace(BOUNDS, lookahead=50)
+    most = 0
+
+    def routed() -> bool:
+        nonlocal most
+        most = max(most, len(router._waiting))
+        return len(written) == 500
+
+    step_until(router, routed)
+    assert most <= 50

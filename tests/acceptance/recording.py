@@ -55,7 +55,7 @@ class Endpoint:
     url: str
     answer: Callable[[Request], Reply | int] = lambda _: 200
     requests: list[Request] = field(default_factory=list)
-    answered: list[float] = field(default_factory=list)  #: when the reply to each request was on its way
+    answered: list[float] = field(default_factory=list)  #: right before each request's reply, seconds since the epoch
     seen: set[str] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -143,10 +143,11 @@ class Recorder:
             reply = Reply(answer) if isinstance(answer, int) else answer
             if reply.delay_s:
                 await asyncio.sleep(reply.delay_s)
+            answered = time.time()  # before the sender can know, so that nothing that follows seems early
             if reply.status is not None:
                 writer.write(_head(reply) + reply.body)
             with endpoint.changed:
-                endpoint.answered.append(time.time())
+                endpoint.answered.append(answered)
                 endpoint.changed.notify_all()
             if reply.status is None or reply.closes:
                 return

@@ -5,7 +5,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 
 import trustme
 
@@ -14,6 +15,7 @@ from go2hooks.core.target import Target, parse_target
 
 BODY = b'{"event":"click"}'
 HEADERS = (("Content-Type", "application/json"), ("X-Webhook-Attempt", "1"), ("User-Agent", "Go2-Webhooks/test"))
+HANGING_S = 30.0  #: after so long a test is taken to hang; none waits for it
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -42,8 +44,7 @@ class Line:
 
     def reset(self) -> None:
         """Hang up with a RST."""
-        opened = self.writer.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        _reset_at_close(self.writer.get_extra_info("socket"))
         self.writer.transport.abort()
 
 
@@ -113,6 +114,44 @@ def answering(answer: bytes) -> Script:
             await line.send(answer)
 
     return script
+
+
+@contextlib.contextmanager
+def blocking_server(context: ssl.SSLContext, *, abrupt: bool = False) -> Iterator[Target]:
+    """A TLS server for one connection, in a thread: unlike asyncio's, it says by an alert why it refuses a handshake.
+
+    Having refused it reads until the sender hangs up, so that the alert arrives whatever the sender was writing. An
+    `abrupt` one resets the connection instead: whether the alert is read before that is luck.
+    """
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            accepted, _ = server.accept()
+            accepted.settimeout(HANGING_S)
+            with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as line:
+                try:
+                    line.do_handshake()
+                    line.recv(65536)
+                    line.sendall(OK)
+                except ssl.SSLError:
+                    _reset_at_close(line) if abrupt else _read_to_the_end(line)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(HANGING_S)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield parse_target(f"https://localhost:{server.getsockname()[1]}/hook")
+        thread.join()
+
+
+def _read_to_the_end(line: ssl.SSLSocket) -> None:
+    line.shutdown(socket.SHUT_WR)  # from here on it is a plain socket
+    while line.recv(65536):
+        pass
+
+
+def _reset_at_close(line: socket.socket) -> None:
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:

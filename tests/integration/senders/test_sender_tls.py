@@ -1,14 +1,10 @@
 """TLS: what is accepted, what is refused, and the sentence that says why."""
 
 import asyncio
-import contextlib
 import datetime as dt
-import socket
 import ssl
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from scripted import OK, Line, answering, post, server_context
+from scripted import OK, Line, answering, blocking_server, post, server_context
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from go2hooks.core.target import parse_target
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:
@@ -118,22 +113,6 @@ REFUSING: dict[str, tuple[Callable[[trustme.CA], ssl.SSLContext], str]] = {
 }
 
 
-@contextmanager
-def alerting(context: ssl.SSLContext) -> Iterator[int]:
-    """The port of a blocking TLS server, in a thread: unlike asyncio's, it says why it refuses a handshake."""
-
-    def serve_one() -> None:
-        accepted, _ = server.accept()
-        with accepted, contextlib.suppress(ssl.SSLError, ConnectionError):
-            context.wrap_socket(accepted, server_side=True).close()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve_one)
-        thread.start()
-        yield server.getsockname()[1]
-        thread.join(timeout=5)
-
-
 @pytest.mark.parametrize("name", REFUSED)
 async def test_bad_tls_is_refused_with_its_reason(
     receive: Any, sender: Any, authority: trustme.CA, tmp_path: Path, name: str
@@ -153,8 +132,8 @@ async def test_a_receiver_that_refuses_our_tls_is_quoted(
     if kind == "aiohttp" and name == "client certificate":
         pytest.skip("in TLS 1.3 the alert comes after the handshake, and aiohttp may lose it")
     make_context, message = REFUSING[name]
-    with alerting(make_context(authority)) as port:
-        response = await sender.send(post(parse_target(f"https://localhost:{port}/")))
+    with blocking_server(make_context(authority)) as target:
+        response = await sender.send(post(target))
     assert isinstance(response, NoAnswer), response
     assert response.failure == Failure.TLS_ERROR
     assert response.message == message

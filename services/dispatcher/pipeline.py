@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, assert_never
 
 import structlog
@@ -225,8 +226,19 @@ class Pipeline:
         self.start_waiting()
 
     def start_waiting(self) -> None:
+        now = time.monotonic()
         for ticket in self._lanes.startable():
+            if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
+                ticket.ask_again(partial(self._start_asked, ticket))
+            else:
+                self.spawn(self._attempt(ticket))
+
+    def _start_asked(self, ticket: Ticket, still_open: bool) -> None:  # noqa: FBT001  # the records' answer
+        if still_open:
             self.spawn(self._attempt(ticket))
+        else:
+            self._lanes.forgo(ticket.delivery.webhook_id)
+            self.start_waiting()
 
     def _end_unsent(self, ticket: Ticket, skip: Skip | None, *, in_lane: bool) -> None:
         if in_lane:

@@ -1,6 +1,8 @@
 """What goes wrong, and how: each fault begins, lasts, and ends; overlapping is welcome.
 
-A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something.
+A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something;
+the
+first of a kind that is not reached in time (a point, a full disk) is tried once more.
 Each leaves a line in the log when it is over: see `ledger.Fault`.
 """
 
@@ -46,6 +48,7 @@ class Faults:
         self._taken: set[str] = (
             set()
         )  # servers that are down, networks that are disturbed, services with an armed point
+        self._tried_again: set[str] = set()
         self._guests = itertools.count()
         self.begun: Counter[str] = Counter()
 
@@ -76,6 +79,9 @@ class Faults:
         line = {"kind": kind, "target": target, "began": began, "ended": time.time()} | more
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
+        if not line.get("reached", True) and kind not in self._tried_again:
+            self._tried_again.add(kind)
+            self.plan(Planned(_AGAIN_S, kind))
 
     # --- services
 

@@ -4,6 +4,7 @@ import argparse
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +41,8 @@ LONG_STOP_S: Final = 40.0
 LONG_S: Final = 600.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
 ALONE_SHARE: Final = 0.55  # of a long run
 CROWDED_S: Final = 7.0  # between faults on average, where they overlap
+LONG_FAULTS: Final = 78  # of a long run at least: one in five points is not reached, and 60 faults are to be
+_TURN: Final = 11  # kinds by which the next seed's first part begins later: three seeds in a row have each kind alone
 PLANTS: Final = ("commit-before-record", "drop-on-rebalance", "double-retry")
 
 
@@ -138,13 +141,14 @@ def plan_faults(options: Options) -> list[Planned]:
     """In a long run each fault is alone at first, so that its recovery can be judged; then, and in short runs, they overlap."""
     rng = random.Random(f"faults {options.seed}")
     alone = _alone(options, rng) if options.long and options.faults < 0 else []
-    began = alone[-1].at + ROOMS_S[alone[-1].kind] + LONG_STOP_S if alone else 0.03 * options.seconds
-    return alone + _crowded(options, rng, began)
+    began = alone[-1].at + ROOMS_S[alone[-1].kind] if alone else 0.03 * options.seconds
+    return alone + _crowded(options, rng, began, LONG_FAULTS - len(alone) if alone else 1)
 
 
 def _alone(options: Options, rng: random.Random) -> list[Planned]:
-    """One after the other, every kind in turn in a random order, the 40 s stop in front."""
-    order = _in_turn(options.kinds, rng)
+    """One after the other, every kind in turn, the 40 s stop in front. Where the turn begins goes on from seed to seed."""
+    kinds = random.Random("kinds").sample(options.kinds, len(options.kinds))
+    order = islice(cycle(kinds), _TURN * options.seed % len(kinds), None)
     planned, at = [], 10.0
     if "stop_dispatcher" in options.kinds:
         planned, at = [Planned(at, "stop_dispatcher", LONG_STOP_S)], at + LONG_STOP_S + ROOMS_S["stop_dispatcher"]
@@ -155,10 +159,11 @@ def _alone(options: Options, rng: random.Random) -> list[Planned]:
     return planned
 
 
-def _crowded(options: Options, rng: random.Random, began: float) -> list[Planned]:
+def _crowded(options: Options, rng: random.Random, began: float, at_least: int) -> list[Planned]:
     """At random moments, every kind in turn in a random order."""
     lasting_s = 0.92 * options.seconds - began
-    count = options.faults if options.faults >= 0 else max(1, round(lasting_s / (CROWDED_S if options.long else 5.0)))
+    by_time = round(lasting_s / (CROWDED_S if options.long else 5.0))
+    count = options.faults if options.faults >= 0 else max(at_least, by_time)
     order = _in_turn(options.kinds, rng)
     times = sorted(began + rng.random() * lasting_s for _ in range(count))
     return [Planned(at, next(order)) for at in times]

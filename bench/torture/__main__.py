@@ -19,6 +19,7 @@ from bench.torture.checker import Checker
 from bench.torture.events import Stream
 from bench.torture.faults import Faults
 from bench.torture.ledger import Target
+from bench.torture.machine import Others
 from bench.torture.plan import Hook, Options, parse, plan_faults, plan_hooks
 from bench.torture.stack import Stack, api, connect
 from go2hooks.postgres.api_keys import create_key
@@ -63,7 +64,7 @@ def run(options: Options, directory: Path) -> int:
         began = time.monotonic()
         gc.disable()  # millions of objects, none of them garbage
         evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap, targets)
-    checker = Checker(evidence, targets)
+    checker = Checker(evidence, targets, timed=options.long)
     verdict = checker.judge()
     if rest_s is None:
         verdict.breach("the stack did not come to rest")
@@ -101,6 +102,9 @@ def torture(stack: Stack, options: Options, accounts: list[str], keys: dict[str,
         for fault in plan_faults(options):
             faults.plan(fault)
         look = watch_disabled(stack, keys, targets, log("disabled.jsonl").write)  # type: ignore[attr-defined]
+        others = Others(log("others.jsonl"))  # type: ignore[arg-type]
+        others.start()
+        files.callback(others.stop)
         stream.start()
         said = looked = time.monotonic()
         while stream.is_alive() or faults.busy:

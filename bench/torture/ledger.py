@@ -150,6 +150,7 @@ class Ledger:
     processes: list[Process] = field(default_factory=list)
     disabled: list[Spell] = field(default_factory=list)
     absences: list[tuple[int, float]] = field(default_factory=list)  # receiver's number, when it went away
+    others: list[tuple[float, float]] = field(default_factory=list)  # time, cores of the machine that others used then
     in_log: dict[str, int] = field(default_factory=dict)  # event id → how often it lies in the event topics
 
 
@@ -160,6 +161,7 @@ def read(directory: Path, database_url: str, bootstrap: str, targets: list[Targe
     _read_receivers(ledger, directory / "receivers.jsonl", {target.number: target for target in targets})
     ledger.faults = [Fault(**line) for line in _lines(directory / "faults.jsonl")]
     ledger.processes = _read_processes(directory / "processes.jsonl")
+    ledger.others = [(at, cores) for at, cores in _lines(directory / "others.jsonl")]
     ledger.disabled = _read_disabled(directory / "disabled.jsonl")
     _read_rows(ledger, database_url)
     _read_kafka(ledger, bootstrap)

@@ -74,6 +74,9 @@ def _summary(judged: Judged) -> Table:
         "undisturbed seconds, normal ones, median latency",
         f"{quiet.seconds}, {quiet.normal}, {quiet.median_s * 1000:.1f} ms",
     )
+    table.add_row(
+        "late means later than; seconds in which others used the machine", f"{quiet.late_s:.1f} s, {quiet.others}"
+    )
     table.add_row("at rest after", "never" if rest_s is None else f"{rest_s:.1f} s")
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     table.add_row("judged in, with memory", f"{judging_s:.1f} s, {peak_gib:.2f} GiB")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.torture.checker import MANY, Checker, Verdict
+from bench.torture import checker
+from bench.torture.checker import Checker, Verdict
 from bench.torture.ledger import Fault, Ledger, Lying, Process, Row, Seen, Sent, Spell, Target, is_genuine, token_of
+from bench.torture.recovery import Quiet, Recovered
 
 TARGET = Target("wh_1", 1, "acc", ("click",), "healthy", "whsec_secret")
 BODY = json.dumps({"event": "click", "timestamp": "2024-01-01T12:00:00Z", "data": {"linkId": "tok1"}})
@@ -36,8 +38,8 @@ def ledger() -> Ledger:
     )
 
 
-def judge(ledger: Ledger, temper: str = "healthy") -> Verdict:
-    return Checker(ledger, [TARGET.__class__(**vars(TARGET) | {"temper": temper})]).judge()
+def judge(ledger: Ledger, temper: str = "healthy", *, timed: bool = False) -> Verdict:
+    return Checker(ledger, [TARGET.__class__(**vars(TARGET) | {"temper": temper})], timed=timed).judge()
 
 
 def breached(ledger: Ledger, temper: str = "healthy") -> set[str]:
@@ -250,9 +252,16 @@ def test_a_kill_is_measured_by_what_was_under_way_and_what_was_sent_again(ledger
     assert (kind, under_way, again) == ("kill_dispatcher", 1, 1)
 
 
-def test_many_duplicates_are_too_many_in_a_run_of_many_deliveries(ledger, monkeypatch):
+def test_many_duplicates_are_too_many_in_a_long_run(ledger):
     repeat(ledger)
     assert "too many duplicates" not in breached(ledger)
-    assert MANY == 100_000
-    monkeypatch.setattr("bench.torture.checker.MANY", 1)
-    assert "too many duplicates" in breached(ledger)
+    assert "too many duplicates" in {breach.rule for breach in judge(ledger, timed=True).breaches}
+
+
+def test_a_slow_recovery_is_a_breach_in_a_long_run(ledger, monkeypatch):
+    slow = Recovered("kill_router", 99.5, 31.0, 30.0)
+    monkeypatch.setattr(checker, "measure", lambda *_: ([slow], Quiet(0, 0, 0.0, 1.0, 0)))
+    assert breached(ledger) == set()
+    assert {breach.rule for breach in judge(ledger, timed=True).breaches} == {"recovery took too long"}
+    slow = slow._replace(seconds=30.0)
+    assert judge(ledger, timed=True).breaches == []

@@ -34,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     directory = options.directory or Path(tempfile.mkdtemp(prefix="go2hooks-torture-"))
     directory.mkdir(parents=True, exist_ok=True)
+    print(f'seed {options.seed}; to repeat: make torture ARGS="{options.as_arguments()}"', flush=True)
     try:
-        breaches = run(options, directory)
+        deliveries, breaches = run(options, directory)
     except KeyboardInterrupt:
         print("interrupted; everything that was started has been ended")
         return 130
@@ -45,11 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"\nseed {options.seed}: {'PASSED' if not breaches else f'{breaches} BREACHES'}; evidence and logs in {directory}"
     )
+    print(f"torture: {max(0, deliveries - breaches)} passed, {breaches} failed")
     return 1 if breaches else 0
 
 
-def run(options: Options, directory: Path) -> int:
-    """One torture run; returns the number of breaches."""
+def run(options: Options, directory: Path) -> tuple[int, int]:
+    """One torture run; returns the numbers of deliveries that were to be made, and of breaches."""
     hooks = plan_hooks(options)
     stack = Stack(directory, options, hooks)
     with stack.running():
@@ -72,7 +74,7 @@ def run(options: Options, directory: Path) -> int:
     report.show(judged)
     (directory / "result.json").write_text(json.dumps(report.as_dict(judged), indent=1))
     gc.enable()
-    return len(verdict.breaches)
+    return verdict.counts["deliveries expected"], len(verdict.breaches)
 
 
 def subscribe(stack: Stack, hooks: list[Hook]) -> tuple[dict[str, str], list[Target]]:

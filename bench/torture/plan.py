@@ -40,6 +40,7 @@ FAULT_KINDS: Final = tuple(ROOMS_S)
 LONG_STOP_S: Final = 40.0
 LONG_S: Final = 600.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
 ALONE_SHARE: Final = 0.55  # of a long run
+_MANY_EVENTS: Final = 10**9
 CROWDED_S: Final = 7.0  # between faults on average, where they overlap
 LONG_FAULTS: Final = 78  # of a long run at least: one in five points is not reached, and 60 faults are to be
 _TURN: Final = 11  # kinds by which the next seed's first part begins later: three seeds in a row have each kind alone
@@ -70,6 +71,21 @@ class Options:
     @property
     def long(self) -> bool:
         return self.seconds >= LONG_S
+
+    def as_arguments(self) -> str:
+        """What `parse` makes the same run from."""
+        said = {
+            "seed": self.seed,
+            "minutes": f"{self.minutes:g}",
+            "rate": f"{self.rate:g}",
+            "drain": f"{self.drain_s:g}",
+        }
+        said |= {"webhooks": self.webhooks, "dispatchers": self.dispatchers, "routers": self.routers}
+        said |= {"events": self.events} if self.events < _MANY_EVENTS else {}
+        said |= {"faults": self.faults} if self.faults >= 0 else {}
+        said |= {"kinds": ",".join(self.kinds)} if self.kinds != FAULT_KINDS else {}
+        said |= {"plant": self.plant} if self.plant else {}
+        return " ".join(f"--{name} {value}" for name, value in said.items())
 
 
 class Planned(NamedTuple):
@@ -103,7 +119,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--minutes", type=float, default=5.0, help="how long events flow, at most")
-    parser.add_argument("--events", type=int, default=10**9, help="how many events flow, at most")
+    parser.add_argument("--events", type=int, default=_MANY_EVENTS, help="how many events flow, at most")
     parser.add_argument("--rate", type=float, default=60.0, help="events per second")
     parser.add_argument(
         "--faults", type=int, default=-1, help="how many; by default one every five seconds, in long runs by time"

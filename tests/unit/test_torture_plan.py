@@ -80,3 +80,16 @@ def test_the_number_and_the_kinds_can_be_asked_for():
     assert len(planned(*LONG, "--faults", "9")) == 9
     with pytest.raises(SystemExit):
         parse(["--kinds", "earthquake"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        LONG,
+        ["--seed", "3", "--faults", "9", "--kinds", "storm,kill_api", "--plant", "double-retry", "--events", "70"],
+    ],
+)
+def test_a_run_says_how_to_repeat_it(arguments):
+    options = parse(arguments)
+    assert parse(options.as_arguments().split()) == options

@@ -15,7 +15,7 @@ from types import FrameType
 import psycopg
 
 from bench.torture import ledger, report
-from bench.torture.checker import Checker
+from bench.torture.checker import LOOSE_S, Checker
 from bench.torture.events import Stream
 from bench.torture.faults import Faults
 from bench.torture.ledger import Target
@@ -66,7 +66,7 @@ def run(options: Options, directory: Path) -> tuple[int, int]:
         began = time.monotonic()
         gc.disable()  # millions of objects, none of them garbage
         evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap, targets)
-    checker = Checker(evidence, targets, timed=options.long)
+    checker = Checker(evidence, targets, timed=options.long, loose_s=0.0 if options.long else LOOSE_S)
     verdict = checker.judge()
     if rest_s is None:
         verdict.breach("the stack did not come to rest")

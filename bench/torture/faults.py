@@ -170,7 +170,9 @@ class Faults:
     def _leave(self, service: Service | None) -> None:
         """In good order; it is started again."""
         if service is not None:
+            began, pid = time.time(), service.pid or 0
             service.signal(signal.SIGTERM)
+            self._note("leave_router", service.name, began, pid=pid, part=True)
 
     def _join(self, stay_s: float, **env: str) -> None:
         """A dispatcher that comes and goes, one time by SIGTERM, another by SIGKILL."""

@@ -130,6 +130,14 @@ class Process(NamedTuple):
     status: int | None = None
 
 
+class HeldUp(NamedTuple):
+    """When the machine did not let a process of ours run, or it was stopped."""
+
+    process: str  #: as name/pid
+    began: float
+    ended: float
+
+
 class Spell(NamedTuple):
     """How long a webhook was disabled."""
 
@@ -151,6 +159,7 @@ class Ledger:
     processes: list[Process] = field(default_factory=list)
     disabled: list[Spell] = field(default_factory=list)
     absences: list[tuple[int, float]] = field(default_factory=list)  # receiver's number, when it went away
+    held_up: list[HeldUp] = field(default_factory=list)
     others: list[tuple[float, float]] = field(default_factory=list)  # time, cores of the machine that others used then
     in_log: dict[str, int] = field(default_factory=dict)  # event id → how often it lies in the event topics
 
@@ -162,6 +171,7 @@ def read(directory: Path, database_url: str, bootstrap: str, targets: list[Targe
     _read_receivers(ledger, directory / "receivers.jsonl", {target.number: target for target in targets})
     ledger.faults = [Fault(**line) for line in _lines(directory / "faults.jsonl")]
     ledger.processes = _read_processes(directory / "processes.jsonl")
+    ledger.held_up = [HeldUp(f"{name}/{pid}", *times) for name, pid, *times in _lines(directory / "held_up.jsonl")]
     ledger.others = [(at, cores) for at, cores in _lines(directory / "others.jsonl")]
     ledger.disabled = _read_disabled(directory / "disabled.jsonl")
     _read_rows(ledger, database_url)

@@ -25,16 +25,16 @@ class Others(threading.Thread):
         super().__init__(name="others", daemon=True)
         self._log = log
         self._ours: dict[int, int] = {}
-        self._stop = threading.Event()
+        self._over = threading.Event()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._over.set()
         self.join()
 
     def run(self) -> None:
         self._used()
         before, at = _busy(), time.monotonic()
-        while not self._stop.wait(1.0):
+        while not self._over.wait(1.0):
             busy, now = _busy(), time.monotonic()
             others = max(0, busy - before - self._used()) / _TICKS_PER_S / (now - at)
             self._log.write(json.dumps([time.time(), round(others, 2)]) + "\n")

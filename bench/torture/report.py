@@ -69,6 +69,7 @@ def _summary(judged: Judged) -> Table:
     table.add_row("faults", str(len(faults)))
     long_stops = [f for f in faults if f.kind == "stop_dispatcher" and f.ended - f.began >= LONG_STOP_S - 0.5]
     table.add_row(f"of these, a dispatcher stopped for {LONG_STOP_S:.0f} s", str(len(long_stops)))
+    table.add_row("times that the machine held a process up", str(checker.held_up))
     quiet = verdict.quiet
     table.add_row(
         "undisturbed seconds, normal ones, median latency",

@@ -91,6 +91,7 @@ class Service:
             "GO2HOOKS_PORT_FILE": str(self._port_file),
             "TORTURE_ARM": str(self.arm_file),
             "TORTURE_NAME": name,
+            "TORTURE_PULSE": str(directory / "held_up.jsonl"),
         }
         self._lives = directory / "processes.jsonl"
         self._born = 0.0

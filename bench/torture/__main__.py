@@ -15,10 +15,11 @@ from types import FrameType
 import psycopg
 
 from bench.torture import ledger, report
-from bench.torture.checker import Checker
+from bench.torture.checker import LOOSE_S, Checker
 from bench.torture.events import Stream
 from bench.torture.faults import Faults
 from bench.torture.ledger import Target
+from bench.torture.machine import Others
 from bench.torture.plan import Hook, Options, parse, plan_faults, plan_hooks
 from bench.torture.stack import Stack, api, connect
 from go2hooks.postgres.api_keys import create_key
@@ -33,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     directory = options.directory or Path(tempfile.mkdtemp(prefix="go2hooks-torture-"))
     directory.mkdir(parents=True, exist_ok=True)
+    print(f'seed {options.seed}; to repeat: make torture ARGS="{options.as_arguments()}"', flush=True)
     try:
-        breaches = run(options, directory)
+        deliveries, breaches = run(options, directory)
     except KeyboardInterrupt:
         print("interrupted; everything that was started has been ended")
         return 130
@@ -44,11 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"\nseed {options.seed}: {'PASSED' if not breaches else f'{breaches} BREACHES'}; evidence and logs in {directory}"
     )
+    print(f"torture: {max(0, deliveries - breaches)} passed, {breaches} failed")
     return 1 if breaches else 0
 
 
-def run(options: Options, directory: Path) -> int:
-    """One torture run; returns the number of breaches."""
+def run(options: Options, directory: Path) -> tuple[int, int]:
+    """One torture run; returns the numbers of deliveries that were to be made, and of breaches."""
     hooks = plan_hooks(options)
     stack = Stack(directory, options, hooks)
     with stack.running():
@@ -63,7 +66,7 @@ def run(options: Options, directory: Path) -> int:
         began = time.monotonic()
         gc.disable()  # millions of objects, none of them garbage
         evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap, targets)
-    checker = Checker(evidence, targets)
+    checker = Checker(evidence, targets, timed=options.long, loose_s=0.0 if options.long else LOOSE_S)
     verdict = checker.judge()
     if rest_s is None:
         verdict.breach("the stack did not come to rest")
@@ -71,7 +74,7 @@ def run(options: Options, directory: Path) -> int:
     report.show(judged)
     (directory / "result.json").write_text(json.dumps(report.as_dict(judged), indent=1))
     gc.enable()
-    return len(verdict.breaches)
+    return verdict.counts["deliveries expected"], len(verdict.breaches)
 
 
 def subscribe(stack: Stack, hooks: list[Hook]) -> tuple[dict[str, str], list[Target]]:
@@ -101,6 +104,9 @@ def torture(stack: Stack, options: Options, accounts: list[str], keys: dict[str,
         for fault in plan_faults(options):
             faults.plan(fault)
         look = watch_disabled(stack, keys, targets, log("disabled.jsonl").write)  # type: ignore[attr-defined]
+        others = Others(log("others.jsonl"))  # type: ignore[arg-type]
+        others.start()
+        files.callback(others.stop)
         stream.start()
         said = looked = time.monotonic()
         while stream.is_alive() or faults.busy:

@@ -8,6 +8,9 @@ processes that made the two requests, or what both stand on.
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
   be recorded.
 
+How long after a fault it still explains something is reckoned for a machine that lets everybody run; `slack_s` is added where
+it did not, see `HoldUps`.
+
 A router's death, a receiver's trouble, a planned rebalance explain no duplicate: those are to be recognised, always.
 """
 
@@ -15,7 +18,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import Final
 
-from bench.torture.ledger import Fault, Process, Seen
+from bench.torture.ledger import Fault, HeldUp, Process, Seen
 from bench.torture.plan import TIMEOUT_S
 
 OUTAGES: Final = (
@@ -27,13 +30,44 @@ OUTAGE_S: Final = 15.0  # after it: the session's timeout, the rebalance with it
 COMMIT_S: Final = (
     1.5  # from a message's being kept elsewhere until its offset is committed: every 0.5 s, stored every 0.1 s
 )
+SLACK_WITHIN_S: Final = 30.0
 CLOCK_S: Final = 0.05  # between a process's death and what the driver noted of it
 
 
-class Causes:
-    """Answers for pairs of requests."""
+class HoldUps:
+    """When the machine did not let our processes run, though nobody had stopped them."""
 
-    def __init__(self, faults: list[Fault], processes: list[Process]) -> None:
+    def __init__(self, held_up: list[HeldUp], faults: list[Fault]) -> None:
+        stops: dict[int, list[Fault]] = defaultdict(list)
+        for fault in faults:
+            if fault.kind.startswith("stop_"):
+                stops[fault.pid].append(fault)
+        self._all = sorted(
+            (held.ended, held.began, held.process)
+            for held in held_up
+            if not any(s.began <= held.ended and held.began <= s.ended for s in stops[_pid(held.process)])
+        )
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def longest_s(self, first: float, last: float) -> float:
+        """The longest that ended within these times; 0 when none did."""
+        n = bisect_left(self._all, (first, 0.0, ""))
+        return max((e - b for e, b, _ in self._all[n : bisect_left(self._all, (last, 0.0, ""))]), default=0.0)
+
+    def hit(self, processes: set[str], first: float, last: float) -> bool:
+        """Whether one of these processes, or the receivers', did not run for a part of this time."""
+        n = bisect_left(self._all, (first, 0.0, ""))
+        return any(b <= last and (p in processes or p.startswith("receivers/")) for _, b, p in self._all[n:])
+
+
+class Causes:
+    """Answers for pairs of requests. With `loose_s`, each margin is so much wider."""
+
+    def __init__(self, faults: list[Fault], processes: list[Process], hold_ups: HoldUps, loose_s: float = 0.0) -> None:
+        self._hold_ups = hold_ups
+        self._loose_s = loose_s
         self.outages = [fault for fault in faults if fault.kind in OUTAGES]
         self._stops: dict[int, list[Fault]] = defaultdict(list)
         self.deaths: dict[str, tuple[float, str]] = {}  # process → when, and by what
@@ -45,17 +79,18 @@ class Causes:
             if process.ended is None or process.status == 0:  # a drain explains nothing
                 continue
             blow = by_pid.get((process.name, process.pid))
-            if blow is not None:
+            if blow is not None and not blow.kind.endswith("SIGTERM"):  # that one takes its time
                 self.deaths[f"{process.name}/{process.pid}"] = (blow.ended, blow.kind)
             else:
-                self.deaths[f"{process.name}/{process.pid}"] = (process.ended, f"ended by itself ({process.status})")
+                kind = blow.kind if blow else f"ended by itself ({process.status})"
+                self.deaths[f"{process.name}/{process.pid}"] = (process.ended, kind)
 
     def of(self, first: Seen, second: Seen, recorded: float | None) -> set[str]:
         """What explains that `second` was made though `first` had been, the attempt being recorded when it was."""
-        causes = {
-            fault.kind for pid in _pids(first, second) for fault in self._stops[pid] if _spans(fault, first, second)
-        }
-        causes |= {fault.kind for fault in self.outages if fault.began <= second.at and first.at <= _over(fault)}
+        slack_s = self.slack_s(second.at)
+        pids = {_pid(first.process), _pid(second.process)}
+        causes = {fault.kind for pid in pids for fault in self._stops[pid] if _spans(fault, first, second, slack_s)}
+        causes |= {o.kind for o in self.outages if o.began <= second.at and first.at <= _over(o) + slack_s}
         died, kind = self.deaths.get(first.process, (float("inf"), ""))
         if died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)
@@ -63,21 +98,28 @@ class Causes:
 
     def of_copies(self, written: list[float], second: Seen) -> set[str]:
         """What explains that there is more than one message for an attempt, from when they were written."""
+        commit_s = COMMIT_S + self.slack_s(second.at)
         copied = [at for at in written[1:] if at <= second.at]
-        outages = {o.kind for o in self.outages for at in copied if o.began - COMMIT_S <= at <= _over(o)}
+        outages = {o.kind for o in self.outages for at in copied if o.began - commit_s <= at <= _over(o)}
         return outages | {
             kind
             for process, (died, kind) in self.deaths.items()
             if process.startswith(("dispatcher", "guest")) and died <= second.at
             for at in copied
-            if at - CLOCK_S <= died <= at + COMMIT_S
+            if at - CLOCK_S <= died <= at + commit_s
         }
+
+    def slack_s(self, at: float) -> float:
+        """By how much longer than usual things may have taken shortly before."""
+        return self._loose_s + self._hold_ups.longest_s(at - SLACK_WITHIN_S, at + OPEN_S)
 
     def _was_open(self, made: float, died: float, recorded: float | None) -> bool:
         """A busy receiver may see a request (`made`) when its sender is dead already."""
         if recorded is not None and recorded < died - CLOCK_S:
             return False
-        return died - made <= OPEN_S or any(o.began <= died and made <= _over(o) for o in self.outages)
+        return died - made <= OPEN_S + self.slack_s(died) or any(
+            o.began <= died and made <= _over(o) for o in self.outages
+        )
 
 
 def _over(outage: Fault) -> float:
@@ -99,9 +141,9 @@ def nearest_after(times: list[float], at: float) -> float:
     return times[n] if n < len(times) else float("inf")
 
 
-def _pids(*requests: Seen) -> set[int]:
-    return {int(request.process.rpartition("/")[2] or 0) for request in requests}
+def _pid(process: str) -> int:
+    return int(process.rpartition("/")[2] or 0)
 
 
-def _spans(stop: Fault, first: Seen, second: Seen) -> bool:
-    return stop.began <= second.at and first.at <= stop.ended + ZOMBIE_S
+def _spans(stop: Fault, first: Seen, second: Seen, slack_s: float) -> bool:
+    return stop.began <= second.at and first.at <= stop.ended + ZOMBIE_S + slack_s

@@ -2,7 +2,8 @@
 
 `python -P child.py services.dispatcher`, with TORTURE_ARM naming a file: when `point n` is written there, this process
 kills itself the n-th time that it comes to that point. TORTURE_PLANT names a bug, TORTURE_SKEW_MS shifts the clock.
-Every request says in a header which process made it, so that the checker need not guess. Self-contained: it imports nothing of the torture.
+Every request says in a header which process made it, so that the checker need not guess. When the machine held the process
+up goes to the file that TORTURE_PULSE names.
 """
 
 import os
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from bench.torture import pulse
 
 ARM = Path(os.environ.get("TORTURE_ARM", "/nonexistent"))
 armed: list[Any] = ["", 0]  # a point's name, and how often it is yet to be passed
@@ -203,6 +206,8 @@ def skew_clock(milliseconds: int) -> None:
 def main() -> None:
     module = sys.argv.pop(1)
     threading.Thread(target=watch, name="torture", daemon=True).start()
+    if path := os.environ.get("TORTURE_PULSE"):
+        pulse.start(Path(path), os.environ.get("TORTURE_NAME", "?"))
     if skew := int(os.environ.get("TORTURE_SKEW_MS", "0")):
         skew_clock(skew)
     if module == "services.dispatcher":

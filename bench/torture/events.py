@@ -11,6 +11,7 @@ from go2hooks.core.event import Event
 from go2hooks.core.samples import sample_data
 from go2hooks.producer import EventProducer, new_event_id
 
+_REPORTED_S = 300.0  # librdkafka gives an event up after two minutes
 TOKEN_FIELDS = ("qrId", "linkId", "id")  # of a payload's data: the first that is there carries the token
 
 
@@ -49,7 +50,8 @@ class Stream(threading.Thread):
                 self._send(rng)
             self._producer.flush(0.0)
             time.sleep(0.005)
-        self._producer.flush(60)
+        if waiting := self._producer.flush(_REPORTED_S):
+            raise TimeoutError(f"{waiting} events are neither acknowledged nor given up")
         self._log.flush()
 
     def _send(self, rng: random.Random) -> None:

@@ -1,6 +1,8 @@
 """What goes wrong, and how: each fault begins, lasts, and ends; overlapping is welcome.
 
-A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something.
+A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something;
+the
+first of a kind that is not reached in time (a point, a full disk) is tried once more.
 Each leaves a line in the log when it is over: see `ledger.Fault`.
 """
 
@@ -24,6 +26,9 @@ _AGAIN_S: Final = 2.0  # a fault that finds nothing to hit tries again
 _LOOK_S: Final = 0.1
 _REACH_S: Final = 8.0  # a point that no process comes to within this is given up; and one of a rebalance
 _REACH_REBALANCE_S: Final = 20.0
+_HALT_S: Final = (
+    20.0  # a broker that could not write may take so long to halt, on a busy machine, though it could by now
+)
 
 
 @dataclass(order=True)
@@ -46,6 +51,7 @@ class Faults:
         self._taken: set[str] = (
             set()
         )  # servers that are down, networks that are disturbed, services with an armed point
+        self._tried_again: set[str] = set()
         self._guests = itertools.count()
         self.begun: Counter[str] = Counter()
 
@@ -76,6 +82,9 @@ class Faults:
         line = {"kind": kind, "target": target, "began": began, "ended": time.time()} | more
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
+        if not line.get("reached", True) and kind not in self._tried_again:
+            self._tried_again.add(kind)
+            self.plan(Planned(_AGAIN_S, kind))
 
     # --- services
 
@@ -161,7 +170,9 @@ class Faults:
     def _leave(self, service: Service | None) -> None:
         """In good order; it is started again."""
         if service is not None:
+            began, pid = time.time(), service.pid or 0
             service.signal(signal.SIGTERM)
+            self._note("leave_router", service.name, began, pid=pid, part=True)
 
     def _join(self, stay_s: float, **env: str) -> None:
         """A dispatcher that comes and goes, one time by SIGTERM, another by SIGKILL."""
@@ -201,7 +212,7 @@ class Faults:
         server = getattr(self._stack, name)
         began = time.time()
         server._child.send(signal.SIGKILL)
-        server._child.wait(10)
+        server._child.wait(60)
         self.after(away_s, lambda: self._bring_back(name, kind, began))
         return True
 
@@ -233,24 +244,17 @@ class Faults:
             return False
         self._taken.add("broker")
         broker, began = self._stack.broker, time.time()
-        broker.fill_disk(self._rng.randint(1, 20_000))
+        broker.fill_disk(self._rng.randint(1, 5_000))
         freed = time.monotonic() + self._rng.choice((4.0, 8.0))
+        self.after(freed - time.monotonic(), lambda: broker.exit_status() is not None or broker.free_disk())
 
         def look() -> None:
-            halted = broker.exit_status() is not None
-            if halted:  # space is not free before the fault's time is up
-                pause_s = max(0.0, freed - time.monotonic())
-                self.after(pause_s, lambda: self._bring_back("broker", "disk_full", began))
-            elif time.monotonic() < freed:
+            left_s = freed - time.monotonic()
+            if broker.exit_status() is not None:  # space is not free before the fault's time is up
+                self.after(max(0.0, left_s), lambda: self._bring_back("broker", "disk_full", began))
+            elif left_s > -_HALT_S:
                 self.after(_LOOK_S, look)
             else:  # nothing was written meanwhile
-                broker.free_disk()
-                self.after(1.0, missed)
-
-        def missed() -> None:
-            if broker.exit_status() is not None:
-                self._bring_back("broker", "disk_full", began)
-            else:
                 self._taken.discard("broker")
                 self._note("disk_full", "broker", began, reached=False)
 

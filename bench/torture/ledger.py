@@ -22,6 +22,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 _SCHEMA: Final = Path(__file__).parents[2] / "schemas" / "delivery.avsc"
 _HEADER_BYTES: Final = 10
+_KAFKA_S: Final = 60.0  # it answers, however busy the machine
 _GROUPS: Final = {
     "go2.deliveries": "go2hooks.dispatcher",
     "go2.deliveries.overflow": "go2hooks.dispatcher.overflow",
@@ -129,6 +130,14 @@ class Process(NamedTuple):
     status: int | None = None
 
 
+class HeldUp(NamedTuple):
+    """When the machine did not let a process of ours run, or it was stopped."""
+
+    process: str  #: as name/pid
+    began: float
+    ended: float
+
+
 class Spell(NamedTuple):
     """How long a webhook was disabled."""
 
@@ -150,6 +159,8 @@ class Ledger:
     processes: list[Process] = field(default_factory=list)
     disabled: list[Spell] = field(default_factory=list)
     absences: list[tuple[int, float]] = field(default_factory=list)  # receiver's number, when it went away
+    held_up: list[HeldUp] = field(default_factory=list)
+    others: list[tuple[float, float]] = field(default_factory=list)  # time, cores of the machine that others used then
     in_log: dict[str, int] = field(default_factory=dict)  # event id → how often it lies in the event topics
 
 
@@ -160,6 +171,8 @@ def read(directory: Path, database_url: str, bootstrap: str, targets: list[Targe
     _read_receivers(ledger, directory / "receivers.jsonl", {target.number: target for target in targets})
     ledger.faults = [Fault(**line) for line in _lines(directory / "faults.jsonl")]
     ledger.processes = _read_processes(directory / "processes.jsonl")
+    ledger.held_up = [HeldUp(f"{name}/{pid}", *times) for name, pid, *times in _lines(directory / "held_up.jsonl")]
+    ledger.others = [(at, cores) for at, cores in _lines(directory / "others.jsonl")]
     ledger.disabled = _read_disabled(directory / "disabled.jsonl")
     _read_rows(ledger, database_url)
     _read_kafka(ledger, bootstrap)
@@ -236,8 +249,8 @@ def unfinished(bootstrap: str) -> dict[str, int]:
     for prefix, group in groups.items():
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
         try:
-            for partition in consumer.committed(_partitions(consumer, prefix), timeout=10):
-                low, high = consumer.get_watermark_offsets(partition, timeout=10)
+            for partition in consumer.committed(_partitions(consumer, prefix), timeout=_KAFKA_S):
+                low, high = consumer.get_watermark_offsets(partition, timeout=_KAFKA_S)
                 if partition.topic != "go2.events.dead":
                     left[partition.topic] += high - max(low, partition.offset)
         finally:
@@ -246,7 +259,7 @@ def unfinished(bootstrap: str) -> dict[str, int]:
 
 
 def _partitions(consumer: Consumer, prefix: str) -> list[TopicPartition]:
-    topics = consumer.list_topics(timeout=10).topics
+    topics = consumer.list_topics(timeout=_KAFKA_S).topics
     names = [name for name in topics if name == prefix or (prefix.endswith(".") and name.startswith(prefix))]
     return [TopicPartition(name, n) for name in names for n in topics[name].partitions]
 
@@ -288,12 +301,12 @@ def _read_all(bootstrap: str, prefix: str, group: str) -> Iterator[tuple[Any, in
     consumer = Consumer(config | {"auto.offset.reset": "earliest", "enable.partition.eof": False})
     try:
         partitions = _partitions(consumer, prefix)
-        committed = {(p.topic, p.partition): max(0, p.offset) for p in consumer.committed(partitions, timeout=10)}
-        bounds = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=10) for p in partitions}
+        committed = {(p.topic, p.partition): max(0, p.offset) for p in consumer.committed(partitions, timeout=_KAFKA_S)}
+        bounds = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=_KAFKA_S) for p in partitions}
         missing = sum(high - low for low, high in bounds.values())
         consumer.assign([TopicPartition(p.topic, p.partition, bounds[p.topic, p.partition][0]) for p in partitions])
         while missing:
-            batch = consumer.consume(min(missing, 5000), 5.0)
+            batch = consumer.consume(min(missing, 5000), _KAFKA_S)
             if not batch:
                 raise RuntimeError(f"{missing} messages of {prefix} cannot be read")
             for message in batch:

@@ -4,6 +4,7 @@ import argparse
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,7 +40,10 @@ FAULT_KINDS: Final = tuple(ROOMS_S)
 LONG_STOP_S: Final = 40.0
 LONG_S: Final = 600.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
 ALONE_SHARE: Final = 0.55  # of a long run
+_MANY_EVENTS: Final = 10**9
 CROWDED_S: Final = 7.0  # between faults on average, where they overlap
+LONG_FAULTS: Final = 78  # of a long run at least: one in five points is not reached, and 60 faults are to be
+_TURN: Final = 11  # kinds by which the next seed's first part begins later: three seeds in a row have each kind alone
 PLANTS: Final = ("commit-before-record", "drop-on-rebalance", "double-retry")
 
 
@@ -67,6 +71,21 @@ class Options:
     @property
     def long(self) -> bool:
         return self.seconds >= LONG_S
+
+    def as_arguments(self) -> str:
+        """What `parse` makes the same run from."""
+        said = {
+            "seed": self.seed,
+            "minutes": f"{self.minutes:g}",
+            "rate": f"{self.rate:g}",
+            "drain": f"{self.drain_s:g}",
+        }
+        said |= {"webhooks": self.webhooks, "dispatchers": self.dispatchers, "routers": self.routers}
+        said |= {"events": self.events} if self.events < _MANY_EVENTS else {}
+        said |= {"faults": self.faults} if self.faults >= 0 else {}
+        said |= {"kinds": ",".join(self.kinds)} if self.kinds != FAULT_KINDS else {}
+        said |= {"plant": self.plant} if self.plant else {}
+        return " ".join(f"--{name} {value}" for name, value in said.items())
 
 
 class Planned(NamedTuple):
@@ -100,7 +119,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--minutes", type=float, default=5.0, help="how long events flow, at most")
-    parser.add_argument("--events", type=int, default=10**9, help="how many events flow, at most")
+    parser.add_argument("--events", type=int, default=_MANY_EVENTS, help="how many events flow, at most")
     parser.add_argument("--rate", type=float, default=60.0, help="events per second")
     parser.add_argument(
         "--faults", type=int, default=-1, help="how many; by default one every five seconds, in long runs by time"
@@ -138,13 +157,14 @@ def plan_faults(options: Options) -> list[Planned]:
     """In a long run each fault is alone at first, so that its recovery can be judged; then, and in short runs, they overlap."""
     rng = random.Random(f"faults {options.seed}")
     alone = _alone(options, rng) if options.long and options.faults < 0 else []
-    began = alone[-1].at + ROOMS_S[alone[-1].kind] + LONG_STOP_S if alone else 0.03 * options.seconds
-    return alone + _crowded(options, rng, began)
+    began = alone[-1].at + ROOMS_S[alone[-1].kind] if alone else 0.03 * options.seconds
+    return alone + _crowded(options, rng, began, LONG_FAULTS - len(alone) if alone else 1)
 
 
 def _alone(options: Options, rng: random.Random) -> list[Planned]:
-    """One after the other, every kind in turn in a random order, the 40 s stop in front."""
-    order = _in_turn(options.kinds, rng)
+    """One after the other, every kind in turn, the 40 s stop in front. Where the turn begins goes on from seed to seed."""
+    kinds = random.Random("kinds").sample(options.kinds, len(options.kinds))
+    order = islice(cycle(kinds), _TURN * options.seed % len(kinds), None)
     planned, at = [], 10.0
     if "stop_dispatcher" in options.kinds:
         planned, at = [Planned(at, "stop_dispatcher", LONG_STOP_S)], at + LONG_STOP_S + ROOMS_S["stop_dispatcher"]
@@ -155,10 +175,11 @@ def _alone(options: Options, rng: random.Random) -> list[Planned]:
     return planned
 
 
-def _crowded(options: Options, rng: random.Random, began: float) -> list[Planned]:
+def _crowded(options: Options, rng: random.Random, began: float, at_least: int) -> list[Planned]:
     """At random moments, every kind in turn in a random order."""
     lasting_s = 0.92 * options.seconds - began
-    count = options.faults if options.faults >= 0 else max(1, round(lasting_s / (CROWDED_S if options.long else 5.0)))
+    by_time = round(lasting_s / (CROWDED_S if options.long else 5.0))
+    count = options.faults if options.faults >= 0 else max(at_least, by_time)
     order = _in_turn(options.kinds, rng)
     times = sorted(began + rng.random() * lasting_s for _ in range(count))
     return [Planned(at, next(order)) for at in times]

@@ -17,6 +17,8 @@ from typing import Any, TextIO
 
 import uvloop
 
+from bench.torture import pulse
+
 AWAY_S = (3.0, 8.0)
 PRESENT_S = (6.0, 20.0)
 SLOW_S = (0.2, 2.0)
@@ -123,6 +125,7 @@ class Receiver:
 
 
 async def main(plan: Path, log_path: Path) -> None:
+    pulse.start(log_path.with_name("held_up.jsonl"), "receivers")
     settings = json.loads(plan.read_text())  # noqa: ASYNC240  # nothing else runs yet
     with log_path.open("w") as file:
         log = Log(file)

@@ -69,10 +69,14 @@ def _summary(judged: Judged) -> Table:
     table.add_row("faults", str(len(faults)))
     long_stops = [f for f in faults if f.kind == "stop_dispatcher" and f.ended - f.began >= LONG_STOP_S - 0.5]
     table.add_row(f"of these, a dispatcher stopped for {LONG_STOP_S:.0f} s", str(len(long_stops)))
+    table.add_row("times that the machine held a process up", str(checker.held_up))
     quiet = verdict.quiet
     table.add_row(
         "undisturbed seconds, normal ones, median latency",
         f"{quiet.seconds}, {quiet.normal}, {quiet.median_s * 1000:.1f} ms",
+    )
+    table.add_row(
+        "late means later than; seconds in which others used the machine", f"{quiet.late_s:.1f} s, {quiet.others}"
     )
     table.add_row("at rest after", "never" if rest_s is None else f"{rest_s:.1f} s")
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -28,8 +28,9 @@ from go2hooks.postgres.migrate import migrate
 from go2hooks.settings import Settings
 
 _HERE: Final = Path(__file__).parent
-_READY_S: Final = 60.0
+_READY_S: Final = 180.0
 _RESTART_S: Final = 0.5
+_CALL_S: Final = 120.0  # the API may be away, and Postgres with it
 
 
 class ProxiedBroker(Broker):
@@ -90,6 +91,7 @@ class Service:
             "GO2HOOKS_PORT_FILE": str(self._port_file),
             "TORTURE_ARM": str(self.arm_file),
             "TORTURE_NAME": name,
+            "TORTURE_PULSE": str(directory / "held_up.jsonl"),
         }
         self._lives = directory / "processes.jsonl"
         self._born = 0.0
@@ -180,7 +182,7 @@ class Receivers:
         assert self._process.stdin is not None
         self._process.stdin.close()  # they end by themselves, also when we are killed
         try:
-            self._process.wait(30)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._errors.close()
@@ -299,7 +301,7 @@ def api(stack: Stack, key: str, method: str, path: str, body: object = None) -> 
     """One call to the control API, repeated until it answers: the API is among those that are killed."""
     from http.client import HTTPConnection, HTTPException
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _CALL_S
     while True:
         try:
             connection = HTTPConnection("127.0.0.1", stack.named("api")[0].port, timeout=10)

@@ -2,10 +2,13 @@
 
 A message may have been handled before when it lay in the log at assignment (an earlier owner may have got to it), when
 the router wrote it while replaying, or when it comes from a retry tier or the overflow (a crash between writing there
-and recording forks the chain). Those are looked up among the recorded attempts before anything is sent.
+and recording forks the chain). Those are looked up among the recorded attempts before anything is sent; and once more
+when they waited in their lane since, because the other message of the two may be in another process, which made the
+attempt meanwhile.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
 
@@ -29,6 +32,7 @@ FindStates = Callable[[Sequence[AttemptKey]], Awaitable[dict[AttemptKey, str]]]
 
 _QUESTION_TICKETS: Final = 1000
 _DRAIN_POLL_S: Final = 0.01
+_OUTDATED_S: Final = 1.0  # so long the records' answer holds: an attempt that was under way then may be recorded since
 
 
 class Partition:
@@ -48,7 +52,9 @@ class Partition:
 class Ticket:
     """One delivery in this process, from its message to its record."""
 
-    __slots__ = ("asked", "buffered", "delivery", "heirs", "intake", "partition", "position")
+    __slots__ = (
+        "asked", "buffered", "delivery", "heirs", "intake", "looked_up_at", "on_answer", "partition", "position",
+    )  # fmt: skip
 
     def __init__(self, delivery: Delivery, position: Position, partition: Partition, intake: "Intake") -> None:
         self.delivery = delivery
@@ -57,11 +63,22 @@ class Ticket:
         self.intake = intake
         self.heirs: list[Ticket] = []  # other messages for the same attempt, which end as this one does
         self.asked = 0  # how often the records were asked about it
+        self.looked_up_at = 0.0  # when they were asked last, in monotonic seconds; 0 for what was never doubtful
+        self.on_answer: Callable[[bool], None] | None = None  # told instead of its being admitted; see `ask_again`
         self.buffered = False  # waits, or has waited, in a due buffer: no longer counts in the consumer's window
 
     @property
     def source(self) -> Source:
         return self.intake.source
+
+    def is_outdated(self, now: float) -> bool:
+        """Whether what the records said of it may no longer be so. `now` in monotonic seconds."""
+        return bool(self.looked_up_at) and now - self.looked_up_at > _OUTDATED_S
+
+    def ask_again(self, on_answer: Callable[[bool], None]) -> None:
+        """Have the records asked once more: `on_answer` hears whether the attempt is still to be made; else this ends here."""
+        self.on_answer = on_answer
+        self.intake.ask_again(self)
 
     def finish(self) -> None:
         """All that had to be kept is kept: its offset may be committed."""
@@ -150,6 +167,10 @@ class Intake:
             self._begin_again(ticket)
 
     def _begin_again(self, ticket: Ticket) -> None:
+        self._ask([ticket])
+
+    def ask_again(self, ticket: Ticket) -> None:
+        """It was looked up, admitted, and has waited."""
         self._ask([ticket])
 
     def store_offsets(self) -> None:
@@ -247,15 +268,22 @@ class Intake:
             return
         keys = [_key_of(ticket.delivery) for ticket in tickets]
         before = [key._replace(attempt=key.attempt - 1) for key in keys if key.attempt > 1]
+        asked_at = time.monotonic()
         states = await self._find_states([*keys, *before])
         for ticket, key in zip(tickets, keys, strict=True):
             ticket.asked += 1
+            ticket.looked_up_at = asked_at
+            on_answer, ticket.on_answer = ticket.on_answer, None
             previous = states.get(key._replace(attempt=key.attempt - 1))
             match standing(ticket.delivery, states.get(key), previous):
                 case Standing.MADE | Standing.OVER:
                     metrics.DUPLICATES.add()
                     self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
                     ticket.finish()
+                    if on_answer is not None:
+                        on_answer(False)  # noqa: FBT003  # no, it is not
+                case _ if on_answer is not None:
+                    on_answer(True)  # noqa: FBT003  # yes, it is
                 case _ if ticket.partition.gone:
                     ticket.drop()
                 case Standing.OPEN:

@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, assert_never
 
 import structlog
@@ -265,12 +266,27 @@ class Pipeline:
 
     def _start_waiting(self) -> None:
         self._starting = False
+        now = time.monotonic()
         for ticket in self._lanes.startable():
-            skip = self._reason_to_skip(ticket.delivery)  # again: it has waited
-            if skip is None and not ticket.partition.gone:
-                self._begin(ticket, in_lane=True)
+            if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
+                ticket.ask_again(partial(self._start_asked, ticket))
             else:
-                self._end_unsent(ticket, skip)
+                self._start(ticket)
+
+    def _start_asked(self, ticket: Ticket, still_open: bool) -> None:  # noqa: FBT001  # the records' answer
+        if still_open:
+            self._start(ticket)
+        else:
+            self._lanes.forgo(ticket.delivery.webhook_id)
+            self._start_waiting_soon()
+
+    def _start(self, ticket: Ticket) -> None:
+        skip = self._reason_to_skip(ticket.delivery)  # again: it has waited
+        if skip is None and not ticket.partition.gone:
+            self._begin(ticket, in_lane=True)
+        else:
+            self._end_unsent(ticket, skip)
+            self._start_waiting_soon()
 
     def _end_unsent(self, ticket: Ticket, skip: Skip | None) -> None:
         self._lanes.forgo(ticket.delivery.webhook_id)

@@ -18,9 +18,10 @@ from go2hooks.core.outcome import Answer, Response
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import generate_secret
 from go2hooks.kafka.admin import ensure_topics
-from go2hooks.kafka.topics import DELIVERIES, retry_topic
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
+from services.dispatcher import intake
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.senders.identity import Identity
 
@@ -201,6 +202,32 @@ async def test_a_retry_goes_out_only_after_a_record_that_promises_it(run, put, r
     record(early, 1, "retrying")
     await until(lambda: records(early) == [(1, "retrying"), (2, "delivered")])
     assert records(forked) == [(1, "delivered")]
+
+
+@pytest.mark.parametrize("topic", [DELIVERIES, DELIVERIES_OVERFLOW])
+async def test_what_another_process_made_while_its_second_message_waited_in_its_lane_is_not_sent(
+    run, put, records, record, monkeypatch, topic
+):
+    """A delivery moved aside has a message in each topic after a crash, and each may be read by another process."""
+    monkeypatch.setattr(intake, "_OUTDATED_S", 0.0)
+    answer = asyncio.Event()
+
+    async def slow() -> int:
+        await answer.wait()
+        return 200
+
+    sender = ScriptedSender(lambda _: slow())
+    dispatcher = await run(sender)
+    lanes = dispatcher._lanes
+    first = [put() for _ in range(int(lanes.limits.webhook_first_sends))]
+    await until(lambda: len(sender.sent) == len(first))
+    waits, made = put(topic, suspect=True), put(topic, suspect=True)
+    await until(lambda: lanes.queued == 2)
+    record(made, 1, "delivered")
+    answer.set()
+    await until(lambda: records(waits) and not lanes.in_flight and not lanes.queued)
+    assert (sender.attempts(waits), sender.attempts(made)) == (["1"], [])
+    assert {dispatcher._claims.claim(delivery.id, 1, None) for delivery in (waits, made)} == {False}  # both are done
 
 
 async def test_a_drain_waits_for_the_attempts_under_way_and_records_them(run, put, records):

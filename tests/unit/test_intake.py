@@ -11,6 +11,7 @@ from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer
 from go2hooks.postgres.attempts import AttemptKey
+from services.dispatcher import intake
 from services.dispatcher.intake import Intake, Ticket
 
 KEY = PartitionKey("go2.deliveries", 0)
@@ -150,6 +151,50 @@ async def test_what_waited_for_another_is_left_to_the_next_owner_when_its_partit
     assert await asyncio.wait_for(revoking, 1) == {KEY: 3}
     assert scene.intake.consumer.released == 2
     assert scene.claims.claim(DELIVERY.id, DELIVERY.attempt, first)
+
+
+async def test_what_was_looked_up_and_has_waited_is_asked_about_again_and_what_was_never_doubtful_is_not(scene):
+    scene.records.back.set()
+    scene.assign(suspect_until=4)
+    scene.read(3)
+    await turn()
+    scene.read(4, DELIVERY._replace(id="dlv_2"))
+    doubtful, new = scene.admitted
+    assert doubtful.looked_up_at
+    assert not doubtful.is_outdated(doubtful.looked_up_at + 0.9)
+    assert doubtful.is_outdated(doubtful.looked_up_at + 1.1)
+    assert not new.is_outdated(doubtful.looked_up_at + 1.1)
+
+
+@pytest.mark.parametrize(("state", "still_open", "committable"), [(None, True, 3), ("delivered", False, 4)])
+async def test_who_asks_again_hears_whether_the_attempt_is_still_to_be_made(scene, state, still_open, committable):
+    scene.records.back.set()
+    scene.assign(suspect_until=4)
+    scene.read(3)
+    await turn()
+    (ticket,) = scene.admitted
+    if state:
+        scene.records.states[intake._key_of(DELIVERY)] = state
+    answers: list[bool] = []
+    ticket.ask_again(answers.append)
+    await turn()
+    assert (answers, scene.admitted) == ([still_open], [ticket])  # it is in its lane: not admitted twice
+    assert (scene.committable() or 3) == committable
+
+
+async def test_who_asks_again_about_what_is_gone_meanwhile_hears_so_and_drops_it(scene):
+    scene.records.back.set()
+    scene.assign(suspect_until=4)
+    scene.read(3)
+    await turn()
+    (ticket,) = scene.admitted
+    answers: list[bool] = []
+    ticket.ask_again(answers.append)
+    scene.intake.lost([KEY])
+    await turn()
+    assert (answers, ticket.partition.held) == ([True], 1)  # who has its place in the lane gives both back
+    ticket.drop()
+    assert ticket.partition.held == 0
 
 
 async def test_a_defect_while_taking_messages_ends_the_consumer_and_commits_nothing_beyond(scene, monkeypatch):

@@ -1,5 +1,7 @@
 """How the torture judges recoveries: by latency after the fault's end, and only of faults that were alone."""
 
+import pytest
+
 from bench.torture.ledger import Fault
 from bench.torture.recovery import measure
 
@@ -16,8 +18,8 @@ def kill(at: float, ended: float | None = None, kind: str = "kill_dispatcher") -
     return Fault(kind, "somebody", at, ended or at)
 
 
-def seconds(pairs: Pairs, *faults: Fault) -> list[float | None]:
-    return [recovered.seconds for recovered in measure(pairs, list(faults))[0]]
+def seconds(pairs: Pairs, *faults: Fault, others: Pairs | None = None) -> list[float | None]:
+    return [recovered.seconds for recovered in measure(pairs, list(faults), others or [])[0]]
 
 
 def test_it_counts_from_the_end_of_the_fault_to_the_first_quick_seconds():
@@ -54,11 +56,26 @@ def test_a_second_without_events_proves_nothing():
 
 
 def test_brokers_have_longer():
-    limits = {kind: measure([], [kill(20, kind=kind)])[0][0].limit_s for kind in ("kill_broker", "storm")}
+    limits = {kind: measure([], [kill(20, kind=kind)], [])[0][0].limit_s for kind in ("kill_broker", "storm")}
     assert limits == {"kill_broker": 45.0, "storm": 30.0}
 
 
 def test_the_undisturbed_seconds_are_the_measure_of_what_is_normal():
-    _, quiet = measure(stream(100, (80, 82)), [kill(20)])
+    _, quiet = measure(stream(100, (80, 82)), [kill(20)], [(30.0, 0.4), (31.0, 1.2)])
     assert (quiet.seconds, quiet.normal) == (53, 51)
-    assert quiet.median_s == 0.01
+    assert (quiet.median_s, quiet.late_s, quiet.others) == (0.01, 1.0, 1)
+
+
+def test_what_is_late_is_what_is_so_for_this_run_on_this_machine():
+    slow_machine = [(at, 5.0 if 20 <= at < 27 else 0.7) for at, _ in stream(100, (0, 0))]
+    assert seconds(slow_machine, kill(20)) == [7.0]
+    assert measure(slow_machine, [], [])[1].late_s == pytest.approx(2.1)
+    assert seconds([(at, latency * 2) for at, latency in slow_machine], kill(20)) == [7.0]
+
+
+def test_seconds_in_which_others_used_the_machine_do_not_count():
+    others = [(float(at), 1.0) for at in (10, 22, 23, 50)]
+    assert seconds(stream(100, (20, 27)), kill(20), others=others) == [5.0]
+    assert seconds(stream(100, (20, 27)), kill(20), others=[(at, 0.4) for at, _ in others]) == [7.0]
+    most = [(float(at), 1.0) for at in range(21, 25)]
+    assert seconds(stream(100, (20, 27)), kill(20), others=most) == [None]

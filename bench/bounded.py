@@ -17,279 +17,37 @@ import json
 import math
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import charts
-import psutil
-import psycopg
 import report
+from outage import SERVER_START_S, away
 from peers import Producer, TimingReceiver
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
-from usage import machine, peak_rss_mib
+from usage import machine
+from watching import (
+    BOUNDS_MIB,
+    GROUP,
+    WEBHOOKS,
+    Outcome,
+    account,
+    accounts,
+    healthy,
+    up_to_date,
+    watching,
+    within_bounds,
+)
 
-from go2hooks.core.delivery import delivery_id
-from go2hooks.local.broker import Broker
-from go2hooks.local.database import Database
 from go2hooks.local.errors import StackError
 from go2hooks.local.server import Server
 
-BOUNDS_MIB = {"router": 200.0, "dispatcher": 250.0}  #: as docs/operators.md promises them
-_EVERY_S = 1.0
-_SERVER_START_S = 180.0  # what is measured here begins once servers serve; a busy machine may take its time
-_WEBHOOKS = 100
-_NORMAL_MS = 250.0  # the median latency of a second's events; twice a second's pause of ours would be more
-_NORMAL_SECONDS = 3  # in a row
-_BEHIND_S = 2.0  # records that are no older than this are up to date
 _HOSTILE = ("huge",) * 20 + ("headers",) * 20 + ("drip",) * 10
-_GROUP = "healthy"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A process at a moment, in seconds of the monotonic clock."""
-
-    at: float
-    rss_mib: float
-    descriptors: int
-    threads: int
-
-
-@dataclass
-class Watch:
-    """Samples of router and dispatcher, taken every second by a thread."""
-
-    pids: dict[str, int]
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
-    peaks_mib: dict[str, float] = field(default_factory=dict)  #: by the kernel's account, once the watch is over
-    began: float = field(default_factory=time.monotonic)
-
-    def take(self) -> None:
-        for name, pid in self.pids.items():
-            with suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                sample = Sample(
-                    time.monotonic(),
-                    process.memory_info().rss / 2**20,
-                    process.num_fds(),
-                    process.num_threads(),
-                )
-                self.samples.setdefault(name, []).append(sample)
-
-    def figures(self) -> report.Figures:
-        """What each held first, at most and last; its memory's peak is the kernel's figure."""
-        found: report.Figures = {}
-        for name, samples in self.samples.items():
-            found[f"{name}.rss_mib.first"] = samples[0].rss_mib
-            found[f"{name}.rss_mib.peak"] = self.peaks_mib[name]
-            found[f"{name}.rss_mib.last"] = samples[-1].rss_mib
-            for what in ("descriptors", "threads"):
-                values = [getattr(sample, what) for sample in samples]
-                found |= {f"{name}.{what}.first": values[0], f"{name}.{what}.peak": max(values)}
-                found[f"{name}.{what}.last"] = values[-1]
-        return found
-
-    def lines(self) -> dict[str, list[tuple[float, float]]]:
-        return {name: [(s.at - self.began, s.rss_mib) for s in samples] for name, samples in self.samples.items()}
-
-
-@contextmanager
-def watching(running: Stack) -> Iterator[Watch]:
-    """Sample the one router and the one dispatcher that run, until the end of the block."""
-    watch = Watch({kind: running.pids()[kind][0] for kind in BOUNDS_MIB})
-    over = threading.Event()
-
-    def sample() -> None:
-        while not over.wait(_EVERY_S):
-            watch.take()
-
-    thread = threading.Thread(target=sample, daemon=True)
-    watch.take()
-    thread.start()
-    try:
-        yield watch
-    finally:
-        over.set()
-        thread.join()
-        watch.peaks_mib = {name: peak_rss_mib(pid) for name, pid in watch.pids.items()}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a scenario came to."""
-
-    figures: report.Figures
-    watch: Watch
-    marks: dict[str, float] = field(default_factory=dict)  #: name → seconds since the watch began
-    breaches: list[str] = field(default_factory=list)
-
-
-# --- accounts
-
-
-def account(
-    running: Stack, receiver: TimingReceiver, webhooks: Sequence[str], produced: dict[str, Any]
-) -> tuple[report.Figures, list[str]]:
-    """Compare, by id, what must have been delivered once with what arrived and what is recorded as delivered."""
-    first, count = produced["first_number"], produced["events"]
-    due = {delivery_id(f"evt_{first + n:032x}", webhooks[n % len(webhooks)]) for n in range(count)}
-    arrived = receiver.ids(_GROUP)
-    requests = receiver.counts()[_GROUP]
-    statement = (
-        "SELECT delivery_id, count(*) FROM attempts WHERE state = 'delivered' AND webhook_id = ANY(%s) GROUP BY 1"
-    )
-    rows: dict[str, int] = dict(running.query(statement, list(webhooks)))  # type: ignore[arg-type]  # pairs
-    failed = running.query(
-        "SELECT count(*) FROM attempts WHERE state <> 'delivered' AND webhook_id = ANY(%s)", list(webhooks)
-    )
-    figures = {
-        "deliveries": float(count),
-        "requests": float(requests),
-        "duplicates": float(requests - len(arrived)),
-        "not_arrived": float(len(due - arrived)),
-        "not_recorded": float(len(due - rows.keys())),
-        "unexpected": float(len(arrived - due) + len(rows.keys() - due)),
-        "recorded_twice": float(sum(n - 1 for n in rows.values())),
-        "failed_attempts": float(failed[0][0]),
-    }
-    wrong = ("not_arrived", "not_recorded", "unexpected", "recorded_twice")
-    return figures, [f"{figures[name]:.0f} {name.replace('_', ' ')}" for name in wrong if figures[name]]
-
-
-def within_bounds(figures: report.Figures) -> list[str]:
-    return [
-        f"{name} held {figures[f'{name}.rss_mib.peak']:.0f} MiB, more than {bound:.0f}"
-        for name, bound in BOUNDS_MIB.items()
-        if figures[f"{name}.rss_mib.peak"] > bound
-    ]
-
-
-def healthy(running: Stack, receiver: TimingReceiver) -> list[str]:
-    """An account and a webhook each, all answering 200; their ids, in the order of the accounts."""
-    return running.create_webhooks([Hook(name, receiver.url("http", f"/{_GROUP}/ok/{name}")) for name in accounts()])
-
-
-def accounts() -> list[str]:
-    return [f"acc_{n}" for n in range(_WEBHOOKS)]
-
-
-def up_to_date(running: Stack, webhooks: Sequence[str], count: int, within_s: float) -> bool:
-    """Whether so many deliveries are recorded in time."""
-    with suppress(BenchError):
-        wait_until(lambda: running.recorded(webhooks) >= count, within_s, "the records", 0.5)
-        return True
-    return False
 
 
 # --- servers that are away
-
-
-def away(options: argparse.Namespace, server_of: Callable[[Stack], Broker | Database], name: str) -> Outcome:
-    """Kill the server under a stream, start it again after the outage, watch the stream recover."""
-    receiver = TimingReceiver(None, None)
-    count = round(options.rate * (options.before_s + options.outage_s + options.after_s))
-    try:
-        with stack() as running:
-            webhooks = healthy(running, receiver)
-            running.run_services()
-            orders = [{"accounts": accounts(), "count": count, "rate": options.rate}]
-            keep_s = options.outage_s + options.after_s + 120
-            producer = Producer(running.broker.bootstrap, orders, keep_s=keep_s)
-            try:
-                with watching(running) as watch:
-                    producer.go()
-                    began = time.monotonic()
-                    time.sleep(options.before_s)
-                    outage = Outage(server_of(running))
-                    outage.last(options.outage_s)
-                    recorded_at = recorded_again(running, webhooks, began, count, options)
-                    produced = producer.result()
-                    up_to_date(running, webhooks, count, 60)
-            finally:
-                producer.close()
-            figures, breaches = account(running, receiver, webhooks, produced)
-            figures |= watch.figures() | outage.figures() | after(outage, receiver.traced(_GROUP), recorded_at)
-    finally:
-        receiver.close()
-    breaches += within_bounds(figures) + late_recovery(figures, options.recovery_s)
-    marks = {f"{name} killed": outage.down - watch.began, "started again": outage.started - watch.began}
-    return Outcome(figures, watch, marks, breaches)
-
-
-class Outage:
-    """A server that is killed now. Times are of the monotonic clock."""
-
-    def __init__(self, server: Broker | Database) -> None:
-        self._server = server
-        self.down = time.monotonic()
-        server.wait_stopped(0)
-
-    def last(self, seconds: float) -> None:
-        """Keep it away so long, start it, wait until it serves. What lingers of it may end its first start."""
-        time.sleep(max(0.0, self.down + seconds - time.monotonic()))
-        self.started = time.monotonic()
-        self._server.start()
-
-        def serves() -> bool:
-            if self._server.exit_status() is not None:
-                self._server.start()
-            return self._server.is_ready()
-
-        wait_until(serves, _SERVER_START_S, f"{self._server.name} serves again", 0.1)
-        self.serves = time.monotonic()
-
-    def figures(self) -> report.Figures:
-        return {"away_s": self.started - self.down, "server_start_s": self.serves - self.started}
-
-
-def recorded_again(
-    running: Stack, webhooks: Sequence[str], began: float, count: int, options: argparse.Namespace
-) -> float:
-    """When the records have caught up with the producer: monotonic seconds. Infinite: not within a minute of its end."""
-    deadline = began + count / options.rate + 60
-    while (now := time.monotonic()) < deadline:
-        with suppress(psycopg.OperationalError):
-            if running.recorded(webhooks) >= min(count, (now - began - _BEHIND_S) * options.rate):
-                return now
-        time.sleep(0.5)
-    return float("inf")
-
-
-def after(outage: Outage, traced: list[tuple[int, int]], recorded_at: float) -> report.Figures:
-    """Recovery in seconds since the server served again: its own start, which the machine may slow, is told apart."""
-    by_second: dict[int, list[float]] = {}
-    for arrived_us, latency_us in traced:
-        by_second.setdefault((arrived_us - latency_us) // 1_000_000, []).append(latency_us / 1000)
-    usual = [late for second, values in by_second.items() if second < int(outage.down) - 1 for late in values]
-    calm = [second for second, values in by_second.items() if statistics.median(values) <= _NORMAL_MS]
-    settled = set(calm)
-    normal_at = next(
-        (
-            second
-            for second in sorted(calm)
-            if second >= int(outage.serves) and all(second + n in settled for n in range(_NORMAL_SECONDS))
-        ),
-        float("inf"),
-    )
-    arrivals = [at for at, late in traced if (at - late) / 1e6 < outage.serves]
-    return {
-        "usual_ms.p50": statistics.median(usual),
-        "normal_again_s": max(0.0, normal_at - outage.serves),
-        "backlog_delivered_s": max(0.0, max(arrivals) / 1e6 - outage.serves),
-        "backlog_recorded_s": recorded_at - outage.serves,
-        "delivered_meanwhile": float(sum(outage.down < at / 1e6 < outage.serves for at, _ in traced)),
-    }
-
-
-def late_recovery(figures: report.Figures, limit_s: float) -> list[str]:
-    names = ("normal_again_s", "backlog_delivered_s", "backlog_recorded_s")
-    return [f"{name} is {figures[name]:.1f}, more than {limit_s:g}" for name in names if figures[name] > limit_s]
 
 
 def postgres_away(options: argparse.Namespace) -> Outcome:
@@ -311,7 +69,7 @@ def backlog(options: argparse.Namespace) -> Outcome:
     try:
         with stack() as running:
             webhooks = running.create_webhooks(
-                [Hook(f"acc_{n // fan_out}", receiver.url("http", f"/{_GROUP}/ok/{n}")) for n in range(10 * fan_out)]
+                [Hook(f"acc_{n // fan_out}", receiver.url("http", f"/{GROUP}/ok/{n}")) for n in range(10 * fan_out)]
             )
             running.run_services(routers=1, dispatchers=0)
             produce(running, waiting)
@@ -326,7 +84,7 @@ def backlog(options: argparse.Namespace) -> Outcome:
                 complete = up_to_date(running, webhooks, total, options.backlog_s)
             took = time.monotonic() - began
             requests, recorded = receiver.count(), running.recorded(webhooks)
-            unique = receiver.report()[_GROUP]["unique"]
+            unique = receiver.report()[GROUP]["unique"]
     finally:
         receiver.close()
     figures = watch.figures() | {
@@ -363,13 +121,13 @@ def hostile_answers(options: argparse.Namespace) -> Outcome:
     never = str(10**6)
     try:
         with stack() as running:
-            hooks = [Hook(name, receiver.url("http", f"/{_GROUP}/ok/{name}")) for name in accounts()]
+            hooks = [Hook(name, receiver.url("http", f"/{GROUP}/ok/{name}")) for name in accounts()]
             foes = [f"acc_hostile_{n}" for n in range(len(_HOSTILE))]
             hooks += [
                 Hook(foe, hostile.url("http", f"/{behaviour}/{behaviour}/{foe}"))
                 for foe, behaviour in zip(foes, _HOSTILE, strict=True)
             ]
-            webhooks = running.create_webhooks(hooks)[:_WEBHOOKS]
+            webhooks = running.create_webhooks(hooks)[:WEBHOOKS]
             running.run_services(
                 GO2HOOKS_DISABLE_AFTER_FAILURES=never, GO2HOOKS_CIRCUIT_FAILURES=never, GO2HOOKS_RETRY_DELAYS="5s,30s"
             )
@@ -387,7 +145,7 @@ def hostile_answers(options: argparse.Namespace) -> Outcome:
             finally:
                 producer.close()
             figures, breaches = account(running, receiver, webhooks, produced | {"events": count})
-            latency = receiver.report()[_GROUP]["latency_us"]
+            latency = receiver.report()[GROUP]["latency_us"]
             seen = hostile.counts()
             outcomes = outcomes_of(running, webhooks)
     finally:
@@ -536,7 +294,7 @@ def main() -> int:
     if not chosen:
         raise BenchError(f"no scenario matches {options.only}: {', '.join(SCENARIOS)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    Server.start_timeout_s = _SERVER_START_S
+    Server.start_timeout_s = SERVER_START_S
     report.say_machine()
     breaches = 0
     for name in chosen:

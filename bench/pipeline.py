@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +20,13 @@ import charts
 import report
 from peers import Nginx, Producer, TimingReceiver, certificates, has_nginx, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from scenarios import SCENARIOS, Latency, Scenario, Throughput, chosen
 from usage import Meter, machine, peak_rss_mib, pss_mib, reset_peak
 
 _PARTS = ("router", "dispatcher", "kafka", "postgres")
 _WARM_UP = 3000
 _SETTLE_S = 0.3
 _QUIET_S = 60.0  # without one arrival more, a run has failed
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """As many deliveries as the producer can cause, at once."""
-
-    name: str
-    webhooks: int = 100
-    fan_out: int = 1
-    scheme: str = "http"
-    dispatchers: int = 1
-    delay_ms: int = 0
-    share: float = 1.0  #: of the count that was asked for
-    backlog: bool = False  #: the dispatchers stand still until the router has written every delivery
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Events at a steady rate."""
-
-    name: str
-    rate: int
-    webhooks: int = 100
-
-
-Scenario = Throughput | Latency
-
-SCENARIOS: tuple[Scenario, ...] = (
-    Throughput("http"),
-    Throughput("https", scheme="https"),
-    Throughput("backlog http", backlog=True),
-    Throughput("backlog https", scheme="https", backlog=True),
-    Throughput("one endpoint", webhooks=1),
-    Throughput("fan-out 10", fan_out=10),
-    Throughput("fan-out 100", fan_out=100),
-    Throughput("receivers 50 ms", delay_ms=50),
-    Throughput("receivers 200 ms", delay_ms=200, share=0.5),
-    *(Latency(f"{rate}/s", rate) for rate in (100, 200, 500, 1000, 2000)),
-    Throughput("2 dispatchers", dispatchers=2),
-    Throughput("2 dispatchers https", dispatchers=2, scheme="https"),
-)
 
 
 class Bench:
@@ -345,17 +304,6 @@ def parse() -> argparse.Namespace:
         options.loop, options.wrk_s, options.time_limit = 2000, 1.0, 180.0
         options.only = options.only or "http,https,fan-out 10,200/s"
     return options
-
-
-def chosen(only: str | None) -> list[Scenario]:
-    """The scenarios that `--only` names, in their own order."""
-    wanted = [part.strip() for part in (only or "*").split(",")]
-    found = [
-        s for s in SCENARIOS if any(s.name == w or (w.endswith("*") and s.name.startswith(w[:-1])) for w in wanted)
-    ]
-    if not found:
-        raise BenchError(f"no scenario is called {only}; see --list")
-    return found
 
 
 def measure(bench: Bench, scenarios: list[Scenario], options: argparse.Namespace) -> list[dict[str, report.Figures]]:

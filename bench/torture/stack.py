@@ -24,6 +24,7 @@ from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker
 from go2hooks.local.database import Database
 from go2hooks.local.processes import Child, Command, free_port
+from go2hooks.local.quorum import Node, Quorum
 from go2hooks.postgres.migrate import migrate
 from go2hooks.settings import Settings
 
@@ -41,8 +42,8 @@ class ProxiedBroker(Broker):
         self.proxied_port = free_port()
         self.advertised_port = 0
 
-    def _write_properties(self) -> Path:
-        path = super()._write_properties()
+    def _write_properties(self, quorum: Quorum, node: Node) -> Path:
+        path = super()._write_properties(quorum, node)
         lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
         direct, controller = lines["listeners"].split(",")
         lines["listeners"] = f"{direct},PROXIED://127.0.0.1:{self.proxied_port},{controller}"

@@ -1,7 +1,7 @@
 """What `go2hooks doctor` looks at in Kafka. Each check yields findings; one that cannot go on ends with a problem."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from go2hooks.cli.checks import SKEW_LIMIT_S, TIMEOUT_S, Finding
@@ -81,28 +81,35 @@ def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) ->
 
 def _check_replicas(client: "AdminClient", metadata: "ClusterMetadata") -> Iterator[Finding]:
     """One broker is for development; of several, any one may be lost without losing a message."""
-    if len(metadata.brokers) == 1:
+    ours = {name: topic.partitions.values() for name, topic in metadata.topics.items() if name.startswith("go2.")}
+    replicas = {name: min(len(partition.replicas) for partition in partitions) for name, partitions in ours.items()}
+    if len(metadata.brokers) == 1 and max(replicas.values(), default=1) == 1:
         yield Finding("replication", "one broker: nothing is replicated, which is for development alone")
         return
-    from confluent_kafka.admin import ConfigResource, ResourceType
-
-    ours = {name: topic for name, topic in metadata.topics.items() if name.startswith("go2.")}
-    resources = {name: ConfigResource(ResourceType.TOPIC, name) for name in ours}
-    configs = client.describe_configs(list(resources.values())) if resources else {}
-    few, lax = [], []
-    for name, topic in sorted(ours.items()):
-        if min(len(partition.replicas) for partition in topic.partitions.values()) < _REPLICAS:
-            few.append(name)
-        if int(configs[resources[name]].result(TIMEOUT_S)["min.insync.replicas"].value) < _IN_SYNC:
-            lax.append(name)
+    few = sorted(name for name, count in replicas.items() if count < _REPLICAS)
+    lax = sorted(name for name, count in _in_sync_wanted(client, ours).items() if count < _IN_SYNC)
+    behind = sorted(name for name, partitions in ours.items() if any(len(p.isrs) < len(p.replicas) for p in partitions))
     if few:
         remedy = "Reassign them to three brokers (kafka-reassign-partitions), and set GO2HOOKS_TOPIC_REPLICATION=3."
         yield Finding("replication", f"fewer than {_REPLICAS} replicas: {', '.join(few)}", remedy)
     if lax:
         remedy = "Run: GO2HOOKS_TOPIC_REPLICATION=3 go2hooks topics"
         yield Finding("replication", f"min.insync.replicas is below {_IN_SYNC}: {', '.join(lax)}", remedy)
-    if not few and not lax:
-        yield Finding("replication", f"every topic has {_REPLICAS} replicas or more, {_IN_SYNC} of them in sync")
+    if behind:
+        remedy = "Bring back the brokers that are away, and let them catch up."
+        yield Finding("replication", f"replicas are not in sync: {', '.join(behind)}", remedy)
+    if not few and not lax and not behind:
+        detail = f"every topic has {_REPLICAS} replicas or more, all in sync; {_IN_SYNC} at least have to acknowledge"
+        yield Finding("replication", detail)
+
+
+def _in_sync_wanted(client: "AdminClient", topics: Iterable[str]) -> dict[str, int]:
+    """`min.insync.replicas` of each topic, the brokers' default included."""
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    resources = {name: ConfigResource(ResourceType.TOPIC, name) for name in topics}
+    configs = client.describe_configs(list(resources.values())) if resources else {}
+    return {name: int(configs[r].result(TIMEOUT_S)["min.insync.replicas"].value) for name, r in resources.items()}
 
 
 def _check_broker_clock(settings: "Settings") -> Finding:

@@ -15,20 +15,28 @@ import click
     help="Where Kafka, Postgres, keys and logs live; kept between starts.",
 )
 @click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the API.  [default: a free one, kept]")
+@click.option(
+    "--brokers",
+    type=click.IntRange(1, 9),
+    help="Kafka brokers; with 3, any one may die.  [default: those of the directory, 1 in a new one]",
+)
 @click.option("--dispatchers", type=click.IntRange(1, 64), default=1, show_default=True, help="Dispatcher processes.")
-def up(data_dir: Path, api_port: int | None, dispatchers: int) -> None:
+def up(data_dir: Path, api_port: int | None, brokers: int | None, dispatchers: int) -> None:
     """Run the whole system in the foreground, until Ctrl-C.
 
     Starts Kafka, Postgres, the API, a router and dispatchers, restarts what dies, and writes DIR/endpoints.json
     whenever all are ready. GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS and GO2HOOKS_DATABASE_URL point it at servers that
     exist; then it starts none of that kind. Logs are in DIR/logs.
+
+    With --brokers 3 every topic is replicated, so that failures can be tried: kill one of "pids"."kafka" and watch.
+    A directory keeps the number of brokers that it was made with.
     """
     from rich.console import Console
 
     from go2hooks.local.supervisor import StackOptions, run_stack
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    options = StackOptions(data_dir=data_dir, api_port=api_port, dispatchers=dispatchers)
+    options = StackOptions(data_dir=data_dir, api_port=api_port, brokers=brokers, dispatchers=dispatchers)
 
     def on_ready(endpoints: dict[str, Any]) -> None:
         _announce(console, endpoints, data_dir)

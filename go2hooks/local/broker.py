@@ -1,31 +1,31 @@
-"""A real Kafka broker in one JVM: KRaft, loopback only, its data in one directory."""
+"""A real Kafka broker in one JVM, alone or of a cluster: KRaft, loopback only, its data in one directory."""
 
-import base64
 import os
+import shutil
 import subprocess
-import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from go2hooks.local.artifacts import kafka_classpath
+from go2hooks.local.data_dir import write_private
 from go2hooks.local.errors import StackError
-from go2hooks.local.processes import Command, accepts_connections, free_port
+from go2hooks.local.processes import Command, accepts_connections
+from go2hooks.local.quorum import Node, Quorum, new_id, open_quorum
 from go2hooks.local.server import Server
 
-_NODE_ID: Final = 1
+_SAFE_BROKERS: Final = 3
+_META: Final = "meta.properties"
+_BOOTSTRAP: Final = "bootstrap.checkpoint"
 
 _SETTINGS: Final = {
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
-    # One node holds every internal topic; few partitions keep start-up and idling cheap.
-    "offsets.topic.replication.factor": "1",
+    "unclean.leader.election.enable": "false",
+    # Few partitions keep start-up and idling cheap.
     "offsets.topic.num.partitions": "4",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "4",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
     # A consumer that was killed is replaced within seconds, not within the default 45 s.
     "group.initial.rebalance.delay.ms": "0",
     "group.consumer.session.timeout.ms": "10000",
@@ -35,7 +35,7 @@ _SETTINGS: Final = {
     # A broker that was killed may not register again before its last session has ended: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
-    # Half a gigabyte of heap and an idle laptop.
+    # A small heap and an idle laptop.
     "log.cleaner.dedupe.buffer.size": "8388608",
     "num.network.threads": "2",
     "num.io.threads": "4",
@@ -50,55 +50,76 @@ _LOG_OPTIONS: Final = (
 )
 
 
-class Broker(Server):
-    """Kafka in `data_dir`, formatted at the first start; later starts find their topics again. Keeps its port while it can."""
+# Several share what one has to itself; the quick compiler and the plain collector start sooner and take less.
+_ALONE: Final = ("-Xmx512m",)
+_AMONG_OTHERS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
-    def __init__(self, data_dir: Path, *, jvm_options: tuple[str, ...] = (), log: Path | None = None) -> None:
-        super().__init__("Kafka")
+
+class Broker(Server):
+    """Kafka in `data_dir`, formatted at the first start; later starts find their topics again, at the same port while nobody else has it.
+
+    It is alone, unless it is the `node` of a `quorum`: then `data_dir` is that node's.
+    """
+
+    start_timeout_s: ClassVar[float] = 120.0  # several at once share what processors there are
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        jvm_options: tuple[str, ...] = (),
+        log: Path | None = None,
+        quorum: Quorum | None = None,
+        node: Node | None = None,
+    ) -> None:
+        super().__init__("Kafka" if quorum is None or node is None or quorum.is_alone else f"Kafka {node.id}")
         self._dir = data_dir.absolute()
         self._jvm_options = jvm_options
         self._log = log or self._dir / "kafka.log"
-        self._port: int | None = None
+        self._quorum = quorum
+        self._node = node
 
     @property
     def bootstrap(self) -> str:
-        """`host:port`, known once it was started."""
-        if self._port is None:
+        """`host:port` of this one, known once it was started."""
+        if self._node is None:
             raise StackError("Kafka has no address yet: start it first.")
-        return f"127.0.0.1:{self._port}"
+        return self._node.address
 
     def is_ready(self) -> bool:
-        """Whether the broker answers for itself in its own metadata."""
-        if self._port is None or not accepts_connections(self._port):
+        """Whether the broker answers, and counts itself among those that serve."""
+        if self._node is None or not accepts_connections(self._node.port):
             return False
         from confluent_kafka import KafkaException  # loads a library that `go2hooks --help` does without
         from confluent_kafka.admin import AdminClient
 
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         try:
-            return bool(admin.list_topics(timeout=2.0).brokers)
+            return self._node.id in admin.list_topics(timeout=2.0).brokers
         except KafkaException:
             return False
 
     def _prepare(self) -> Command:
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        classpath = kafka_classpath()
-        properties = self._write_properties()
-        if not (self._dir / "log" / "meta.properties").exists():
-            self._format(classpath, properties)
-        options = ("-Xmx512m", *_LOG_OPTIONS, *self._jvm_options)
-        return Command(argv=(_java(), *options, "-cp", classpath, "kafka.Kafka", str(properties)), log=self._log)
+        if self._quorum is None or self._node is None:
+            self._quorum = open_quorum(self._dir, 1)
+            (self._node,) = self._quorum.nodes
+        properties = self._write_properties(self._quorum, self._node)
+        if not (self._dir / "log" / _META).exists():
+            self._format(self._quorum, self._node, properties)
+        options = (*(_ALONE if self._quorum.is_alone else _AMONG_OTHERS), *_LOG_OPTIONS, *self._jvm_options)
+        return Command(
+            argv=(_java(), *options, "-cp", kafka_classpath(), "kafka.Kafka", str(properties)), log=self._log
+        )
 
-    def _write_properties(self) -> Path:
-        port_file = self._dir / "port"
-        self._port = free_port(self._port or (int(port_file.read_text()) if port_file.exists() else None))
-        port_file.write_text(str(self._port))
-        controller_port = free_port()
-        client = f"PLAINTEXT://127.0.0.1:{self._port}"
-        settings = _SETTINGS | {
-            "node.id": str(_NODE_ID),
-            "controller.quorum.voters": f"{_NODE_ID}@127.0.0.1:{controller_port}",
-            "listeners": f"{client},CONTROLLER://127.0.0.1:{controller_port}",
+    def _write_properties(self, quorum: Quorum, node: Node) -> Path:
+        client = f"PLAINTEXT://{node.address}"
+        settings = {
+            **_SETTINGS,
+            **_replication(len(quorum.nodes)),
+            "node.id": str(node.id),
+            "controller.quorum.voters": quorum.voters,
+            "listeners": f"{client},CONTROLLER://127.0.0.1:{node.controller_port}",
             "advertised.listeners": client,
             "log.dirs": str(self._dir / "log"),
         }
@@ -106,14 +127,50 @@ class Broker(Server):
         path.write_text("".join(f"{key}={_escape(value)}\n" for key, value in settings.items()), encoding="ascii")
         return path
 
-    def _format(self, classpath: str, properties: Path) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool")
+    def _format(self, quorum: Quorum, node: Node, properties: Path) -> None:
+        siblings = (quorum.dir_of(other) / "log" for other in quorum.nodes)
+        if (formatted := next((path for path in siblings if (path / _META).exists()), None)) is not None:
+            _format_like(formatted, self._dir / "log", quorum, node)
+            return
+        tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", kafka_classpath(), "kafka.tools.StorageTool")
         # A cluster id that begins with "-" would be taken for an option.
-        arguments = ("format", f"--cluster-id={cluster_id}", "--config", str(properties))
+        arguments = ("format", f"--cluster-id={quorum.cluster_id}", "--config", str(properties))
         result = subprocess.run((*tool, *arguments), capture_output=True, text=True, check=False)  # noqa: S603
         if result.returncode != 0:
             raise StackError(f"Kafka could not format {self._dir}: {(result.stdout + result.stderr).strip()[-800:]}")
+
+
+def brokers_of(quorum: Quorum, log: Callable[[str], Path]) -> list[Broker]:
+    """A broker per node, not started. `log` gives the file for a name."""
+    names = ["kafka"] if quorum.is_alone else [f"kafka-{node.id}" for node in quorum.nodes]
+    return [
+        Broker(quorum.dir_of(node), log=log(name), quorum=quorum, node=node)
+        for node, name in zip(quorum.nodes, names, strict=True)
+    ]
+
+
+def _replication(brokers: int) -> dict[str, str]:
+    """As in production where there are enough brokers: three copies, of which two have to acknowledge."""
+    replicas, in_sync = str(min(brokers, _SAFE_BROKERS)), "2" if brokers >= _SAFE_BROKERS else "1"
+    settings = {
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+    }
+    # All are stopped together: none may wait for a controller that is gone.
+    return settings if brokers == 1 else settings | {"controlled.shutdown.enable": "false"}
+
+
+def _format_like(formatted: Path, log_dir: Path, quorum: Quorum, node: Node) -> None:
+    """As StorageTool would, without another JVM: a sibling's first metadata, then, when it is all there, who this node is."""
+    log_dir.mkdir(exist_ok=True, mode=0o700)
+    shutil.copyfile(formatted / _BOOTSTRAP, log_dir / _BOOTSTRAP)
+    properties = {"version": "1", "cluster.id": quorum.cluster_id, "node.id": node.id, "directory.id": new_id()}
+    write_private(log_dir / _META, "".join(f"{key}={value}\n" for key, value in properties.items()))
 
 
 def _java() -> str:

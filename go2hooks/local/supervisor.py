@@ -13,11 +13,12 @@ from typing import Any, Final
 import psycopg
 
 from go2hooks.kafka.admin import ensure_topics
-from go2hooks.local.broker import Broker
+from go2hooks.local.broker import Broker, brokers_of
 from go2hooks.local.data_dir import DataDir
 from go2hooks.local.database import Database
 from go2hooks.local.errors import StackError, explain_os_error
 from go2hooks.local.processes import free_port, port_is_free
+from go2hooks.local.quorum import open_quorum
 from go2hooks.local.server import Server
 from go2hooks.local.service import Service
 from go2hooks.local.watch import Watch
@@ -33,10 +34,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackOptions:
-    """What `go2hooks up` was asked for. `api_port` None keeps the last one, or takes a free one."""
+    """What `go2hooks up` was asked for. None keeps what the directory has; a new one gets a free `api_port` and one broker."""
 
     data_dir: Path
     api_port: int | None = None
+    brokers: int | None = None
     dispatchers: int = 1
 
 
@@ -86,7 +88,10 @@ class Stack:
         # Only what the operator points elsewhere is not ours to start.
         kafka_given = bool(os.environ.get("GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS"))
         postgres_given = bool(os.environ.get("GO2HOOKS_DATABASE_URL"))
-        self._broker = None if kafka_given else Broker(data_dir.path / "kafka", log=data_dir.log("kafka"))
+        if kafka_given and options.brokers is not None:
+            raise StackError("GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS names brokers that exist: leave it or --brokers out.")
+        self._kafka_given = kafka_given
+        self._brokers: list[Broker] = []
         self._database = None if postgres_given else Database(data_dir.path / "postgres", log=data_dir.log("postgres"))
         self._services: dict[str, list[Service]] = {}
         self._watches: list[Watch] = []
@@ -99,7 +104,10 @@ class Stack:
         self._check_api_port()
         for name in self._dir.end_leftovers():
             self.report(f"Ended {name}, left behind by a stack that was killed.")
-        self._start_all([server for server in (self._database, self._broker) if server is not None])
+        if not self._kafka_given:
+            quorum = open_quorum(self._dir.path / "kafka", self._options.brokers)
+            self._brokers = brokers_of(quorum, self._dir.log)
+        self._start_all([*([] if self._database is None else [self._database]), *self._brokers])
         self._settings = self._configure()
         self._prepare(self._settings)
         self._services = self._build_services(self._settings)
@@ -157,8 +165,8 @@ class Stack:
 
     def _configure(self) -> Settings:
         overrides: dict[str, Any] = {}
-        if self._broker is not None:
-            overrides["kafka_bootstrap_servers"] = self._broker.bootstrap
+        if self._brokers:
+            overrides["kafka_bootstrap_servers"] = ",".join(broker.bootstrap for broker in self._brokers)
         if self._database is not None:
             self._database.ensure_database()
             overrides["database_url"] = self._database.url()
@@ -210,12 +218,17 @@ class Stack:
             "dashboard": f"{api}/dashboard",
             "metrics": metrics | {"api": metrics["api"][0]},
             "pids": {
-                "kafka": self._broker and self._broker.pid,
+                "kafka": _one_or_all([broker.pid for broker in self._brokers]),
                 "postgres": self._database and self._database.pid,
                 **pids,
                 "api": pids["api"][0],
             },
         }
+
+
+def _one_or_all(pids: list[int | None]) -> int | list[int | None] | None:
+    """None for a server that is not ours, a number for one process, a list for several."""
+    return pids if len(pids) > 1 else next(iter(pids), None)
 
 
 def _ensure_api_key(connection: psycopg.Connection[Any], data_dir: DataDir) -> str:

@@ -156,6 +156,7 @@ def test_the_doctor_finds_nothing_wrong_where_nothing_is(cli: Cli):
     result = cli("doctor")
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("✓") == 10
+    assert "one broker: nothing is replicated, which is for development alone" in result.stdout
 
 
 def test_the_doctor_names_what_is_wrong_and_the_remedy(cli: Cli):

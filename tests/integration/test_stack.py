@@ -1,73 +1,25 @@
 """`go2hooks up`: the whole stack as its users start, stop, kill and start it again."""
 
-import json
 import os
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import psutil
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-
-GO2HOOKS = Path(sys.executable).with_name("go2hooks")
-READY_S = 120
-
-
-class Stack:
-    """A `go2hooks up` of the test's own."""
-
-    def __init__(self, data_dir: Path, *arguments: str, **env: str) -> None:
-        self.dir = data_dir
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")}
-        command = [GO2HOOKS, "up", "--data-dir", data_dir, *arguments]
-        self.log = data_dir.with_suffix(".log")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=clean | env, stdout=log, stderr=log, start_new_session=True)
-
-    def endpoints(self, accept: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
-        """Wait until endpoints.json is there and acceptable."""
-        path, deadline = self.dir / "endpoints.json", time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            if path.exists() and accept(endpoints := json.loads(path.read_bytes())):
-                return endpoints
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-def children(endpoints: dict[str, Any]) -> list[psutil.Process]:
-    pids = [pid for found in endpoints["pids"].values() for pid in (found if isinstance(found, list) else [found])]
-    return [psutil.Process(pid) for pid in pids if pid is not None]
-
-
-def wait_gone(processes: list[psutil.Process], timeout_s: float = 10) -> list[psutil.Process]:
-    """Those that still run after `timeout_s`; what init has not yet reaped has ended."""
-    deadline = time.monotonic() + timeout_s
-    while left := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
-        if time.monotonic() > deadline:
-            return left
-        time.sleep(0.05)
-    return []
+from up_command import GO2HOOKS, UpCommand, call_api, children, wait_gone
 
 
 def webhooks_of(endpoints: dict[str, Any]) -> dict[str, Any]:
-    request = Request(f"{endpoints['api']}/webhooks", headers={"Authorization": f"Bearer {endpoints['apiKey']}"})
-    with urlopen(request, timeout=10) as response:
-        return json.load(response)
+    return call_api(endpoints, "/webhooks")
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +30,13 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def stack(place: Path) -> Iterator[Stack]:
-    running = Stack(place / "first", "--dispatchers", "2")
+def stack(place: Path) -> Iterator[UpCommand]:
+    running = UpCommand(place / "first", "--dispatchers", "2")
     yield running
     running.end()
 
 
-def test_it_announces_everything_that_a_client_needs(stack: Stack):
+def test_it_announces_everything_that_a_client_needs(stack: UpCommand):
     endpoints = stack.endpoints()
     assert set(endpoints) == {"api", "apiKey", "account", "kafka", "postgres", "dashboard", "metrics", "pids"}
     assert len(endpoints["pids"]["dispatcher"]) == len(endpoints["metrics"]["dispatcher"]) == 2
@@ -96,12 +48,12 @@ def test_it_announces_everything_that_a_client_needs(stack: Stack):
 
 
 @pytest.mark.parametrize("name", ["endpoints.json", "secret-key", "api-key.json", "postgres/password"])
-def test_what_is_secret_is_for_its_owner_alone(stack: Stack, name: str):
+def test_what_is_secret_is_for_its_owner_alone(stack: UpCommand, name: str):
     stack.endpoints()
     assert stat.S_IMODE((stack.dir / name).stat().st_mode) == 0o600
 
 
-def test_postgres_takes_no_connection_without_the_password(stack: Stack):
+def test_postgres_takes_no_connection_without_the_password(stack: UpCommand):
     url = stack.endpoints()["postgres"]
     password = url.split(":")[2].partition("@")[0]
     with pytest.raises(psycopg.OperationalError, match="password"):
@@ -109,7 +61,7 @@ def test_postgres_takes_no_connection_without_the_password(stack: Stack):
 
 
 @pytest.mark.parametrize("name", ["router", "dispatcher", "api", "postgres", "kafka"])
-def test_a_child_that_is_killed_is_started_again(stack: Stack, name: str):
+def test_a_child_that_is_killed_is_started_again(stack: UpCommand, name: str):
     def pid_of(endpoints: dict[str, Any]) -> int:
         found = endpoints["pids"][name]
         return found[0] if isinstance(found, list) else found
@@ -124,7 +76,7 @@ def test_a_child_that_is_killed_is_started_again(stack: Stack, name: str):
     assert webhooks_of(after)["success"]
 
 
-def test_a_second_stack_in_the_same_directory_is_refused(stack: Stack):
+def test_a_second_stack_in_the_same_directory_is_refused(stack: UpCommand):
     stack.endpoints()
     second = subprocess.run([GO2HOOKS, "up", "--data-dir", stack.dir], capture_output=True, text=True, check=False)
     assert second.returncode == 1
@@ -132,8 +84,8 @@ def test_a_second_stack_in_the_same_directory_is_refused(stack: Stack):
     assert str(stack.process.pid) in second.stderr
 
 
-def test_two_stacks_run_side_by_side(stack: Stack, place: Path):
-    first, other = stack.endpoints(), Stack(place / "second")
+def test_two_stacks_run_side_by_side(stack: UpCommand, place: Path):
+    first, other = stack.endpoints(), UpCommand(place / "second")
     second = other.endpoints()
     assert first["kafka"] != second["kafka"]
     assert webhooks_of(first)["success"]
@@ -142,15 +94,15 @@ def test_two_stacks_run_side_by_side(stack: Stack, place: Path):
     assert wait_gone(children(first), timeout_s=0) == children(first)
 
 
-def test_a_port_that_is_taken_is_named_with_the_remedy(stack: Stack, place: Path):
+def test_a_port_that_is_taken_is_named_with_the_remedy(stack: UpCommand, place: Path):
     port = stack.endpoints()["api"].split(":")[2].partition("/")[0]
-    refused = Stack(place / "third", "--api-port", port)
+    refused = UpCommand(place / "third", "--api-port", port)
     assert refused.process.wait(30) == 1
     assert f"Port {port} is taken. Choose another with --api-port" in refused.log.read_text()
 
 
 def test_it_uses_the_servers_that_it_is_given(place: Path, kafka_bootstrap: str, database_url: str):
-    stack = Stack(
+    stack = UpCommand(
         place / "fourth", GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap, GO2HOOKS_DATABASE_URL=database_url
     )
     endpoints = stack.endpoints()
@@ -160,7 +112,7 @@ def test_it_uses_the_servers_that_it_is_given(place: Path, kafka_bootstrap: str,
 
 
 def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
-    killed = Stack(place / "fifth")
+    killed = UpCommand(place / "fifth")
     before = killed.endpoints()
     producer = Producer({"bootstrap.servers": before["kafka"]})
     producer.produce("go2.events.dead", b"kept", partition=0)
@@ -171,7 +123,7 @@ def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
     killed.end(signal.SIGKILL)
     assert wait_gone(running) == []
 
-    again = Stack(killed.dir)
+    again = UpCommand(killed.dir)
     after = again.endpoints(lambda endpoints: endpoints["pids"] != before["pids"])
     assert after["apiKey"] == before["apiKey"]
     assert webhooks_of(after)["success"]
@@ -182,7 +134,7 @@ def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
     assert again.end() == 0
 
 
-def test_sigterm_stops_every_child_and_takes_the_addresses_away(stack: Stack):
+def test_sigterm_stops_every_child_and_takes_the_addresses_away(stack: UpCommand):
     running = children(stack.endpoints())
     assert stack.end(signal.SIGTERM) == 0
     assert wait_gone(running, timeout_s=0.5) == []

@@ -27,9 +27,13 @@ class Client:
 
 
 def cluster(brokers: int, **replicas: int) -> Any:
+    """A broker that is away is in no list but those of the replicas."""
+
+    def partition(count: int) -> SimpleNamespace:
+        return SimpleNamespace(replicas=list(range(count)), isrs=list(range(min(count, brokers))))
+
     topics = {
-        name.replace("_", "."): SimpleNamespace(partitions={0: SimpleNamespace(replicas=list(range(count)))})
-        for name, count in replicas.items()
+        name.replace("_", "."): SimpleNamespace(partitions={0: partition(count)}) for name, count in replicas.items()
     }
     return SimpleNamespace(brokers=dict.fromkeys(range(brokers)), topics=topics)
 
@@ -58,6 +62,13 @@ def test_topics_that_a_lost_broker_would_take_with_it_are_named() -> None:
 def test_a_safe_cluster_is_called_safe() -> None:
     [finding] = findings(cluster(3, go2_deliveries=3), go2_deliveries="2")
     assert not finding.remedy
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_brokers_that_are_away_are_missed(left: int) -> None:
+    [finding] = findings(cluster(left, go2_deliveries=3), go2_deliveries="2")
+    assert finding.detail == "replicas are not in sync: go2.deliveries"
+    assert finding.remedy
 
 
 @pytest.mark.parametrize(("replication", "in_sync"), [(-1, None), (1, None), (2, None), (3, "2"), (5, "2")])

@@ -4,7 +4,8 @@ processes that made the two requests, or what both stand on.
 - death: the process that made the first request died after it, before the attempt was recorded;
 - stop: one of the two was stopped by SIGSTOP between them, and lost its partitions without knowing;
 - copies: the delivery was moved aside (to overflow, or to wait for a probe), and the process that did it was killed, or lost
-  its partitions in an outage, before it had committed that: then both messages are there, and two processes may have them;
+  its partitions in an outage or while it was stopped, before it had committed that: then both messages are there, and two
+  processes may have them;
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
   be recorded.
 
@@ -28,7 +29,7 @@ OPEN_S: Final = TIMEOUT_S + 2.0  # from an attempt's request to its record, with
 ZOMBIE_S: Final = 5.0  # after SIGCONT, until it has noticed
 OUTAGE_S: Final = 15.0  # after it: the session's timeout, the rebalance with its wait, the look-ups
 COMMIT_S: Final = (
-    1.5  # from a message's being kept elsewhere until its offset is committed: every 0.5 s, stored every 0.1 s
+    40.0  # from a message's being kept elsewhere until its offset is committed: a slow webhook holds it back
 )
 SLACK_WITHIN_S: Final = 30.0
 CLOCK_S: Final = 0.05  # between a process's death and what the driver noted of it
@@ -72,6 +73,7 @@ class Causes:
         self._stops: dict[int, list[Fault]] = defaultdict(list)
         self.deaths: dict[str, tuple[float, str]] = {}  # process → when, and by what
         by_pid = {(f.target, f.pid): f for f in faults if f.pid and f.reached and not f.kind.startswith("stop_")}
+        self._dispatchers_stopped = [fault for fault in faults if fault.kind == "stop_dispatcher"]
         for fault in faults:
             if fault.kind.startswith("stop_"):
                 self._stops[fault.pid].append(fault)
@@ -101,13 +103,18 @@ class Causes:
         commit_s = COMMIT_S + self.slack_s(second.at)
         copied = [at for at in written[1:] if at <= second.at]
         outages = {o.kind for o in self.outages for at in copied if o.began - commit_s <= at <= _over(o)}
-        return outages | {
-            kind
-            for process, (died, kind) in self.deaths.items()
-            if process.startswith(("dispatcher", "guest")) and died <= second.at
-            for at in copied
-            if at - CLOCK_S <= died <= at + commit_s
-        }
+        stops = {s.kind for s in self._dispatchers_stopped for at in copied if s.began - commit_s <= at <= s.ended}
+        return (
+            outages
+            | stops
+            | {
+                kind
+                for process, (died, kind) in self.deaths.items()
+                if process.startswith(("dispatcher", "guest")) and died <= second.at
+                for at in copied
+                if at - CLOCK_S <= died <= at + commit_s
+            }
+        )
 
     def slack_s(self, at: float) -> float:
         """By how much longer than usual things may have taken shortly before."""

@@ -230,7 +230,7 @@ def test_a_fault_that_hit_something_else_explains_no_duplicate(ledger, fault):
     assert breached(ledger) == {"a duplicate that no fault explains"}
 
 
-@pytest.mark.parametrize(("written", "explained"), [(100.9, True), (92.0, False)])
+@pytest.mark.parametrize(("written", "explained"), [(100.9, True), (70.0, True), (60.0, False)])
 def test_two_messages_for_an_attempt_are_explained_by_who_was_killed_after_moving_it_aside(ledger, written, explained):
     ledger.rows[1] = ledger.rows[1]._replace(recorded=101.5)
     ledger.seen.append(seen(101.4, 2, 200, "b/2"))
@@ -238,6 +238,15 @@ def test_two_messages_for_an_attempt_are_explained_by_who_was_killed_after_movin
     ledger.processes.append(KILLED._replace(name="dispatcher-2", pid=3))
     ledger.lying += [waiting()._replace(attempt=2, written=at, waiting=False) for at in (written - 1, written)]
     assert breached(ledger) == (set() if explained else {"a duplicate that no fault explains"})
+
+
+def test_two_messages_for_an_attempt_are_explained_by_who_was_stopped_after_moving_it_aside(ledger):
+    ledger.rows[1] = ledger.rows[1]._replace(recorded=101.5)
+    ledger.seen.append(seen(101.4, 2, 200, "b/2"))
+    ledger.lying += [waiting()._replace(attempt=2, written=at, waiting=False) for at in (90.0, 91.0)]
+    assert breached(ledger) == {"a duplicate that no fault explains"}
+    ledger.faults.append(Fault("stop_dispatcher", "c", 92.0, 100.0, pid=3))
+    assert breached(ledger) == set()
 
 
 @pytest.mark.parametrize(("temper", "gave", "resent"), [("resetting", "reset", 1), ("healthy", 200, 0)])

@@ -7,7 +7,7 @@ processes that made the two requests, or what both stand on.
   its partitions in an outage or while it was stopped, before it had committed that: then both messages are there, and two
   processes may have them;
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
-  be recorded.
+  be recorded. A broker that the machine held up for seconds is one too: the torture's own producer heard nothing from it.
 
 How long after a fault it still explains something is reckoned for a machine that lets everybody run; `slack_s` is added where
 it did not, see `HoldUps`.
@@ -19,12 +19,13 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import Final
 
-from bench.torture.ledger import Fault, HeldUp, Process, Seen
+from bench.torture.ledger import Fault, HeldUp, Ledger, Seen, Sent
 from bench.torture.plan import TIMEOUT_S
 
 OUTAGES: Final = (
     "kill_broker", "disk_full", "kill_postgres", "cut_broker", "stall_broker", "delay_broker", "lossy_broker",
 )  # fmt: skip
+SILENT_S: Final = 2.0  # an acknowledgement takes milliseconds
 OPEN_S: Final = TIMEOUT_S + 2.0  # from an attempt's request to its record, with nothing else wrong
 ZOMBIE_S: Final = 5.0  # after SIGCONT, until it has noticed
 OUTAGE_S: Final = 15.0  # after it: the session's timeout, the rebalance with its wait, the look-ups
@@ -66,10 +67,12 @@ class HoldUps:
 class Causes:
     """Answers for pairs of requests. With `loose_s`, each margin is so much wider."""
 
-    def __init__(self, faults: list[Fault], processes: list[Process], hold_ups: HoldUps, loose_s: float = 0.0) -> None:
+    def __init__(self, ledger: Ledger, hold_ups: HoldUps, loose_s: float) -> None:
+        faults, processes = ledger.faults, ledger.processes
         self._hold_ups = hold_ups
         self._loose_s = loose_s
         self.outages = [fault for fault in faults if fault.kind in OUTAGES]
+        self.outages += _silences(ledger.sent, self.outages)
         self._stops: dict[int, list[Fault]] = defaultdict(list)
         self.deaths: dict[str, tuple[float, str]] = {}  # process → when, and by what
         by_pid = {(f.target, f.pid): f for f in faults if f.pid and f.reached and not f.kind.startswith("stop_")}
@@ -127,6 +130,20 @@ class Causes:
         return died - made <= OPEN_S + self.slack_s(died) or any(
             o.began <= died and made <= _over(o) for o in self.outages
         )
+
+
+def _silences(sent: list[Sent], outages: list[Fault]) -> list[Fault]:
+    """When the broker answered nobody, and none of the `outages` says why."""
+    silences: list[Fault] = []
+    for event in sorted(sent, key=lambda event: event.produced):
+        began, ended = event.produced, event.acknowledged
+        if ended is None or ended - began < SILENT_S or any(o.began <= ended and began <= _over(o) for o in outages):
+            continue
+        if silences and began <= silences[-1].ended:
+            silences[-1] = silences[-1]._replace(ended=max(ended, silences[-1].ended))
+        else:
+            silences.append(Fault("held_up_broker", "broker", began, ended, part=True))
+    return silences
 
 
 def _over(outage: Fault) -> float:

@@ -91,7 +91,7 @@ class Checker:
         self._lying: dict[Pair, list[Lying]] | None = None
         self._waiting: set[Pair] = set()
         self._hold_ups = HoldUps(ledger.held_up, ledger.faults)
-        self._causes = Causes(ledger.faults, ledger.processes, self._hold_ups, loose_s)
+        self._causes = Causes(ledger, self._hold_ups, loose_s)
         self._dispatchers = {f"{p.name}/{p.pid}" for p in ledger.processes if not p.name.startswith(("router", "api"))}
         self._went: dict[int, list[float]] = defaultdict(list)  # receiver → when it went away
         self._open: Counter[str] = Counter()  # process that died → its requests that were not recorded then

@@ -195,6 +195,8 @@ class Stack:
         self.directory = directory
         self._options = options
         (directory / "logs").mkdir(parents=True, exist_ok=True)
+        for name in ("processes.jsonl", "held_up.jsonl"):  # which are appended to
+            (directory / name).unlink(missing_ok=True)
         self.broker = ProxiedBroker(directory / "kafka", directory / "logs" / "kafka.log")
         self.database = TimedDatabase(directory / "postgres", log=directory / "logs" / "postgres.log")
         loop = start_loop()

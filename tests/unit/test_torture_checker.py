@@ -216,6 +216,19 @@ def test_a_duplicate_is_explained_by_what_hit_its_processes(ledger, fault, secon
     assert (verdict.counts["duplicate requests"], verdict.near) == (1, {fault.kind: 1})
 
 
+@pytest.mark.parametrize(("took_s", "explained"), [(0.5, False), (6.0, True)])
+def test_a_broker_that_answered_nobody_for_seconds_explains_a_duplicate_though_no_fault_was_planned(
+    ledger, took_s, explained
+):
+    """The machine held it up, sessions timed out, and partitions moved."""
+    ledger.seen.append(seen(107.0, 2, 200, "b/2"))
+    ledger.sent.append(Sent("tok2", "evt_2", "another", "click", 100.0, 100.0 + took_s))
+    ledger.in_log["evt_2"] = 1
+    verdict = judge(ledger)
+    assert (not verdict.breaches) == explained
+    assert verdict.near == ({"held_up_broker": 1} if explained else {})
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -322,4 +322,4 @@ def api(stack: Stack, key: str, method: str, path: str, body: object = None) -> 
 
 
 def connect(stack: Stack) -> "psycopg.Connection[tuple[object, ...]]":
-    return psycopg.connect(stack.database.url(), autocommit=True, connect_timeout=3)
+    return psycopg.connect(stack.database.url(), autocommit=True, connect_timeout=10)

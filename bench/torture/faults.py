@@ -1,8 +1,8 @@
 """What goes wrong, and how: each fault begins, lasts, and ends; overlapping is welcome.
 
 A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something;
-the
-first of a kind that is not reached in time (a point, a full disk) is tried once more.
+what
+is not reached in time (a point, a full disk) is tried again, twice for each kind.
 Each leaves a line in the log when it is over: see `ledger.Fault`.
 """
 
@@ -23,9 +23,10 @@ from bench.torture.stack import Service, Stack
 Action = Callable[[], None]
 
 _AGAIN_S: Final = 2.0  # a fault that finds nothing to hit tries again
+_TRIES_AGAIN: Final = 2  # of each kind, for what was not reached
 _LOOK_S: Final = 0.1
-_REACH_S: Final = 8.0  # a point that no process comes to within this is given up; and one of a rebalance
-_REACH_REBALANCE_S: Final = 20.0
+_REACH_S: Final = 15.0  # a point that no process comes to within this is given up; and one of a rebalance
+_REACH_REBALANCE_S: Final = 25.0
 _HALT_S: Final = (
     20.0  # a broker that could not write may take so long to halt, on a busy machine, though it could by now
 )
@@ -51,7 +52,7 @@ class Faults:
         self._taken: set[str] = (
             set()
         )  # servers that are down, networks that are disturbed, services with an armed point
-        self._tried_again: set[str] = set()
+        self._tried_again: Counter[str] = Counter()
         self._guests = itertools.count()
         self.begun: Counter[str] = Counter()
 
@@ -82,8 +83,8 @@ class Faults:
         line = {"kind": kind, "target": target, "began": began, "ended": time.time()} | more
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
-        if not line.get("reached", True) and kind not in self._tried_again:
-            self._tried_again.add(kind)
+        if not line.get("reached", True) and self._tried_again[kind] < _TRIES_AGAIN:
+            self._tried_again[kind] += 1
             self.plan(Planned(_AGAIN_S, kind))
 
     # --- services

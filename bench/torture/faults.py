@@ -1,8 +1,8 @@
 """What goes wrong, and how: each fault begins, lasts, and ends; overlapping is welcome.
 
 A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something;
-what
-is not reached in time (a point, a full disk) is tried again, twice for each kind.
+what is not
+reached in time (a point, a full disk) is tried again, twice for each kind.
 Each leaves a line in the log when it is over: see `ledger.Fault`.
 """
 
@@ -54,6 +54,7 @@ class Faults:
         )  # servers that are down, networks that are disturbed, services with an armed point
         self._tried_again: Counter[str] = Counter()
         self._guests = itertools.count()
+        self._winding_down = False
         self.begun: Counter[str] = Counter()
 
     @property
@@ -67,6 +68,10 @@ class Faults:
     def plan(self, fault: Planned) -> None:
         self.after(fault.at, lambda: self._begin(fault))
 
+    def wind_down(self) -> None:
+        """No more events come: no process will come to any point."""
+        self._winding_down = True
+
     def step(self) -> None:
         while self._due and self._due[0].at <= time.monotonic():
             heapq.heappop(self._due).action()
@@ -74,6 +79,8 @@ class Faults:
     def _begin(self, fault: Planned) -> None:
         """Start it, or try again soon when there is nothing to hit; its end, if it has one, is put on the list."""
         name, _, point = fault.kind.partition(":")
+        if point and self._winding_down:
+            return
         if not (self._point(point) if point else getattr(self, f"_{name}")(fault.lasting_s)):
             self.after(_AGAIN_S, lambda: self._begin(fault))
         else:
@@ -152,7 +159,7 @@ class Faults:
         def look() -> None:
             if service.fired_file.exists():
                 over(float(service.fired_file.read_text().split()[1]))
-            elif time.monotonic() < given_up:
+            elif time.monotonic() < given_up and not self._winding_down:
                 self.after(_LOOK_S, look)
             else:
                 service.disarm()

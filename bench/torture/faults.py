@@ -1,8 +1,7 @@
 """What goes wrong, and how: each fault begins, lasts, and ends; overlapping is welcome.
 
 A fault that finds nothing to hit (all dispatchers are stopped, the broker is away already) waits until there is something;
-what is not
-reached in time (a point, a full disk) is tried again, twice for each kind.
+what is not reached in time (a point, a full disk) is tried again, twice for each kind.
 Each leaves a line in the log when it is over: see `ledger.Fault`.
 """
 

@@ -71,8 +71,8 @@ class Causes:
         faults, processes = ledger.faults, ledger.processes
         self._hold_ups = hold_ups
         self._loose_s = loose_s
-        self.outages = [fault for fault in faults if fault.kind in OUTAGES]
-        self.outages += _silences(ledger.sent, self.outages)
+        planned = [fault for fault in faults if fault.kind in OUTAGES]
+        self.outages = planned + _silences(ledger.sent, planned)
         self._stops: dict[int, list[Fault]] = defaultdict(list)
         self.deaths: dict[str, tuple[float, str]] = {}  # process → when, and by what
         by_pid = {(f.target, f.pid): f for f in faults if f.pid and f.reached and not f.kind.startswith("stop_")}
@@ -95,7 +95,12 @@ class Causes:
         slack_s = self.slack_s(second.at)
         pids = {_pid(first.process), _pid(second.process)}
         causes = {fault.kind for pid in pids for fault in self._stops[pid] if _spans(fault, first, second, slack_s)}
-        causes |= {o.kind for o in self.outages if o.began <= second.at and first.at <= _over(o) + slack_s}
+        moved = first.process != second.process  # and nothing else may come of a broker that was merely held up
+        causes |= {
+            o.kind
+            for o in self.outages
+            if o.began <= second.at and first.at <= _over(o) + slack_s and (moved or o.kind in OUTAGES)
+        }
         died, kind = self.deaths.get(first.process, (float("inf"), ""))
         if died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)

@@ -239,6 +239,7 @@ class Checker:
                 self.verdict.counts["sent again at once on a new connection"] += 1  # the sender's right
                 continue
             self.verdict.counts["duplicate requests"] += 1
+            self.verdict.counts["of the duplicates, made by one process"] += first.process == second.process
             if not self._was_recorded(first, row):
                 self._again[first.process] += 1
             self._explain(pair, f"attempt {first.attempt} twice", first, second, row)

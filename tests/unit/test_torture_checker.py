@@ -227,6 +227,8 @@ def test_a_broker_that_answered_nobody_for_seconds_explains_a_duplicate_though_n
     verdict = judge(ledger)
     assert (not verdict.breaches) == explained
     assert verdict.near == ({"held_up_broker": 1} if explained else {})
+    ledger.seen[-1].process = "a/1"  # to which no partition moved
+    assert breached(ledger) == {"a duplicate that no fault explains"}
 
 
 @pytest.mark.parametrize(

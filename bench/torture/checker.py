@@ -256,7 +256,8 @@ class Checker:
     def _explain(self, pair: Pair, what: str, first: Seen, second: Seen, row: Row | None) -> None:
         causes = self._causes.of(first, second, row.recorded if row else None)
         look_up_s = LOOK_UP_S + self._causes.slack_s(second.at)
-        if not causes and (row is None or row.recorded is None or row.recorded > second.at - look_up_s):
+        unseen = row is None or row.recorded is None or row.recorded > second.at - look_up_s
+        if not causes and unseen and first.process != second.process:  # one process knows what it has under way
             written = [message.written for message in self.lying(pair) if message.attempt == second.attempt]
             causes = self._causes.of_copies(sorted(written), second)
             self.verdict.counts["of the duplicates, copies of what was moved aside"] += bool(causes)

@@ -68,7 +68,7 @@ class Faults:
         self.after(fault.at, lambda: self._begin(fault))
 
     def wind_down(self) -> None:
-        """No more events come: no process will come to any point."""
+        """No more events come: no process will come to any point, and no write will fill a disk."""
         self._winding_down = True
 
     def step(self) -> None:
@@ -78,7 +78,7 @@ class Faults:
     def _begin(self, fault: Planned) -> None:
         """Start it, or try again soon when there is nothing to hit; its end, if it has one, is put on the list."""
         name, _, point = fault.kind.partition(":")
-        if point and self._winding_down:
+        if self._winding_down and (point or name == "disk_full"):
             return
         if not (self._point(point) if point else getattr(self, f"_{name}")(fault.lasting_s)):
             self.after(_AGAIN_S, lambda: self._begin(fault))

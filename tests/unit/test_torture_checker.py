@@ -262,6 +262,8 @@ def test_two_messages_for_an_attempt_are_explained_by_who_was_stopped_after_movi
     assert breached(ledger) == {"a duplicate that no fault explains"}
     ledger.faults.append(Fault("stop_dispatcher", "c", 92.0, 100.0, pid=3))
     assert breached(ledger) == set()
+    ledger.seen[-1].process = "a/1"  # which has the first under way, and knows it
+    assert breached(ledger) == {"a duplicate that no fault explains"}
 
 
 @pytest.mark.parametrize(("temper", "gave", "resent"), [("resetting", "reset", 1), ("healthy", 200, 0)])

@@ -110,6 +110,8 @@ def torture(stack: Stack, options: Options, accounts: list[str], keys: dict[str,
         stream.start()
         said = looked = time.monotonic()
         while stream.is_alive() or faults.busy:
+            if not stream.is_alive():
+                faults.wind_down()
             faults.step()
             stack.tend()
             if time.monotonic() - looked > 1.0:

@@ -4,9 +4,10 @@ processes that made the two requests, or what both stand on.
 - death: the process that made the first request died after it, before the attempt was recorded;
 - stop: one of the two was stopped by SIGSTOP between them, and lost its partitions without knowing;
 - copies: the delivery was moved aside (to overflow, or to wait for a probe), and the process that did it was killed, or lost
-  its partitions in an outage, before it had committed that: then both messages are there, and two processes may have them;
+  its partitions in an outage or while it was stopped, before it had committed that: then both messages are there, and two
+  processes may have them;
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
-  be recorded.
+  be recorded. A broker that the machine held up for seconds is one too: the torture's own producer heard nothing from it.
 
 How long after a fault it still explains something is reckoned for a machine that lets everybody run; `slack_s` is added where
 it did not, see `HoldUps`.
@@ -18,17 +19,18 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import Final
 
-from bench.torture.ledger import Fault, HeldUp, Process, Seen
+from bench.torture.ledger import Fault, HeldUp, Ledger, Seen, Sent
 from bench.torture.plan import TIMEOUT_S
 
 OUTAGES: Final = (
     "kill_broker", "disk_full", "kill_postgres", "cut_broker", "stall_broker", "delay_broker", "lossy_broker",
 )  # fmt: skip
+SILENT_S: Final = 2.0  # an acknowledgement takes milliseconds
 OPEN_S: Final = TIMEOUT_S + 2.0  # from an attempt's request to its record, with nothing else wrong
 ZOMBIE_S: Final = 5.0  # after SIGCONT, until it has noticed
 OUTAGE_S: Final = 15.0  # after it: the session's timeout, the rebalance with its wait, the look-ups
 COMMIT_S: Final = (
-    1.5  # from a message's being kept elsewhere until its offset is committed: every 0.5 s, stored every 0.1 s
+    40.0  # from a message's being kept elsewhere until its offset is committed: a slow webhook holds it back
 )
 SLACK_WITHIN_S: Final = 30.0
 CLOCK_S: Final = 0.05  # between a process's death and what the driver noted of it
@@ -65,13 +67,16 @@ class HoldUps:
 class Causes:
     """Answers for pairs of requests. With `loose_s`, each margin is so much wider."""
 
-    def __init__(self, faults: list[Fault], processes: list[Process], hold_ups: HoldUps, loose_s: float = 0.0) -> None:
+    def __init__(self, ledger: Ledger, hold_ups: HoldUps, loose_s: float) -> None:
+        faults, processes = ledger.faults, ledger.processes
         self._hold_ups = hold_ups
         self._loose_s = loose_s
-        self.outages = [fault for fault in faults if fault.kind in OUTAGES]
+        planned = [fault for fault in faults if fault.kind in OUTAGES]
+        self.outages = planned + _silences(ledger.sent, planned)
         self._stops: dict[int, list[Fault]] = defaultdict(list)
         self.deaths: dict[str, tuple[float, str]] = {}  # process → when, and by what
         by_pid = {(f.target, f.pid): f for f in faults if f.pid and f.reached and not f.kind.startswith("stop_")}
+        self._dispatchers_stopped = [fault for fault in faults if fault.kind == "stop_dispatcher"]
         for fault in faults:
             if fault.kind.startswith("stop_"):
                 self._stops[fault.pid].append(fault)
@@ -90,7 +95,12 @@ class Causes:
         slack_s = self.slack_s(second.at)
         pids = {_pid(first.process), _pid(second.process)}
         causes = {fault.kind for pid in pids for fault in self._stops[pid] if _spans(fault, first, second, slack_s)}
-        causes |= {o.kind for o in self.outages if o.began <= second.at and first.at <= _over(o) + slack_s}
+        moved = first.process != second.process  # and nothing else may come of a broker that was merely held up
+        causes |= {
+            o.kind
+            for o in self.outages
+            if o.began <= second.at and first.at <= _over(o) + slack_s and (moved or o.kind in OUTAGES)
+        }
         died, kind = self.deaths.get(first.process, (float("inf"), ""))
         if died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)
@@ -101,13 +111,18 @@ class Causes:
         commit_s = COMMIT_S + self.slack_s(second.at)
         copied = [at for at in written[1:] if at <= second.at]
         outages = {o.kind for o in self.outages for at in copied if o.began - commit_s <= at <= _over(o)}
-        return outages | {
-            kind
-            for process, (died, kind) in self.deaths.items()
-            if process.startswith(("dispatcher", "guest")) and died <= second.at
-            for at in copied
-            if at - CLOCK_S <= died <= at + commit_s
-        }
+        stops = {s.kind for s in self._dispatchers_stopped for at in copied if s.began - commit_s <= at <= s.ended}
+        return (
+            outages
+            | stops
+            | {
+                kind
+                for process, (died, kind) in self.deaths.items()
+                if process.startswith(("dispatcher", "guest")) and died <= second.at
+                for at in copied
+                if at - CLOCK_S <= died <= at + commit_s
+            }
+        )
 
     def slack_s(self, at: float) -> float:
         """By how much longer than usual things may have taken shortly before."""
@@ -120,6 +135,20 @@ class Causes:
         return died - made <= OPEN_S + self.slack_s(died) or any(
             o.began <= died and made <= _over(o) for o in self.outages
         )
+
+
+def _silences(sent: list[Sent], outages: list[Fault]) -> list[Fault]:
+    """When the broker answered nobody, and none of the `outages` says why."""
+    silences: list[Fault] = []
+    for event in sorted(sent, key=lambda event: event.produced):
+        began, ended = event.produced, event.acknowledged
+        if ended is None or ended - began < SILENT_S or any(o.began <= ended and began <= _over(o) for o in outages):
+            continue
+        if silences and began <= silences[-1].ended:
+            silences[-1] = silences[-1]._replace(ended=max(ended, silences[-1].ended))
+        else:
+            silences.append(Fault("held_up_broker", "broker", began, ended, part=True))
+    return silences
 
 
 def _over(outage: Fault) -> float:

@@ -91,7 +91,7 @@ class Checker:
         self._lying: dict[Pair, list[Lying]] | None = None
         self._waiting: set[Pair] = set()
         self._hold_ups = HoldUps(ledger.held_up, ledger.faults)
-        self._causes = Causes(ledger.faults, ledger.processes, self._hold_ups, loose_s)
+        self._causes = Causes(ledger, self._hold_ups, loose_s)
         self._dispatchers = {f"{p.name}/{p.pid}" for p in ledger.processes if not p.name.startswith(("router", "api"))}
         self._went: dict[int, list[float]] = defaultdict(list)  # receiver → when it went away
         self._open: Counter[str] = Counter()  # process that died → its requests that were not recorded then
@@ -239,6 +239,7 @@ class Checker:
                 self.verdict.counts["sent again at once on a new connection"] += 1  # the sender's right
                 continue
             self.verdict.counts["duplicate requests"] += 1
+            self.verdict.counts["of the duplicates, made by one process"] += first.process == second.process
             if not self._was_recorded(first, row):
                 self._again[first.process] += 1
             self._explain(pair, f"attempt {first.attempt} twice", first, second, row)
@@ -255,7 +256,8 @@ class Checker:
     def _explain(self, pair: Pair, what: str, first: Seen, second: Seen, row: Row | None) -> None:
         causes = self._causes.of(first, second, row.recorded if row else None)
         look_up_s = LOOK_UP_S + self._causes.slack_s(second.at)
-        if not causes and (row is None or row.recorded is None or row.recorded > second.at - look_up_s):
+        unseen = row is None or row.recorded is None or row.recorded > second.at - look_up_s
+        if not causes and unseen and first.process != second.process:  # one process knows what it has under way
             written = [message.written for message in self.lying(pair) if message.attempt == second.attempt]
             causes = self._causes.of_copies(sorted(written), second)
             self.verdict.counts["of the duplicates, copies of what was moved aside"] += bool(causes)

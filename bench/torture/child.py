@@ -40,7 +40,9 @@ def reach(name: str) -> None:
         return
     armed[1] -= 1
     if armed[1] <= 0:
-        ARM.with_suffix(".fired").write_text(f"{name} {time.time()}")
+        firing = ARM.with_suffix(".firing")
+        firing.write_text(f"{name} {time.time()}")
+        firing.rename(ARM.with_suffix(".fired"))  # whole, whenever it is looked at
         os.kill(os.getpid(), signal.SIGKILL)
 
 

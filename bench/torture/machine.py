@@ -1,4 +1,4 @@
-"""How much of the machine others use, second by second: what is slow then is not the fault of what is under test. Linux.
+"""How much of the machine others use, second by second: what is slow then is not the fault of what is under test.
 
 One line a second in the log: [time, cores that neither this process nor its descendants used]. What a process used in the
 second in which it died counts as others'.
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final, TextIO
 
+_STAT: Final = Path("/proc/stat")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _IDLE: Final = (3, 4)  # of /proc/stat's first line: idle, and waiting for a disk
 _GUEST: Final = 8  # from here on what is counted elsewhere already
@@ -32,6 +33,8 @@ class Others(threading.Thread):
         self.join()
 
     def run(self) -> None:
+        if not _STAT.exists():  # not Linux: then nobody else is known to use it
+            return
         self._used()
         before, at = _busy(), time.monotonic()
         while not self._over.wait(1.0):
@@ -48,7 +51,7 @@ class Others(threading.Thread):
 
 def _busy() -> int:
     """Ticks that all processors were busy for, since the machine was started."""
-    with Path("/proc/stat").open() as file:
+    with _STAT.open() as file:
         ticks = [int(part) for part in file.readline().split()[1 : _GUEST + 1]]
     return sum(ticks) - sum(ticks[n] for n in _IDLE)
 

@@ -41,8 +41,8 @@ LONG_STOP_S: Final = 40.0
 LONG_S: Final = 600.0  # a run this long has a first part in which faults are alone, a 40 s stop, and storms of a minute
 ALONE_SHARE: Final = 0.55  # of a long run
 _MANY_EVENTS: Final = 10**9
-CROWDED_S: Final = 7.0  # between faults on average, where they overlap
-LONG_FAULTS: Final = 78  # of a long run at least: one in five points is not reached, and 60 faults are to be
+CROWDED_S: Final = 8.5  # between faults on average, where they overlap
+LONG_FAULTS: Final = 70  # of a long run at least: one in ten is a point that nobody reaches, and 60 faults are to be
 _TURN: Final = 11  # kinds by which the next seed's first part begins later: three seeds in a row have each kind alone
 PLANTS: Final = ("commit-before-record", "drop-on-rebalance", "double-retry")
 

@@ -196,6 +196,8 @@ class Stack:
         self.directory = directory
         self._options = options
         (directory / "logs").mkdir(parents=True, exist_ok=True)
+        for name in ("processes.jsonl", "held_up.jsonl"):  # which are appended to
+            (directory / name).unlink(missing_ok=True)
         self.broker = ProxiedBroker(directory / "kafka", directory / "logs" / "kafka.log")
         self.database = TimedDatabase(directory / "postgres", log=directory / "logs" / "postgres.log")
         loop = start_loop()
@@ -321,4 +323,4 @@ def api(stack: Stack, key: str, method: str, path: str, body: object = None) -> 
 
 
 def connect(stack: Stack) -> "psycopg.Connection[tuple[object, ...]]":
-    return psycopg.connect(stack.database.url(), autocommit=True, connect_timeout=3)
+    return psycopg.connect(stack.database.url(), autocommit=True, connect_timeout=10)

@@ -216,6 +216,21 @@ def test_a_duplicate_is_explained_by_what_hit_its_processes(ledger, fault, secon
     assert (verdict.counts["duplicate requests"], verdict.near) == (1, {fault.kind: 1})
 
 
+@pytest.mark.parametrize(("took_s", "explained"), [(0.5, False), (6.0, True)])
+def test_a_broker_that_answered_nobody_for_seconds_explains_a_duplicate_though_no_fault_was_planned(
+    ledger, took_s, explained
+):
+    """The machine held it up, sessions timed out, and partitions moved."""
+    ledger.seen.append(seen(107.0, 2, 200, "b/2"))
+    ledger.sent.append(Sent("tok2", "evt_2", "another", "click", 100.0, 100.0 + took_s))
+    ledger.in_log["evt_2"] = 1
+    verdict = judge(ledger)
+    assert (not verdict.breaches) == explained
+    assert verdict.near == ({"held_up_broker": 1} if explained else {})
+    ledger.seen[-1].process = "a/1"  # to which no partition moved
+    assert breached(ledger) == {"a duplicate that no fault explains"}
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -230,7 +245,7 @@ def test_a_fault_that_hit_something_else_explains_no_duplicate(ledger, fault):
     assert breached(ledger) == {"a duplicate that no fault explains"}
 
 
-@pytest.mark.parametrize(("written", "explained"), [(100.9, True), (92.0, False)])
+@pytest.mark.parametrize(("written", "explained"), [(100.9, True), (70.0, True), (60.0, False)])
 def test_two_messages_for_an_attempt_are_explained_by_who_was_killed_after_moving_it_aside(ledger, written, explained):
     ledger.rows[1] = ledger.rows[1]._replace(recorded=101.5)
     ledger.seen.append(seen(101.4, 2, 200, "b/2"))
@@ -238,6 +253,17 @@ def test_two_messages_for_an_attempt_are_explained_by_who_was_killed_after_movin
     ledger.processes.append(KILLED._replace(name="dispatcher-2", pid=3))
     ledger.lying += [waiting()._replace(attempt=2, written=at, waiting=False) for at in (written - 1, written)]
     assert breached(ledger) == (set() if explained else {"a duplicate that no fault explains"})
+
+
+def test_two_messages_for_an_attempt_are_explained_by_who_was_stopped_after_moving_it_aside(ledger):
+    ledger.rows[1] = ledger.rows[1]._replace(recorded=101.5)
+    ledger.seen.append(seen(101.4, 2, 200, "b/2"))
+    ledger.lying += [waiting()._replace(attempt=2, written=at, waiting=False) for at in (90.0, 91.0)]
+    assert breached(ledger) == {"a duplicate that no fault explains"}
+    ledger.faults.append(Fault("stop_dispatcher", "c", 92.0, 100.0, pid=3))
+    assert breached(ledger) == set()
+    ledger.seen[-1].process = "a/1"  # which has the first under way, and knows it
+    assert breached(ledger) == {"a duplicate that no fault explains"}
 
 
 @pytest.mark.parametrize(("temper", "gave", "resent"), [("resetting", "reset", 1), ("healthy", 200, 0)])

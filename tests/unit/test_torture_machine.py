@@ -11,9 +11,11 @@ import pytest
 
 from bench.torture import machine, pulse
 
+linux_only = pytest.mark.skipif(not machine._STAT.exists(), reason="reads /proc")
 BURN = "import time\nwhile time.process_time() < 0.3: pass\nprint('burnt', flush=True)\ninput()"
 
 
+@linux_only
 def test_what_a_child_of_ours_uses_is_ours():
     busy, used = machine._busy(), sum(machine._ours().values())
     with subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -27,11 +29,13 @@ def test_what_a_child_of_ours_uses_is_ours():
     assert child.pid not in machine._ours()
 
 
+@linux_only
 def test_what_a_process_of_somebody_else_uses_is_not(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert machine._ours() == {}
 
 
+@linux_only
 def test_it_notes_every_second_until_it_is_stopped(monkeypatch):
     log = io.StringIO()
     watching = machine.Others(log)

@@ -40,7 +40,7 @@ def test_a_long_run_has_every_kind_and_a_stop_of_40_s_and_enough_faults_that_60_
     faults = plan_faults(options)
     assert set(FAULT_KINDS) == {fault.kind for fault in faults}
     assert faults[0] == Planned(10.0, "stop_dispatcher", LONG_STOP_S)
-    assert len(faults) >= 60 / 0.8  # of two long runs, 13 % and 19 % of the faults were points that nobody reached
+    assert len(faults) >= 60 / 0.88  # 7 % of the faults are points that nobody reaches, tried twice
     assert all(0 < fault.at < 0.92 * options.seconds for fault in faults)
 
 

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 GO2HOOKS = Path(sys.executable).with_name("go2hooks")
-READY_S = 120
+READY_S = 300
 
 
 class Stack:

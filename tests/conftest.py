@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import HealthCheck, settings
 from psycopg import sql
@@ -25,6 +26,15 @@ settings.register_profile("go2hooks", deadline=None, suppress_health_check=[Heal
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "10000"))
 settings.register_profile("long", settings.get_profile("go2hooks"), max_examples=EXAMPLES, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "go2hooks"))
+
+
+# A traceback with every local of every frame takes seconds, in the very event loop that a test waits for.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import psutil
 
 GO2HOOKS = Path(sys.executable).with_name("go2hooks")
-READY_S = 240
+READY_S = 300
 
 
 class UpCommand:

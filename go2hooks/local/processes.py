@@ -1,6 +1,8 @@
 """Child processes of ours: started with a log file, dying with us, stopped within a bounded time."""
 
+import errno
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,6 +15,8 @@ from typing import BinaryIO, Self
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LOG_LIMIT_BYTES = 20_000_000
+_PORTS = range(10_000, 30_000)
+_PORT_TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,21 @@ class Child:
 
 
 def last_lines(log: Path, count: int) -> str:
-    """The end of a log, for the message about the process that wrote it."""
+    """The end of a log, for the message about the process that wrote it; before it the last errors that came earlier.
+
+    Kafka says much after it has said what it dies of.
+    """
+    last: deque[str] = deque(maxlen=count)
+    errors: deque[str] = deque(maxlen=3)
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
-            return "".join(deque(lines, maxlen=count)).rstrip()
+            for line in lines:
+                if len(last) == count and " ERROR " in last[0]:
+                    errors.append(last[0])
+                last.append(line)
     except FileNotFoundError:
         return ""
+    return "".join((*errors, *last)).rstrip()
 
 
 def describe_exit(status: int) -> str:
@@ -112,13 +125,16 @@ def _open_log(path: Path) -> BinaryIO:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """A loopback TCP port that nobody listens on: the preferred one if it is free, otherwise any."""
+    """A loopback TCP port that nobody listens on: the preferred one if it is free, otherwise any. Raises OSError.
+
+    Not one of those that the kernel gives to whoever asks for any: it would do so again before a server has started.
+    """
     if preferred is not None and port_is_free(preferred):
         return preferred
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    for _ in range(_PORT_TRIES):
+        if port_is_free(port := secrets.choice(_PORTS)):
+            return port
+    raise OSError(errno.EADDRINUSE, "no free port was found")
 
 
 def port_is_free(port: int) -> bool:

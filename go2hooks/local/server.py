@@ -18,7 +18,7 @@ class Server(ABC):
     As a context manager it is started, ready inside the block, and stopped after it.
     """
 
-    start_timeout_s: ClassVar[float] = 60.0
+    start_timeout_s: ClassVar[float] = 180.0  # on a busy machine; one that dies is noticed at once
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_timeout_s: float = 20.0
 

@@ -22,7 +22,7 @@ def test_the_demo_proves_itself_on_servers_of_its_own_without_a_terminal(tmp_pat
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr

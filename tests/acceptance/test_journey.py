@@ -52,7 +52,7 @@ def test_an_event_arrives_signed_with_every_header_and_is_in_the_history(account
     assert (delivery["event"], delivery["kind"], delivery["attempts"]) == ("click", "event", 1)
     assert delivery["statusCode"] == 200
     assert delivery["errorMessage"] is delivery["errorCode"] is delivery["nextRetryAt"] is None
-    assert 0 < delivery["responseTimeMs"] < 1000
+    assert delivery["responseTimeMs"] > 0
 
 
 def test_a_click_is_the_api_page_byte_for_byte(account, receiver):

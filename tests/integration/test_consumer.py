@@ -109,7 +109,7 @@ def committed(kafka_bootstrap: str, group: str) -> Callable[[str, int], int]:
     return read
 
 
-async def until(check: Callable[[], object], within_s: float = 15.0) -> None:
+async def until(check: Callable[[], object], within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < deadline, f"not within {within_s:g} s"
@@ -271,4 +271,4 @@ async def test_a_restart_with_many_partitions_takes_less_than_their_fetches(crea
     began = time.monotonic()
     second = await open_consumer(topic)
     await until(lambda: len(second.assignments) == 32)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 32 * 0.2

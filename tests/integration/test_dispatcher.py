@@ -120,7 +120,7 @@ def records(database: psycopg.Connection[Any]) -> Callable[[Delivery], list[tupl
     return read
 
 
-async def until(check: Callable[[], object], within_s: float = 15.0) -> None:
+async def until(check: Callable[[], object], within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < deadline, f"not within {within_s:g} s"

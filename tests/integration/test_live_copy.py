@@ -29,7 +29,7 @@ class Copy:
         self.webhooks[webhook.id] = webhook
         self.told += 1
 
-    def wait(self, check: Callable[[dict[str, Webhook]], bool], within_s: float = 1.0) -> None:
+    def wait(self, check: Callable[[dict[str, Webhook]], bool], within_s: float = 20.0) -> None:
         deadline = time.monotonic() + within_s
         while not check(self.webhooks):
             assert time.monotonic() < deadline, self.webhooks
@@ -128,7 +128,7 @@ def test_a_cut_connection_is_replaced_and_what_was_missed_is_made_up(accounts, f
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'go2hooks-live' AND datname = current_database()"
     )
     accounts.execute(INSERT, ["wh_1"])
-    copy.wait(lambda known: "wh_1" in known, within_s=5)
+    copy.wait(lambda known: "wh_1" in known)
     accounts.execute(INSERT, ["wh_2"])
     copy.wait(lambda known: "wh_2" in known)
 
@@ -136,7 +136,10 @@ def test_a_cut_connection_is_replaced_and_what_was_missed_is_made_up(accounts, f
 def test_its_age_tells_how_long_ago_it_agreed_with_postgres(accounts, follow):
     copy = follow(reconcile_ms=100)
     time.sleep(0.5)
-    assert copy.follower.age_s() < 0.4
+    deadline = time.monotonic() + 20
+    while copy.follower.age_s() >= 0.4:  # which grows unless it asks again
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     copy.follower.stop()
     before = copy.follower.age_s()
     time.sleep(0.05)

@@ -30,7 +30,7 @@ class Hoard:
         """Nothing to give up."""
 
 
-async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  # conditions of all kinds, with a deadline
             await asyncio.sleep(0.05)

@@ -37,7 +37,7 @@ from go2hooks.core.samples import example_payload
 from go2hooks.kafka.topics import EVENTS_CLICK
 from go2hooks.producer import EventProducer, new_event_id
 
-DEADLINE_S = 60
+DEADLINE_S = 300
 
 
 @dataclass

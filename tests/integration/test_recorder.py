@@ -36,7 +36,7 @@ async def recorder(database_url: str) -> AsyncIterator[Recorder]:
     await connection.close()
 
 
-async def until(check: Callable[[], object], within_s: float = 30.0) -> None:
+async def until(check: Callable[[], object], within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < deadline

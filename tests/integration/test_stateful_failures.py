@@ -5,10 +5,12 @@ recorded twice, in part and in other batches; webhooks are enabled again. The mo
 """
 
 import asyncio
+import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import psycopg
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from psycopg import AsyncConnection
@@ -19,6 +21,8 @@ from go2hooks.core.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
 
 THRESHOLD = 5
+#: Each writes to Postgres dozens of times; `make models` asks for many.
+EXAMPLES = settings.default.max_examples if "HYPOTHESIS_PROFILE" in os.environ else 30
 IDS = ("wh_a", "wh_b")
 _WEBHOOK = """INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret)
     VALUES (%s, 'acc', 'one', 'https://example.com/', '{*}', '')"""
@@ -142,4 +146,6 @@ class FailuresMachine(RuleBasedStateMachine):
 
 def test_the_count_of_failures_is_exact_whatever_is_written_twice(database_url):
     FailuresMachine.url = database_url
-    run_state_machine_as_test(FailuresMachine)
+    run_state_machine_as_test(
+        FailuresMachine, settings=settings(FailuresMachine.TestCase.settings, max_examples=EXAMPLES)
+    )

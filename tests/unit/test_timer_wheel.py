@@ -1,11 +1,20 @@
-"""The timer wheel: never early, hardly late, and quiet when nobody waits."""
+"""The timer wheel: never early, and quiet when nobody waits."""
 
 import asyncio
 import time
-
-import pytest
+from collections.abc import Callable
 
 from services.dispatcher.senders.wheel import TimerWheel
+
+
+class Clock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Waiter:
@@ -17,63 +26,73 @@ class Waiter:
         self.expired_after = time.monotonic() - self.entered
 
 
-async def test_nothing_expires_early_and_nothing_much_too_late() -> None:
+async def until(check: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not check():  # noqa: ASYNC110  # conditions of all kinds, with a deadline
+            await asyncio.sleep(0.005)
+
+
+async def test_nothing_expires_early_and_everything_expires() -> None:
     wheel, waiters = TimerWheel(0.1, tick_s=0.01), []
     for _ in range(30):
         waiters.append(waiter := Waiter())
         wheel.bucket().add(waiter)
         await asyncio.sleep(0.003)
-    await asyncio.sleep(0.3)
-    for waiter in waiters:
-        assert waiter.expired_after is not None
-        assert 0.1 <= waiter.expired_after < 0.3
+    await until(lambda: all(waiter.expired_after is not None for waiter in waiters))
+    assert all(waiter.expired_after >= 0.1 for waiter in waiters)
 
 
 async def test_who_leaves_in_time_does_not_expire() -> None:
-    wheel, waiter = TimerWheel(0.05, tick_s=0.01), Waiter()
+    clock = Clock()
+    wheel, waiter = TimerWheel(0.05, tick_s=0.01, clock=clock), Waiter()
     bucket = wheel.bucket()
     bucket.add(waiter)
+    await until(lambda: wheel.bucket() is not bucket)
+    clock.now = 0.04
     await asyncio.sleep(0.03)
     bucket.discard(waiter)
-    await asyncio.sleep(0.1)
+    clock.now = 0.06
+    await until(lambda: bucket.expired)
     assert waiter.expired_after is None
-    assert bucket.expired
+    wheel.close()
 
 
 async def test_who_leaves_and_comes_back_keeps_the_deadline() -> None:
-    wheel, waiter = TimerWheel(0.1, tick_s=0.01), Waiter()
+    clock = Clock()
+    wheel, waiter = TimerWheel(0.1, tick_s=0.01, clock=clock), Waiter()
     bucket = wheel.bucket()
     bucket.add(waiter)
-    await asyncio.sleep(0.05)
+    await until(lambda: wheel.bucket() is not bucket)
+    clock.now = 0.05
     bucket.discard(waiter)
-    await asyncio.sleep(0.02)
+    clock.now = 0.07
+    await asyncio.sleep(0.03)
     assert not bucket.expired
     bucket.add(waiter)
-    await asyncio.sleep(0.15)
-    assert waiter.expired_after is not None
-    assert 0.1 <= waiter.expired_after < 0.2
+    await asyncio.sleep(0.03)
+    assert waiter.expired_after is None
+    clock.now = 0.11
+    await until(lambda: waiter.expired_after is not None)
+    wheel.close()
 
 
 async def test_the_wheel_stops_ticking_and_starts_again() -> None:
     wheel = TimerWheel(0.02, tick_s=0.01)
     wheel.bucket()
-    await asyncio.sleep(0.1)
-    assert wheel._handle is None
+    await until(lambda: wheel._handle is None)
     waiter = Waiter()
     wheel.bucket().add(waiter)
-    await asyncio.sleep(0.1)
-    assert waiter.expired_after is not None
+    await until(lambda: waiter.expired_after is not None)
 
 
 async def test_the_wheel_goes_by_the_clock_and_not_by_the_number_of_ticks() -> None:
-    now = 0.0
-    wheel, waiter = TimerWheel(10.0, tick_s=0.001, clock=lambda: now), Waiter()
+    clock = Clock()
+    wheel, waiter = TimerWheel(10.0, tick_s=0.001, clock=clock), Waiter()
     wheel.bucket().add(waiter)
     await asyncio.sleep(0.05)
     assert waiter.expired_after is None
-    now = 20.0
-    await asyncio.sleep(0.05)
-    assert waiter.expired_after is not None
+    clock.now = 20.0
+    await until(lambda: waiter.expired_after is not None)
     wheel.close()
 
 
@@ -86,6 +105,5 @@ async def test_an_item_may_enter_a_new_deadline_while_another_expires() -> None:
             wheel.bucket().add(second)
 
     wheel.bucket().add(Restarts())
-    await asyncio.sleep(0.15)
-    assert second.expired_after is not None
-    assert second.expired_after == pytest.approx(0.05, abs=0.1)
+    await until(lambda: second.expired_after is not None)
+    assert second.expired_after >= 0.02

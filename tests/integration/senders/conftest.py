@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
-from scripted import Receiver, Script, answering, server_context
+from scripted import HANGING_S, Receiver, Script, answering, server_context
 
 from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.outcome import Response
@@ -64,7 +64,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
     senders: list[Sender] = []
 
     def make(
-        timeout_s: float = 5.0,
+        timeout_s: float = HANGING_S,
         body_bytes: int = 16384,
         excerpt_bytes: int = 64,
         policy: AddressPolicy | None = None,

@@ -79,7 +79,7 @@ class Receiver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
-    async def until(self, condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], within_s: float = HANGING_S) -> None:
         async with asyncio.timeout(within_s):
             while not condition():  # noqa: ASYNC110  # conditions of all kinds, with a deadline
                 await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import BODY, OK, Line, Receiver, answering, post
+from scripted import BODY, HANGING_S, OK, Line, Receiver, answering, post
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
 
@@ -241,7 +241,7 @@ async def test_a_receiver_that_closes_its_half_before_the_answer_has_not_answere
 
 
 async def test_an_endless_row_of_interim_answers_ends(receive: Any, make_sender: Any, kind: str) -> None:
-    sender = make_sender(timeout_s=1.0)
+    sender = make_sender(timeout_s=HANGING_S if kind != "aiohttp" else 1.0)
 
     async def script(line: Line) -> None:
         await line.request()

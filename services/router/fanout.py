@@ -8,10 +8,11 @@ they are suspect, so dispatchers look before they send.
 import time
 from collections import deque
 from collections.abc import Sequence
+from math import nan
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from go2hooks.codec import EventCodec, encode_delivery
 from go2hooks.core.errors import EventError, UnavailableError
@@ -19,7 +20,8 @@ from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
-from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limits
+from go2hooks.kafka.membership import Membership
+from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of
 from go2hooks.kafka.topics import DELIVERIES, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
@@ -56,7 +58,8 @@ class Router:
         codec: EventCodec,
         window: int,
     ) -> None:
-        self._consumer = Consumer(consumer_config | {"error_cb": self._on_error})
+        self._membership = Membership(consumer_config, EVENT_TOPICS, self, finish_s=_REVOKE_FLUSH_S)
+        self._consumer = self._membership.consumer
         self._producer = Producer(producer_config | {"error_cb": self._on_error})
         self._index = index
         self._codec = codec
@@ -67,18 +70,19 @@ class Router:
         self._unread = UnreadAge()
         self._failure: str | None = None
         self._flush_until = float("inf")
-        self.assigned = False
-        self.reachable = True  #: False from the moment all brokers are away until something is read or acknowledged
         self._reported = 0.0
         metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._in_flight})
 
+    @property
+    def ready(self) -> bool:
+        """Whether all is read that is ours to be read, and Kafka is there. Any thread."""
+        return self._membership.assigned and self._membership.reachable
+
     def start(self) -> None:
-        self._consumer.subscribe(
-            list(EVENT_TOPICS), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._membership.subscribe()
 
     def step(self) -> None:
-        """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good."""
+        """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good, or we do not get to read."""
         self._producer.poll(0)
         if self._in_flight >= self._window:
             self._producer.poll(_POLL_S)
@@ -86,7 +90,8 @@ class Router:
             first = self._consumer.poll(_POLL_S if not self._in_flight else 0.002)
             if first is not None:
                 self._route_all([first, *self._consumer.consume(_BATCH - 1, 0)])
-        self._store_finished()
+        self._membership.store(self._collect_finished())
+        self._membership.tend()
         self._report_lag()
         if self._failure is not None:
             raise UnavailableError(f"Kafka refused a delivery for good: {self._failure}")
@@ -99,7 +104,7 @@ class Router:
             log.warning(
                 "stopping with deliveries unacknowledged; their events will be routed again", count=unacknowledged
             )
-        self._store_finished()
+        self._membership.store(self._collect_finished())
         self._consumer.close()
 
     # --- routing
@@ -180,58 +185,46 @@ class Router:
 
     # --- offsets
 
-    def _store_finished(self) -> None:
+    def _collect_finished(self) -> dict[PartitionKey, int]:
         finished: dict[PartitionKey, int] = {}
         while self._batches and not self._batches[0].remaining:
             finished |= self._batches.popleft().next_offsets
-        for key, offset in finished.items():
-            if key in self._suspect_until:  # still ours
-                try:
-                    self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
-                except KafkaException as error:
-                    log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
+        return finished
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._suspect_until |= suspect_limits(consumer, partitions)
-        consumer.incremental_assign(partitions)
-        self.assigned = True
+    # --- as the owner of partitions
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def began(self, assignments: Sequence[Assignment]) -> None:
+        self._suspect_until |= dict(assignments)
+
+    def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         # Closing revokes too, and has flushed before.
         self._producer.flush(max(0.0, min(_REVOKE_FLUSH_S, self._flush_until - time.monotonic())))
-        self._store_finished()
-        try:
-            consumer.commit(asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].name() != "_NO_OFFSET":
-                log.warning("offsets not committed on revocation; the events will be routed again", error=str(error))
-        self._forget(consumer, partitions)
+        finished = self._collect_finished()
+        self.lost(keys)
+        return finished
 
-    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        log.warning("partitions lost", partitions=len(partitions))
-        self._forget(consumer, partitions)
-
-    def _forget(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = {PartitionKey(p.topic, p.partition) for p in partitions}
-        for key in gone:
-            self._suspect_until.pop(key, None)
+    def lost(self, keys: Sequence[PartitionKey]) -> None:
+        for key in keys:
+            del self._suspect_until[key]
         for batch in self._batches:
-            batch.next_offsets = {key: offset for key, offset in batch.next_offsets.items() if key not in gone}
-        consumer.incremental_unassign(partitions)
+            for key in keys:
+                batch.next_offsets.pop(key, None)
 
     # --- telemetry
 
     def _report_lag(self) -> None:
+        """While it is not known what is ours, nobody knows how much lies ahead: for so long, it may be so old."""
         now = time.time()
         if now - self._reported < 1.0:
             return
         self._reported = now
-        lags: dict[str, int] = dict.fromkeys(EVENT_TOPICS, 0)
-        for key, count in backlog(self._consumer, self._suspect_until).items():
+        blind_s = self._membership.blind_s()
+        lags: dict[str, float] = dict.fromkeys(EVENT_TOPICS, nan if blind_s else 0)
+        for key, count in self._membership.lags.items():
             lags[key.topic] += count
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
-            metrics.LAG_SECONDS.set(self._unread.seconds(topic, lag, round(now * 1000)), topic)
+            metrics.LAG_SECONDS.set(blind_s or self._unread.seconds(topic, round(lag), round(now * 1000)), topic)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
     window_deliveries: PositiveInt = Field(
         4000, description="deliveries in memory per dispatcher lane before Kafka has to wait"
     )
+    window_mib: int = Field(
+        32,
+        ge=4,
+        description="the same in MiB; where the average is above GO2HOOKS_WINDOW_MIB by GO2HOOKS_WINDOW_DELIVERIES, this counts",
+    )
     max_sends: PositiveInt = Field(1000, description="attempts under way at once per dispatcher")
     webhook_max_sends: PositiveInt = Field(64, description="attempts under way at once to one webhook")
     circuit_failures: PositiveInt = Field(
@@ -289,6 +294,11 @@ class Settings(BaseSettings):
                 "or a drain ends before the last attempts are recorded"
             ),
         )
+
+    @property
+    def window_unit_bytes(self) -> int:
+        """What a delivery may have to count as one in the windows; a larger one counts as several."""
+        return max(1, self.window_mib * 2**20 // self.window_deliveries)
 
     def address_policy(self) -> AddressPolicy:
         """Where deliveries may go, as far as addresses decide."""

@@ -19,7 +19,7 @@ from go2hooks.codec import decode_delivery, encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, Position
 from go2hooks.core.errors import UndecodableEventError
 from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP
-from go2hooks.kafka.consumer import PartitionKey, position_of
+from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import Sender
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic

@@ -1,7 +1,8 @@
 """What waits for its time: a bounded buffer per partition of a retry tier.
 
 A tier's delay is constant, so its partitions are nearly in order of due time; the heap takes care of the rest. When a
-buffer is full its partition is paused, and resumed once half of it is gone: Kafka keeps what does not fit.
+buffer is full, by items or by bytes, its partition is paused, and resumed once half of it is gone: Kafka keeps what does
+not fit.
 """
 
 from collections.abc import Iterator
@@ -15,19 +16,23 @@ T = TypeVar("T")
 class DueBuffer(Generic[T]):
     """Items of one partition by due time, milliseconds since the epoch. Not thread-safe."""
 
-    __slots__ = ("_heap", "_order", "capacity", "paused")
+    __slots__ = ("_heap", "_order", "bytes", "capacity", "capacity_bytes", "paused")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, capacity_bytes: int) -> None:
         self.capacity = capacity
+        self.capacity_bytes = capacity_bytes
+        self.bytes = 0
         self.paused = False  #: whether the owner has paused the partition
-        self._heap: list[tuple[int, int, T]] = []
+        self._heap: list[tuple[int, int, int, T]] = []
         self._order = count()  # breaks ties, so that items are never compared
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, due_ms: int, item: T) -> None:
-        heappush(self._heap, (due_ms, next(self._order), item))
+    def add(self, due_ms: int, size: int, item: T) -> None:
+        """`size` in bytes."""
+        self.bytes += size
+        heappush(self._heap, (due_ms, next(self._order), size, item))
 
     def next_due_ms(self) -> int | None:
         return self._heap[0][0] if self._heap else None
@@ -35,10 +40,12 @@ class DueBuffer(Generic[T]):
     def pop_due(self, now_ms: int) -> Iterator[T]:
         """Take out what is due, earliest first, as far as the caller asks."""
         while self._heap and self._heap[0][0] <= now_ms:
-            yield heappop(self._heap)[2]
+            _due_ms, _order, size, item = heappop(self._heap)
+            self.bytes -= size
+            yield item
 
     def should_pause(self) -> bool:
-        return not self.paused and len(self._heap) >= self.capacity
+        return not self.paused and (len(self._heap) >= self.capacity or self.bytes >= self.capacity_bytes)
 
     def should_resume(self) -> bool:
-        return self.paused and len(self._heap) <= self.capacity // 2
+        return self.paused and len(self._heap) <= self.capacity // 2 and self.bytes <= self.capacity_bytes // 2

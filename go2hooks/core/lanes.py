@@ -39,7 +39,7 @@ class LaneLimits:
     """Bounds of all lanes of one process."""
 
     max_sends: int = 1000  #: attempts under way in all
-    window: int = 4000  #: items waiting in all
+    window: int = 4000  #: weight of what waits in all
     webhook_max_sends: int = 64
     webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
     queue_share: float = 0.25  #: of the free window, for one lane
@@ -62,13 +62,14 @@ class Lane(Generic[T]):
 
     __slots__ = (
         "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "progress_at", "queue", "rate", "ready",
-        "used_at", "webhook_id",
+        "used_at", "waiting", "webhook_id",
     )  # fmt: skip
 
     def __init__(self, webhook_id: str, limit: float) -> None:
         self.webhook_id = webhook_id
         self.limit = limit
         self.in_flight = 0
+        self.waiting = 0  # weight of the queue
         self.queue: deque[T] | None = None  # an empty deque is 600 bytes: only lanes that wait have one
         self.failures = 0  # in a row
         self.earning = True  # slow start: doubles until the first failure
@@ -84,10 +85,13 @@ class Lane(Generic[T]):
 class Lanes(Generic[T]):
     """All lanes of one process. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, limits: LaneLimits) -> None:
+    def __init__(self, limits: LaneLimits, weigh: Callable[[T], int] = lambda _: 1) -> None:
+        """`weigh` says how much of the window an item takes."""
         self.limits = limits
+        self._weigh = weigh
         self.in_flight = 0
-        self.queued = 0
+        self.queued = 0  #: items
+        self._waiting = 0  # their weight
         self._lanes: dict[str, Lane[T]] = {}
         self._ring: deque[Lane[T]] = deque()
         self._latest = ""  # the webhook that something was offered for last, and since when it has been that one
@@ -111,12 +115,12 @@ class Lanes(Generic[T]):
         if not lane.queue and self.in_flight < self.limits.max_sends and lane.in_flight < self._sends_allowed(lane):
             self._start(lane)
             return Admission.START
-        if len(lane.queue or ()) >= self._queue_allowed(lane, now):
+        if lane.waiting >= self._queue_allowed(lane, now):
             return Admission.FULL
         if lane.queue is None:
             lane.queue = deque()
         lane.queue.append(item)
-        self.queued += 1
+        self._count(lane, 1, self._weigh(item))
         self._make_ready(lane)
         return Admission.QUEUED
 
@@ -150,7 +154,7 @@ class Lanes(Generic[T]):
             lane.ready = False
             if lane.queue and lane.in_flight < self._sends_allowed(lane):
                 item = lane.queue.popleft()
-                self.queued -= 1
+                self._count(lane, -1, -self._weigh(item))
                 if not lane.queue:
                     lane.queue = None
                 self._start(lane)
@@ -165,7 +169,7 @@ class Lanes(Generic[T]):
                 gone = [item for item in lane.queue if unwanted(item)]
                 if gone:
                     lane.queue = deque(item for item in lane.queue if not unwanted(item)) or None
-                    self.queued -= len(gone)
+                    self._count(lane, -len(gone), -sum(map(self._weigh, gone)))
                     evicted += gone
         return evicted
 
@@ -187,13 +191,13 @@ class Lanes(Generic[T]):
             lane.earning = True
 
     def room(self, webhook_id: str, now: float) -> int:
-        """How many items `offer` would take of this webhook now, to start or to queue; of many, a few less than that."""
+        """What weight `offer` would take of this webhook now, to start or to queue; of many items, a little less than that."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
             return ceil(self.limits.webhook_first_sends)
         if self._is_open(lane):
             return int(self._may_probe(lane, now))
-        queue = max(0, ceil(self._queue_allowed(lane, now)) - len(lane.queue or ()))
+        queue = max(0, ceil(self._queue_allowed(lane, now)) - lane.waiting)
         if lane.queue:
             return queue
         return queue + max(
@@ -243,9 +247,9 @@ class Lanes(Generic[T]):
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
         share = self.limits.queue_share
         if not self._is_quick(lane, now):
-            return max(1.0, (self.limits.window - self.queued) * share)
+            return max(1.0, (self.limits.window - self._waiting) * share)
         room = self.limits.window * _QUICK_ROOM
-        return room if self._is_alone(now) else min(room - self.queued, self.limits.window * share)
+        return room if self._is_alone(now) else min(room - self._waiting, self.limits.window * share)
 
     def _is_quick(self, lane: Lane[T], now: float) -> bool:
         waiting = len(lane.queue or ())
@@ -282,5 +286,10 @@ class Lanes(Generic[T]):
     def _clear(self, lane: Lane[T]) -> list[T]:
         waiting = list(lane.queue or ())
         lane.queue = None
-        self.queued -= len(waiting)
+        self._count(lane, -len(waiting), -lane.waiting)
         return waiting
+
+    def _count(self, lane: Lane[T], items: int, weight: int) -> None:
+        self.queued += items
+        lane.waiting += weight
+        self._waiting += weight

@@ -14,7 +14,7 @@ from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, Position
 from go2hooks.core.errors import EventError
 from go2hooks.core.event import Event
-from go2hooks.kafka.consumer import position_of
+from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import Sender
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, EVENT_TOPICS, EVENTS_DEAD

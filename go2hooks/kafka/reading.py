@@ -7,7 +7,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import consumer_config
-from go2hooks.kafka.consumer import PartitionKey
+from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.settings import Settings
 
 _TIMEOUT_S: Final = 10.0

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException, Message, Producer
 from go2hooks.core.delivery import Position
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import producer_config
-from go2hooks.kafka.consumer import position_of
+from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.producer import Headers
 from go2hooks.settings import Settings
 

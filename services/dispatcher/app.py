@@ -67,7 +67,7 @@ class Dispatcher:
             settings.disable_after_failures, from_ms(round(settings.disable_min_span_s * 1000)) - from_ms(0)
         )
         self._recorder = Recorder(self._writing, policy, settings.record_batch_ms / 1000, settings.record_batch_rows)
-        self._lanes: Lanes[Ticket] = Lanes(_lane_limits(settings))
+        self._lanes: Lanes[Ticket] = Lanes(_lane_limits(settings), lambda ticket: ticket.weight)
         self._claims: Claims[Ticket] = Claims()
         self._pipeline = Pipeline(
             Collaborators(
@@ -130,7 +130,7 @@ class Dispatcher:
         """For /readyz. Any thread."""
         return {
             "webhooks": self._following and self._follower.age_s() < 30,  # noqa: PLR2004  # seconds; the reconcile's is below one
-            "kafka": all(i.consumer.assigned and i.consumer.reachable for i in self._intakes),
+            "kafka": all(intake.consumer.ready for intake in self._intakes),
             "postgres": self._writing.healthy or self._reading.healthy,
         }
 
@@ -155,8 +155,9 @@ class Dispatcher:
 
     def _consume(self, intake: Intake, topics: list[str], window: int, config: dict[str, Any]) -> None:
         intake.consumer = PolledConsumer(
-            config, topics, intake, self._loop, window=window, revoke_timeout_s=self._settings.revoke_timeout_s
-        )
+            config, topics, intake, self._loop, window=window, unit_bytes=self._settings.window_unit_bytes,
+            revoke_timeout_s=self._settings.revoke_timeout_s,
+        )  # fmt: skip
 
     def _expose(self) -> None:
         for delay in self._settings.retry_delays:

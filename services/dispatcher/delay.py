@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from go2hooks.core.due import DueBuffer
-from go2hooks.kafka.consumer import Assignment, PartitionKey
+from go2hooks.kafka.partitions import Assignment, PartitionKey
 from services.dispatcher.intake import Intake, Partition, Ticket
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 _ASK_AGAIN_MS: Final = 1000
 _SOON: Final = 30  # times that it is asked so quickly; then
 _ASK_LATER_MS: Final = 10_000
+_BUFFERED_BYTES: Final = 2048  # per message that a buffer may hold
 _PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second chain than none
 
 
@@ -31,7 +32,7 @@ class RetryIntake(Intake):
     """Holds each ticket until its due time, then admits it."""
 
     def __init__(self, *args: Any, buffer_messages: int, max_due: int) -> None:
-        """`buffer_messages` per partition; at most `max_due` tickets that are due and not finished, in all."""
+        """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all."""
         admit, *shared = args
         super().__init__("retry", self._buffer, *shared)
         self._admit_due = admit
@@ -50,20 +51,20 @@ class RetryIntake(Intake):
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         super().assigned(assignments)
         for assignment in assignments:
-            self._buffers[assignment.key] = DueBuffer(self._capacity)
+            self._buffers[assignment.key] = DueBuffer(self._capacity, self._capacity * _BUFFERED_BYTES)
 
     def _is_doubtful(self, ticket: Ticket) -> bool:  # noqa: ARG002  # each is, but not before it is due
         return False
 
     def _buffer(self, ticket: Ticket) -> None:
         ticket.buffered = True
-        self.consumer.release()  # bounded by the buffer from here on, not by the consumer's window
+        self.consumer.release(ticket.weight)  # bounded by the buffer from here on, not by the consumer's window
         self._keep_until(ticket.delivery.due_ms, ticket)
 
     def _keep_until(self, due_ms: int, ticket: Ticket) -> None:
         key = ticket.partition.key
         buffer = self._buffers[key]
-        buffer.add(due_ms, ticket)
+        buffer.add(due_ms, len(ticket.delivery.body), ticket)
         if buffer.should_pause():
             buffer.paused = True
             self.consumer.pause(key)
@@ -88,7 +89,7 @@ class RetryIntake(Intake):
             if self._due >= self._max_due:
                 break
             for ticket in buffer.pop_due(now_ms):
-                self._due += 1
+                self._due += ticket.weight
                 due.append(ticket)
                 if self._due >= self._max_due:
                     break
@@ -112,7 +113,7 @@ class RetryIntake(Intake):
             )
             self._go_on(ticket)
             return
-        self._due -= 1
+        self._due -= ticket.weight
         pause_ms = _ASK_AGAIN_MS if ticket.asked < _SOON else _ASK_LATER_MS
         self._keep_until(int(time.time() * 1000) + pause_ms, ticket)
 
@@ -121,7 +122,7 @@ class RetryIntake(Intake):
             super()._let_go(ticket)
             return
         ticket.partition.held -= 1
-        self._due -= 1
+        self._due -= ticket.weight
         if self._timer is None:
             self._wake_at_next_due()
 
@@ -129,7 +130,7 @@ class RetryIntake(Intake):
         for key in keys:
             buffer = self._buffers.pop(key, None)
             for ticket in buffer.pop_due(2**63) if buffer else ():
-                self._due += 1
+                self._due += ticket.weight
                 ticket.drop()
         return super()._forget(keys)
 

@@ -10,6 +10,7 @@ attempt meanwhile.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from math import nan
 from typing import Final, Literal
 
 import structlog
@@ -20,7 +21,8 @@ from go2hooks.core.delivery import Delivery, Position
 from go2hooks.core.duplicates import Claims, Standing, standing
 from go2hooks.core.errors import UndecodableEventError
 from go2hooks.core.offsets import OffsetTracker
-from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer, position_of
+from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of
 from go2hooks.postgres.attempts import AttemptKey
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnfinishedAge, UnreadAge
@@ -53,14 +55,17 @@ class Ticket:
     """One delivery in this process, from its message to its record."""
 
     __slots__ = (
-        "asked", "buffered", "delivery", "heirs", "intake", "looked_up_at", "on_answer", "partition", "position",
+        "asked", "buffered", "delivery", "heirs", "intake", "looked_up_at", "on_answer", "partition", "position", "weight",
     )  # fmt: skip
 
-    def __init__(self, delivery: Delivery, position: Position, partition: Partition, intake: "Intake") -> None:
+    def __init__(
+        self, delivery: Delivery, position: Position, partition: Partition, intake: "Intake", weight: int
+    ) -> None:
         self.delivery = delivery
         self.position = position
         self.partition = partition
         self.intake = intake
+        self.weight = weight  # of its message, in the consumer's window
         self.heirs: list[Ticket] = []  # other messages for the same attempt, which end as this one does
         self.asked = 0  # how often the records were asked about it
         self.looked_up_at = 0.0  # when they were asked last, in monotonic seconds; 0 for what was never doubtful
@@ -185,7 +190,8 @@ class Intake:
             self.consumer.store(finished)
 
     def report_lag(self, now_ms: int) -> None:
-        """Set the lag gauges of this intake's topics."""
+        """Set the lag gauges of this intake's topics; while the consumer is blind nobody knows how much lies ahead."""
+        blind_s = self.consumer.blind_s()
         backlog = dict.fromkeys(self.consumer.topics, 0)  # 0, not absent or as it was, when no partition is ours
         unfinished = dict.fromkeys(self.consumer.topics, 0.0)
         for key, count in self.consumer.lags.items():
@@ -194,8 +200,8 @@ class Intake:
             age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
             unfinished[key.topic] = max(unfinished[key.topic], age_s)
         for topic, count in backlog.items():
-            metrics.LAG_MESSAGES.set(count, topic)
-            metrics.LAG_SECONDS.set(self._lag_s(topic, count, now_ms), topic)
+            metrics.LAG_MESSAGES.set(nan if blind_s else count, topic)
+            metrics.LAG_SECONDS.set(blind_s or self._lag_s(topic, count, now_ms), topic)
             metrics.UNFINISHED_SECONDS.set(unfinished[topic], topic)
 
     # --- inside
@@ -210,9 +216,10 @@ class Intake:
         """The message's ticket; None when there is nothing to do for it."""
         position = position_of(message)
         topic, number, offset = position
+        weight = self.consumer.weigh(len(message))
         partition = self._partitions.get(PartitionKey(topic, number))
         if partition is None:  # revoked while this batch was on its way
-            self.consumer.release()
+            self.consumer.release(weight)
             return None
         partition.tracker.begin(offset)
         _kind, written_ms = message.timestamp()
@@ -221,11 +228,11 @@ class Intake:
             delivery = decode_delivery(message.value() or b"")
         except UndecodableEventError as error:
             metrics.DELIVERIES_DEAD.add()
-            self._bury(message, error, lambda: self._complete(partition, offset))
+            self._bury(message, error, lambda: self._complete(partition, offset, weight))
             return None
         partition.held += 1
         partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
-        ticket = Ticket(delivery, position, partition, self)
+        ticket = Ticket(delivery, position, partition, self, weight)
         return ticket if self._claim(ticket) else None
 
     def _claim(self, ticket: Ticket) -> bool:
@@ -242,9 +249,9 @@ class Intake:
             self.finished(ticket)
         return False
 
-    def _complete(self, partition: Partition, offset: int) -> None:
+    def _complete(self, partition: Partition, offset: int, weight: int) -> None:
         partition.tracker.complete(offset)
-        self.consumer.release()
+        self.consumer.release(weight)
 
     def _ask(self, tickets: list[Ticket]) -> None:
         """Have the records asked for these. One question at a time: what gathers meanwhile makes up the next."""
@@ -308,7 +315,7 @@ class Intake:
 
     def _let_go(self, ticket: Ticket) -> None:
         ticket.partition.held -= 1
-        self.consumer.release()
+        self.consumer.release(ticket.weight)
 
 
 def _key_of(delivery: Delivery) -> AttemptKey:

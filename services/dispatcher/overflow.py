@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from go2hooks.kafka.consumer import PartitionKey
+from go2hooks.kafka.partitions import PartitionKey
 from services.dispatcher.intake import Intake, Partition, Ticket
 
 _TURN_S: Final = 0.02
@@ -32,7 +32,7 @@ class OverflowIntake(Intake):
     """Holds each ticket until its lane has room, then admits it. The consumer's window bounds what is held."""
 
     def __init__(self, *args: Any, room: Callable[[Ticket], float], send_round: Callable[[Ticket], None]) -> None:
-        """`room` says how many deliveries like this one the lanes would take; `send_round` moves one out of memory."""
+        """`room` says how many deliveries like this one, by weight, the lanes would take; `send_round` moves one out of memory."""
         admit, *shared = args
         super().__init__("overflow", self.hold, *shared)
         self._admit_held = admit
@@ -68,8 +68,8 @@ class OverflowIntake(Intake):
         waiting = [webhook_id for webhook_id, room in rooms.items() if room >= 1]
         while waiting and len(chosen) < _TURN_TICKETS:
             for webhook_id in waiting:
-                chosen.append(self._held[webhook_id].popleft().ticket)
-                rooms[webhook_id] -= 1
+                chosen.append(ticket := self._held[webhook_id].popleft().ticket)
+                rooms[webhook_id] -= ticket.weight
             waiting = [webhook_id for webhook_id in waiting if rooms[webhook_id] >= 1 and self._held[webhook_id]]
         self._drop_empty()
         return chosen

@@ -32,7 +32,7 @@ def main() -> None:
     def ready() -> dict[str, bool]:
         return {
             "webhooks": loaded.is_set() and follower.age_s() < _STALE_S,
-            "kafka": router.assigned and router.reachable,
+            "kafka": router.ready,
         }
 
     health = HealthServer(settings.metrics_host, settings.metrics_port, router_registry(), ready)

@@ -12,11 +12,13 @@ before theirs again.
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
@@ -25,7 +27,8 @@ from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
-from go2hooks.kafka.consumer import PartitionKey, backlog, position_of, suspect_limits
+from go2hooks.kafka.membership import Membership
+from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
@@ -39,6 +42,7 @@ Headers = list[tuple[str, str | bytes | None]]
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
 _READ: Final = 1000
+_STALLED_S: Final = 30.0  # a tenth of what the group waits for a poll
 _CROWD: Final = 1000  # events of one account
 _POLL_S: Final = 0.05
 _REVOKE_FLUSH_S: Final = 10.0
@@ -64,7 +68,8 @@ class Router:
         codec: EventCodec,
         bounds: Bounds,
     ) -> None:
-        self._consumer = Consumer(consumer_config | {"error_cb": self._on_error})
+        self._membership = Membership(consumer_config, EVENT_TOPICS, self, finish_s=_REVOKE_FLUSH_S)
+        self._consumer = self._membership.consumer
         self._producer = Producer(producer_config | {"error_cb": self._on_error})
         self._index = index
         self._codec = codec
@@ -74,28 +79,32 @@ class Router:
         self._partitions: dict[PartitionKey, Partition] = {}
         self._waiting: FairQueue[bytes, tuple[Message, Partition]] = FairQueue()
         self._waiting_bytes = 0
+        self._full_since: float | None = None
+        self._paused: tuple[PartitionKey, ...] = ()
         self._unread = UnreadAge()
         self._failure: str | None = None
         self._flush_until = float("inf")
-        self.assigned = False
-        self.reachable = True  #: False from the moment all brokers are away until something is read or acknowledged
         self._reported = 0.0
         metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._in_flight})
 
+    @property
+    def ready(self) -> bool:
+        """Whether all is read that is ours to be read, and Kafka is there. Any thread."""
+        return self._membership.assigned and self._membership.reachable
+
     def start(self) -> None:
-        self._consumer.subscribe(
-            list(EVENT_TOPICS), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._membership.subscribe()
 
     def step(self) -> None:
-        """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good."""
+        """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good, or we do not get to read."""
         self._producer.poll(0)
         if self._in_flight >= self._bounds.window:
             self._producer.poll(_POLL_S)
         self._read()
         if self._waiting and self._in_flight < self._bounds.window:
             self._route_next()
-        self._store_finished()
+        self._membership.store(self._collect_finished())
+        self._membership.tend(lambda: self._paused)
         self._report_lag()
         if self._failure is not None:
             raise UnavailableError(f"Kafka refused a delivery for good: {self._failure}")
@@ -108,7 +117,7 @@ class Router:
             log.warning(
                 "stopping with deliveries unacknowledged; their events will be routed again", count=unacknowledged
             )
-        self._store_finished()
+        self._membership.store(self._collect_finished())
         self._consumer.close()
 
     # --- reading
@@ -117,7 +126,9 @@ class Router:
         """Let what has arrived join those that wait, as far as there is room."""
         room = self._bounds.lookahead - len(self._waiting)
         if room <= 0 or self._waiting_bytes >= self._bounds.lookahead_bytes:
+            self._stay_in_group()
             return
+        self._read_on()
         first = self._consumer.poll(self._patience_s())
         if first is None:
             return
@@ -130,6 +141,25 @@ class Router:
                 raise KafkaException(error)
             else:
                 log.warning("kafka reports", error=error.str())
+
+    def _stay_in_group(self) -> None:
+        """There is no room, and has been none for long: poll all the same, without reading, or the group takes us for dead."""
+        now = time.monotonic()
+        if self._full_since is None:
+            self._full_since = now
+        if now - self._full_since < _STALLED_S:
+            return
+        self._paused = tuple(self._partitions)
+        self._consumer.pause([TopicPartition(*key) for key in self._paused])  # each time: some may have joined
+        leftover = self._consumer.poll(0)
+        if leftover is not None and leftover.error() is None:
+            self._put(leftover, now)
+
+    def _read_on(self) -> None:
+        self._full_since = None
+        if self._paused:
+            self._consumer.resume([TopicPartition(*key) for key in self._paused if key in self._partitions])
+            self._paused = ()
 
     def _patience_s(self) -> float:
         """How long to wait for a first message: not at all when there is something to route."""
@@ -227,68 +257,56 @@ class Router:
 
     # --- offsets
 
-    def _store_finished(self) -> None:
+    def _collect_finished(self) -> dict[PartitionKey, int]:
         if not self._batches or self._batches[0].unacknowledged:
-            return
+            return {}
         while self._batches and not self._batches[0].unacknowledged:
             self._batches.popleft().finish()
+        finished: dict[PartitionKey, int] = {}
         for key, partition in self._partitions.items():
             offset = partition.tracker.committable()
             if offset is not None:
-                self._store(key, offset)
                 partition.tracker.committed(offset)
+                finished[key] = offset
+        return finished
 
-    def _store(self, key: PartitionKey, offset: int) -> None:
-        try:
-            self._consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
-        except KafkaException as error:
-            log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
+    # --- as the owner of partitions
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for key, suspect_until in suspect_limits(consumer, partitions).items():
-            self._partitions[key] = Partition(key, suspect_until)
-        consumer.incremental_assign(partitions)
-        self.assigned = True
+    def began(self, assignments: Sequence[Assignment]) -> None:
+        for assignment in assignments:
+            self._partitions[assignment.key] = Partition(assignment.suspect_until)
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         # Closing revokes too, and has flushed before.
         self._producer.flush(max(0.0, min(_REVOKE_FLUSH_S, self._flush_until - time.monotonic())))
-        self._store_finished()
-        try:
-            consumer.commit(asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].name() != "_NO_OFFSET":
-                log.warning("offsets not committed on revocation; the events will be routed again", error=str(error))
-        self._forget(consumer, partitions)
+        finished = self._collect_finished()
+        self.lost(keys)
+        return finished
 
-    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        log.warning("partitions lost", partitions=len(partitions))
-        self._forget(consumer, partitions)
-
-    def _forget(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for p in partitions:
-            left = self._partitions.pop(PartitionKey(p.topic, p.partition), None)
-            if left is not None:
-                left.gone = True
-        consumer.incremental_unassign(partitions)
+    def lost(self, keys: Sequence[PartitionKey]) -> None:
+        for key in keys:
+            self._partitions.pop(key).gone = True
 
     # --- telemetry
 
     def _report_lag(self) -> None:
+        """While it is not known what is ours, nobody knows how much lies ahead: for so long, it may be so old."""
         now = time.time()
         if now - self._reported < 1.0:
             return
         self._reported = now
-        lags, ages = dict.fromkeys(EVENT_TOPICS, 0), dict.fromkeys(EVENT_TOPICS, 0.0)
-        unread = backlog(self._consumer, self._partitions)
+        blind_s = self._membership.blind_s()
+        lags: dict[str, float] = dict.fromkeys(EVENT_TOPICS, nan if blind_s else 0)
+        ages = dict.fromkeys(EVENT_TOPICS, 0.0)
         now_ms = round(now * 1000)
         for key, partition in self._partitions.items():
-            lags[key.topic] += unread.get(key, 0) + partition.waiting
+            lags[key.topic] += self._membership.lags.get(key, 0) + partition.waiting
             age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
             ages[key.topic] = max(ages[key.topic], age_s)
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
-            metrics.LAG_SECONDS.set(max(ages[topic], self._unread.seconds(topic, lag, now_ms)), topic)
+            age_s = blind_s or max(ages[topic], self._unread.seconds(topic, round(lag), now_ms))
+            metrics.LAG_SECONDS.set(age_s, topic)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

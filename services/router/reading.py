@@ -1,17 +1,15 @@
 """What the router has read and not yet routed, and what it has routed and not yet stored: by assignment of a partition."""
 
 from go2hooks.core.offsets import OffsetTracker
-from go2hooks.kafka.consumer import PartitionKey
 from go2hooks.telemetry.lag import UnfinishedAge
 
 
 class Partition:
     """One assignment of one partition of events."""
 
-    __slots__ = ("gone", "key", "suspect_until", "tracker", "unfinished", "waiting")
+    __slots__ = ("gone", "suspect_until", "tracker", "unfinished", "waiting")
 
-    def __init__(self, key: PartitionKey, suspect_until: int) -> None:
-        self.key = key
+    def __init__(self, suspect_until: int) -> None:
         self.suspect_until = suspect_until  # messages below this offset may have been routed before
         self.tracker = OffsetTracker()
         self.unfinished = UnfinishedAge()

@@ -10,7 +10,8 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from go2hooks.kafka.client import consumer_config
-from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer
+from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.settings import Settings
 
 
@@ -44,11 +45,11 @@ class Keeper:
         for key in keys:
             self.assignments.pop(key, None)
 
-    def finish(self, messages: Sequence[Message], *, store: bool = True) -> None:
+    def finish(self, messages: Sequence[Message], *, store: bool = True, weight: int | None = None) -> None:
         for message in messages:
             key = PartitionKey(message.topic(), message.partition())
             self.finished[key] = max(self.finished.get(key, 0), message.offset() + 1)
-        self.consumer.release(len(messages))
+        self.consumer.release(len(messages) if weight is None else weight)
         if store:
             self.consumer.store(self.finished)
 
@@ -71,7 +72,13 @@ async def open_consumer(kafka_bootstrap: str, group: str) -> AsyncIterator[Open]
             keeper = Keeper()
             config = consumer_config(Settings(kafka_bootstrap_servers=kafka_bootstrap), group)
             keeper.consumer = PolledConsumer(
-                config, [topic], keeper, asyncio.get_running_loop(), window=window, revoke_timeout_s=5.0
+                config,
+                [topic],
+                keeper,
+                asyncio.get_running_loop(),
+                window=window,
+                unit_bytes=1024,
+                revoke_timeout_s=5.0,
             )
             keeper.consumer.start()
             yield keeper
@@ -80,7 +87,7 @@ async def open_consumer(kafka_bootstrap: str, group: str) -> AsyncIterator[Open]
 
         async def join(topic: str, window: int = 100) -> Keeper:
             keeper = await stack.enter_async_context(running(topic, window))
-            await until(lambda: keeper.consumer.assigned)
+            await until(lambda: keeper.consumer.ready)
             return keeper
 
         yield join
@@ -272,3 +279,52 @@ async def test_a_restart_with_many_partitions_takes_less_than_their_fetches(crea
     second = await open_consumer(topic)
     await until(lambda: len(second.assignments) == 32)
     assert time.monotonic() - began < 32 * 0.2
+
+
+async def test_large_messages_fill_the_window_by_their_bytes_and_all_come_in_the_end(
+    create_topic, open_consumer, kafka_bootstrap
+):
+    """A window of 100 messages and 100 KiB."""
+    topic = create_topic()
+    producer = Producer({"bootstrap.servers": kafka_bootstrap, "linger.ms": 0})
+    for n in range(60):
+        producer.produce(topic, bytes(20_000 + n))
+    assert producer.flush(20) == 0
+    keeper = await open_consumer(topic)
+    await until(lambda: keeper.messages)
+    await asyncio.sleep(2.5)  # long enough for the partitions to be paused
+    done = 0
+    while done < 60:
+        await until(lambda done=done: len(keeper.messages) > done)
+        held = keeper.messages[done:]
+        assert sum(map(len, held)) <= 102_400 + 2 * 20_060  # one more than fits, and one that was on its way
+        keeper.finish(held, weight=sum(keeper.consumer.weigh(len(message)) for message in held))
+        done += len(held)
+    assert [message.offset() for message in keeper.messages] == list(range(60))
+
+
+async def test_what_the_sink_says_of_a_partition_that_has_gone_does_not_touch_the_one_that_came_back(
+    create_topic, kafka_bootstrap, group
+):
+    """It would stay paused for good: the sink that reads it anew knows of no pause, and nothing comes that could end it."""
+    topic = create_topic()
+    config = consumer_config(Settings(kafka_bootstrap_servers=kafka_bootstrap), group)
+    loop = asyncio.get_running_loop()
+    keeper = Keeper()
+    consumer = PolledConsumer(config, [topic], keeper, loop, window=10, unit_bytes=1000, revoke_timeout_s=5.0)
+    assignment = Assignment(PartitionKey(topic, 0), 0)
+    consumer.began([assignment])
+    await asyncio.sleep(0)  # the sink hears of it
+    consumer.pause(assignment.key)
+    consumer._obey()
+    assert consumer._paused == {assignment.key}
+    consumer.pause(assignment.key)  # on its way, when the partition goes and comes back
+    consumer.store({assignment.key: 5})
+    consumer.lost([assignment.key])
+    consumer.began([assignment])
+    consumer._obey()
+    assert consumer._paused == set()
+    await asyncio.sleep(0)
+    consumer.pause(assignment.key)
+    consumer._obey()
+    assert consumer._paused == {assignment.key}

@@ -1,6 +1,7 @@
 """The dispatcher in this process, with a sender that does what the test says: order of keeping, duplicates, retries."""
 
 import asyncio
+import gc
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,7 @@ from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.dispatcher import intake
 from services.dispatcher.app import Dispatcher
+from services.dispatcher.intake import Ticket
 from services.dispatcher.senders.identity import Identity
 
 
@@ -265,3 +267,41 @@ async def test_a_webhook_of_another_account_gets_nothing(run, put, records):
     foreign = put(account_id="acc_other")
     await until(lambda: records(foreign) == [(1, "skipped")])
     assert sender.sent == []
+
+
+@pytest.mark.parametrize("held_up", ["receiver", "postgres"])
+async def test_large_deliveries_are_held_within_the_window_and_all_go_out_in_the_end(
+    settings, put, records, database_url, held_up
+):
+    """60 of 500 KiB, before a window of 4 MiB: 4 MiB in the lanes, a quarter of that overflowed, one of each on its way."""
+    size, most = 500_000, 5 * 2**20 + 3 * 500_000
+    going_on = asyncio.Event()
+
+    async def answer() -> int:
+        await going_on.wait()
+        return 200
+
+    sender = ScriptedSender(lambda _: answer())
+    dispatcher = Dispatcher(settings.model_copy(update={"window_mib": 4}), sender)
+    await dispatcher.start()
+    deliveries = [put(body=b'"' + bytes(48 + n % 10 for n in range(size)) + b'"')]
+    deliveries += [put(body=deliveries[0].body) for _ in range(59)]
+    async with await psycopg.AsyncConnection.connect(database_url) as lock:
+        if held_up == "postgres":
+            await lock.execute("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE")
+            going_on.set()
+        await until(lambda: held_bytes() > 3 * 2**20)
+        until_s = time.monotonic() + 4.0
+        while time.monotonic() < until_s:
+            assert held_bytes() <= most
+            await asyncio.sleep(0.1)
+        await lock.rollback()
+        going_on.set()
+        await until(lambda: all(records(delivery) for delivery in deliveries), 60.0)
+    assert {tuple(records(delivery)) for delivery in deliveries} == {((1, "delivered"),)}
+    await dispatcher.drain(10.0)
+
+
+def held_bytes() -> int:
+    """Of the bodies of all deliveries in this process that are not recorded."""
+    return sum(len(ticket.delivery.body) for ticket in gc.get_objects() if isinstance(ticket, Ticket))

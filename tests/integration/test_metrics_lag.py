@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from confluent_kafka import Message, Producer
 
-from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer
+from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.partitions import Assignment, PartitionKey
 
 
 class Hoard:
@@ -58,7 +59,7 @@ async def test_the_lag_of_a_consumer_that_stands_still_grows_with_the_log(
     sink = Hoard()
     window = 10 if cause == "full" else 1000
     loop = asyncio.get_running_loop()
-    consumer = PolledConsumer(config, [topic], sink, loop, window=window, revoke_timeout_s=5.0)
+    consumer = PolledConsumer(config, [topic], sink, loop, window=window, unit_bytes=1024, revoke_timeout_s=5.0)
     write(20)
     consumer.start()
     try:

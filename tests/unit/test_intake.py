@@ -9,7 +9,8 @@ import pytest
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
-from go2hooks.kafka.consumer import Assignment, PartitionKey, PolledConsumer
+from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import intake
 from services.dispatcher.intake import Intake, Ticket
@@ -40,6 +41,9 @@ class Message:
     def value(self) -> bytes:
         return self._value
 
+    def __len__(self) -> int:
+        return len(self._value)
+
 
 class Records:
     """Postgres, which may be away."""
@@ -59,8 +63,11 @@ class Consumer:
     failure: BaseException | None = None
     released = 0
 
-    def release(self) -> None:
-        self.released += 1
+    def weigh(self, size: int) -> int:
+        return -(-size // 1000)
+
+    def release(self, weight: int = 1) -> None:
+        self.released += weight
 
 
 class Scene:

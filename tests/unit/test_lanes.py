@@ -216,3 +216,18 @@ def test_an_idle_lane_is_forgotten_unless_its_circuit_is_open(idle_s):
     lanes.sweep(idle_s, idle_s=60.0)
     assert len(lanes) == (2 if idle_s > 60 else 3)
     assert lanes.is_blocked("a")
+
+
+def test_large_items_take_more_of_the_window_and_give_it_back():
+    """One webhook's large deliveries must not fill the window that all share."""
+    lanes: Lanes[int] = Lanes(LaneLimits(window=100, webhook_first_sends=1.0), lambda item: item)
+    assert lanes.offer("large", 30, 0.0) is Admission.START
+    assert lanes.offer("large", 30, 0.0) is Admission.QUEUED
+    assert lanes.offer("large", 30, 0.0) is Admission.FULL
+    assert [lanes.offer("small", 1, 0.0) for _ in range(10)][-1] is Admission.QUEUED
+    assert lanes.queued == 10
+    lanes.finish("large", ok=True, duration_s=5.0, now=1.0)
+    assert list(lanes.startable()) == [30]
+    assert lanes.offer("large", 24, 1.0) is Admission.QUEUED
+    assert lanes.evict(lambda item: item > 1) == [24]
+    assert lanes.offer("large", 24, 1.0) is Admission.QUEUED

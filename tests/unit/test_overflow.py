@@ -11,7 +11,7 @@ import pytest
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
-from go2hooks.kafka.consumer import Assignment, PartitionKey
+from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import overflow
 from services.dispatcher.intake import Ticket
@@ -45,6 +45,9 @@ class Message:
     def value(self) -> bytes:
         return self._value
 
+    def __len__(self) -> int:
+        return len(self._value)
+
 
 class Consumer:
     """What an intake asks of its consumer."""
@@ -52,8 +55,11 @@ class Consumer:
     failure: BaseException | None = None
     released = 0
 
-    def release(self) -> None:
-        self.released += 1
+    def weigh(self, size: int) -> int:
+        return -(-size // 1000)
+
+    def release(self, weight: int = 1) -> None:
+        self.released += weight
 
 
 class Scene:

@@ -24,7 +24,7 @@ class DueMachine(RuleBasedStateMachine):
         self._begin(0)
 
     def _begin(self, position: int) -> None:
-        self.buffer: DueBuffer[int] = DueBuffer(CAPACITY)
+        self.buffer: DueBuffer[int] = DueBuffer(CAPACITY, 1000)
         self.position = position
         self.waiting: set[int] = set()
         self.taken: set[int] = set()  # out of the buffer, not finished
@@ -39,7 +39,7 @@ class DueMachine(RuleBasedStateMachine):
         if self.buffer.paused:
             return
         for offset in range(self.position, min(self.position + count, len(self.log))):
-            self.buffer.add(self.log[offset], offset)
+            self.buffer.add(self.log[offset], 1, offset)
             self.waiting.add(offset)
             self.position = offset + 1
         self._pause_when_full()
@@ -80,7 +80,7 @@ class DueMachine(RuleBasedStateMachine):
         """The records do not know the attempt before it yet: it goes back for a while."""
         for offset in sorted(self.taken):
             self.log[offset] = self.now + 1
-            self.buffer.add(self.log[offset], offset)
+            self.buffer.add(self.log[offset], 1, offset)
         self.waiting |= self.taken
         self.taken = set()
         self._pause_when_full()

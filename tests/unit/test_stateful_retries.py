@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
-from go2hooks.kafka.consumer import Assignment, PartitionKey
+from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import delay
 from services.dispatcher.delay import RetryIntake
@@ -55,6 +55,9 @@ class Message:
     def value(self) -> bytes:
         return self._value
 
+    def __len__(self) -> int:
+        return len(self._value)
+
 
 class Consumer:
     """Commits at once what it is told to store, and remembers what is paused."""
@@ -71,8 +74,11 @@ class Consumer:
             assert offset >= self._committed[key], "a commit went back"
             self._committed[key] = offset
 
-    def release(self, count: int = 1) -> None:
-        self.handed -= count
+    def weigh(self, _size: int) -> int:
+        return 1
+
+    def release(self, weight: int = 1) -> None:
+        self.handed -= weight
 
     def pause(self, key: PartitionKey) -> None:
         self.paused.add(key)

@@ -1,0 +1,189 @@
+"""A consumer in its group: which partitions are its own, from where it reads them, and whether it still belongs.
+
+librdkafka asks for committed offsets once. An answer such as "not the coordinator", which a broker gives for some seconds
+after a restart, leaves the partitions assigned and unread for good, with heartbeats that go on. So we ask, until there is
+an answer, and begin to read where it says.
+
+What is left of silent standstills ends the process, so that its supervisor starts it again: a member that has lost its
+place in the group, or has partitions that it cannot read, for longer than any rebalance takes while brokers answer.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.partitions import Assignment, PartitionKey, Span, ask_spans, backlog
+
+log = structlog.get_logger(__name__)
+
+_TEND_S: Final = 1.0
+_ANSWER_S: Final = 0.5
+_LOOKUP_S: Final = 5.0
+_LOOKUP_BESIDE_S: Final = 1.0  # while others of our partitions could be read
+_REBALANCE_S: Final = 30.0  # what a rebalance may take besides a session's end and the slowest member's last work
+
+
+class Owner(Protocol):
+    """What works on the partitions. Called by the thread that polls, from within a poll or from `tend`."""
+
+    def began(self, assignments: Sequence[Assignment]) -> None:
+        """These partitions are ours; their messages follow."""
+
+    def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        """These go to another process: finish what is under way and give the offsets to commit. Bounded by itself."""
+        ...
+
+    def lost(self, keys: Sequence[PartitionKey]) -> None:
+        """These went to another process without asking: what was finished of them no longer counts."""
+
+
+class Membership:
+    """Not thread-safe, but for `assigned`, `reachable` and `lags`. The consumer is polled by its owner, `tend` called between polls."""
+
+    def __init__(self, config: dict[str, Any], topics: Sequence[str], owner: Owner, *, finish_s: float) -> None:
+        """`finish_s` is what `Owner.finish` takes at most, in any process of the group."""
+        self.consumer = Consumer(config | {"error_cb": self._on_error})
+        self._topics = list(topics)
+        self._owner = owner
+        self._patience_s = _REBALANCE_S + finish_s + config.get("session.timeout.ms", 45_000) / 1000
+        self._spans: dict[PartitionKey, Span] = {}
+        self._unbegun: set[PartitionKey] = set()  # ours, but Kafka has not said yet where to read on
+        self._is_member = False  # has been given its partitions, which may be none, and has not lost them since
+        self._tended_at = 0.0
+        self._seen_at = time.monotonic()
+        self._missed_since: float | None = None  # brokers answer, and we do not read what we should
+        self.reachable = True  #: False from the moment all brokers are away until one answers again
+        self.assigned = False  #: whether all is read that is ours to be read
+        self.lags: dict[PartitionKey, int] = {}  #: messages not yet read, by partition; a second old at most
+
+    @property
+    def owned(self) -> Sequence[PartitionKey]:
+        """The partitions that are read."""
+        return tuple(self._spans)
+
+    def subscribe(self) -> None:
+        self.consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def tend(self, quiet: Callable[[], Collection[PartitionKey]] = tuple) -> None:
+        """Once a second, whatever is to be done besides polling; `quiet` gives the paused partitions.
+
+        Mostly takes no time; up to 10 s when Kafka does not answer. Raises UnavailableError when the process has to end.
+        """
+        now = time.monotonic()
+        if now - self._tended_at < _TEND_S:
+            return
+        self._tended_at = now
+        if self._unbegun:
+            self._begin()
+        self._see(now)
+        if not self.assigned or not self.reachable:
+            self._ask_for_brokers(now)
+        else:
+            self._missed_since = None
+        self.lags = backlog(self.consumer, self._spans, quiet() if self.reachable else ())
+
+    def blind_s(self) -> float:
+        """Seconds since all was read that was ours: for so long nobody knows what lies ahead. 0 while all is read. Any thread."""
+        return 0.0 if self.assigned else time.monotonic() - self._seen_at
+
+    def store(self, offsets: dict[PartitionKey, int]) -> None:
+        """Have librdkafka commit these soon. A partition that has moved away is left alone."""
+        for key, offset in offsets.items():
+            try:
+                self.consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
+            except KafkaException as error:
+                log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
+
+    # --- where to read on
+
+    def _begin(self) -> bool:
+        """Begin to read what Kafka says a start of; whether there was any. Blocks up to 10 s."""
+        spans = ask_spans(self.consumer, self._unbegun, _LOOKUP_BESIDE_S if self._spans else _LOOKUP_S)
+        if not spans:
+            return False
+        starts = [span.start for span in spans.values()]
+        self.consumer.incremental_assign(starts)
+        self.consumer.resume(starts)  # librdkafka keeps a partition paused that was so when it left us
+        self._unbegun.difference_update(spans)
+        self._spans |= spans
+        self._owner.began([Assignment(key, span.end) for key, span in spans.items()])
+        return True
+
+    # --- whether we belong
+
+    def _see(self, now: float) -> None:
+        self.assigned = self._is_member and not self._unbegun and bool(self.consumer.memberid())
+        if self.assigned:
+            self._seen_at = now
+
+    def _ask_for_brokers(self, now: float) -> None:
+        """Whether brokers answer, for our topics: librdkafka reconnects by itself but does not say so."""
+        try:
+            found = self.consumer.list_topics(self._topics[0], timeout=_ANSWER_S).topics
+        except KafkaException:
+            self._missed_since = None
+            return
+        self.reachable = True
+        if any(topic.error is not None for topic in found.values()) or self.assigned:
+            self._missed_since = None
+        elif self._missed_since is None:
+            self._missed_since = now
+        elif now - self._missed_since > self._patience_s:
+            what = "cannot read its partitions" if self._is_member else "is no member of its group"
+            raise UnavailableError(
+                f"the consumer of {', '.join(self._topics)} {what}, for {self._patience_s:.0f} s, though Kafka answers"
+            )
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # that is the binding's name for it
+            self.reachable = False
+        log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+
+    # --- rebalances
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._unbegun.update(_keys(partitions))
+        self._is_member = True
+        if not self._begin():
+            consumer.incremental_assign([])  # or the binding would assign all, and librdkafka ask for their offsets
+        self._see(time.monotonic())
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        keys = self._disown(partitions)
+        offsets = self._owner.finish(keys)
+        self.store(offsets)  # or leaving them, librdkafka would commit what was stored last: a step back
+        _commit(consumer, offsets)
+        consumer.incremental_unassign([TopicPartition(*key) for key in keys])
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("partitions lost", partitions=len(partitions))
+        self._is_member = self.assigned = False
+        keys = self._disown(partitions)
+        self._owner.lost(keys)
+        consumer.incremental_unassign([TopicPartition(*key) for key in keys])
+
+    def _disown(self, partitions: list[TopicPartition]) -> list[PartitionKey]:
+        """Of these, the ones that were read."""
+        gone = _keys(partitions)
+        self._unbegun.difference_update(gone)
+        return [key for key in gone if self._spans.pop(key, None) is not None]
+
+
+def _keys(partitions: Sequence[TopicPartition]) -> list[PartitionKey]:
+    return [PartitionKey(p.topic, p.partition) for p in partitions]
+
+
+def _commit(consumer: Consumer, offsets: dict[PartitionKey, int]) -> None:
+    """Commit now. A refusal costs duplicates that the records will recognise, so it is logged and no more."""
+    if not offsets:
+        return
+    try:
+        consumer.commit(offsets=[TopicPartition(*key, offset) for key, offset in offsets.items()], asynchronous=False)
+    except KafkaException as error:
+        log.warning("offsets not committed on revocation", error=str(error))

@@ -1,0 +1,103 @@
+"""A real broker behind a proxy that knows Kafka's requests: it can answer one as a coordinator that has moved, or swallow it."""
+
+import socket
+import struct
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+from go2hooks.local.broker import Broker
+from go2hooks.local.processes import free_port
+
+OFFSET_FETCH: Final = 9
+JOIN_GROUP: Final = 11
+_NOT_COORDINATOR: Final = 16
+
+
+class CoordinatorProxy:
+    """Forwards to `target_port` of this machine, on threads that end with their connections."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.moved = 0  #: so many requests for committed offsets are still to be answered with "not the coordinator"
+        self.swallowed: set[int] = set()  #: kinds of requests that get no answer
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _address = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target_port))
+                for work in (self._forward_requests, self._forward_answers):
+                    threading.Thread(target=work, args=(client, server), daemon=True).start()
+
+    def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError), closing(client), closing(server):
+            while True:
+                request = _read_frame(client)
+                (kind,) = struct.unpack_from(">h", request)
+                if kind == OFFSET_FETCH and self.moved > 0:
+                    self.moved -= 1
+                    client.sendall(_frame(_moved(request)))
+                elif kind not in self.swallowed:
+                    server.sendall(_frame(request))
+
+    def _forward_answers(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError), closing(client), closing(server):
+            while chunk := server.recv(65_536):
+                client.sendall(chunk)
+
+
+class ProxiedBroker(Broker):
+    """A broker with a second listener, which tells its clients to come through the proxy."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir, jvm_options=("-XX:TieredStopAtLevel=1",))
+        self._proxied_port = free_port()
+        self.proxy = CoordinatorProxy(self._proxied_port)
+
+    def _write_properties(self) -> Path:
+        path = super()._write_properties()
+        lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
+        direct, controller = lines["listeners"].split(",")
+        lines["listeners"] = f"{direct},PROXIED://127.0.0.1:{self._proxied_port},{controller}"
+        lines["advertised.listeners"] = f"{direct},PROXIED://127.0.0.1:{self.proxy.port}"
+        lines["listener.security.protocol.map"] = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT"
+        lines["inter.broker.listener.name"] = "PLAINTEXT"
+        path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+        return path
+
+
+def _moved(request: bytes) -> bytes:
+    """The answer to a request for committed offsets, of version 8 or 9: one group, no topics, an error."""
+    _kind, version, correlation, client_length = struct.unpack_from(">hhih", request)
+    assert version in (8, 9)
+    groups = request[10 + client_length + 1 :]  # behind the client's id and no tags
+    assert groups[0] == 2, "one group"  # compact arrays count from 1
+    group = groups[1 : 1 + groups[1]]  # its length, from 1, and its name
+    return struct.pack(">ixi", correlation, 0) + b"\x02" + group + b"\x01" + struct.pack(">hxx", _NOT_COORDINATOR)
+
+
+def _frame(message: bytes) -> bytes:
+    return struct.pack(">i", len(message)) + message
+
+
+def _read_frame(connection: socket.socket) -> bytes:
+    (length,) = struct.unpack(">i", _read(connection, 4))
+    return _read(connection, length)
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    read = bytearray()
+    while len(read) < count:
+        chunk = connection.recv(count - len(read))
+        if not chunk:
+            raise ConnectionError
+        read += chunk
+    return bytes(read)

@@ -5,7 +5,8 @@ after a restart, leaves the partitions assigned and unread for good, with heartb
 an answer, and begin to read where it says.
 
 What is left of silent standstills ends the process, so that its supervisor starts it again: a member that has lost its
-place in the group, or has partitions that it cannot read, for longer than any rebalance takes while brokers answer.
+place in the group, or has partitions that it cannot read, or none though it is alone, for longer than any rebalance takes
+while brokers answer. With fewer partitions than members, it is right that one has none.
 """
 
 import time
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.partitions import Assignment, PartitionKey, Span, ask_spans, backlog
@@ -22,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 _TEND_S: Final = 1.0
 _ANSWER_S: Final = 0.5
+_COUNT_S: Final = 1.0
 _LOOKUP_S: Final = 5.0
 _LOOKUP_BESIDE_S: Final = 1.0  # while others of our partitions could be read
 _REBALANCE_S: Final = 30.0  # what a rebalance may take besides a session's end and the slowest member's last work
@@ -47,6 +50,8 @@ class Membership:
     def __init__(self, config: dict[str, Any], topics: Sequence[str], owner: Owner, *, finish_s: float) -> None:
         """`finish_s` is what `Owner.finish` takes at most, in any process of the group."""
         self.consumer = Consumer(config | {"error_cb": self._on_error})
+        self._bootstrap = config["bootstrap.servers"]
+        self._group = config["group.id"]
         self._topics = list(topics)
         self._owner = owner
         self._patience_s = _REBALANCE_S + finish_s + config.get("session.timeout.ms", 45_000) / 1000
@@ -56,6 +61,7 @@ class Membership:
         self._tended_at = 0.0
         self._seen_at = time.monotonic()
         self._missed_since: float | None = None  # brokers answer, and we do not read what we should
+        self._served_at = time.monotonic()  # last with partitions, or last seen to be one of several members
         self.reachable = True  #: False from the moment all brokers are away until one answers again
         self.assigned = False  #: whether all is read that is ours to be read
         self.lags: dict[PartitionKey, int] = {}  #: messages not yet read, by partition; a second old at most
@@ -86,6 +92,7 @@ class Membership:
             self._ask_for_brokers(now)
         else:
             self._missed_since = None
+            self._check_share(now)
         self.lags = backlog(self.consumer, self._spans, quiet() if self.reachable else ())
 
     def blind_s(self) -> float:
@@ -135,10 +142,28 @@ class Membership:
         elif self._missed_since is None:
             self._missed_since = now
         elif now - self._missed_since > self._patience_s:
-            what = "cannot read its partitions" if self._is_member else "is no member of its group"
-            raise UnavailableError(
-                f"the consumer of {', '.join(self._topics)} {what}, for {self._patience_s:.0f} s, though Kafka answers"
-            )
+            raise self._failed("cannot read its partitions" if self._is_member else "is no member of its group")
+
+    def _check_share(self, now: float) -> None:
+        if self._spans:
+            self._served_at = now
+        elif now - self._served_at > self._patience_s:
+            self._served_at = now
+            if self._count_members() == 1:
+                raise self._failed("has no partitions, the only member of its group")
+
+    def _count_members(self) -> int:
+        """0 when Kafka does not say in time; blocks up to 2 s, on a connection of its own."""
+        admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+        try:
+            asked = admin.describe_consumer_groups([self._group], request_timeout=_COUNT_S)
+            return len(asked[self._group].result(2 * _COUNT_S).members)
+        except (KafkaException, TimeoutError):
+            return 0
+
+    def _failed(self, what: str) -> UnavailableError:
+        topics = ", ".join(self._topics)
+        return UnavailableError(f"the consumer of {topics} {what}, for {self._patience_s:.0f} s, though Kafka answers")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # that is the binding's name for it

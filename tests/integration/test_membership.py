@@ -7,7 +7,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,8 +91,8 @@ def produce(broker: ProxiedBroker, topic: str) -> Callable[[int], None]:
 
 
 @contextmanager
-def reading(broker: ProxiedBroker, topic: str) -> Iterator[Reader]:
-    reader = Reader(broker, topic, f"tests.{secrets.token_hex(6)}")
+def reading(broker: ProxiedBroker, topic: str, group: str = "") -> Iterator[Reader]:
+    reader = Reader(broker, topic, group or f"tests.{secrets.token_hex(6)}")
     reader.membership.subscribe()
     yield reader
     reader.membership.consumer.close()
@@ -147,6 +147,35 @@ def test_a_broker_that_is_away_ends_nobody_and_is_read_again_when_it_is_back(bro
         read = len(reader.messages)
         produce(10)
         reader.read_until(lambda: len(reader.messages) == read + 10)
+
+
+def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_those_that_have_all(
+    broker, topic, monkeypatch
+):
+    monkeypatch.setattr(module, "_REBALANCE_S", -4.0)
+    group = f"tests.{secrets.token_hex(6)}"
+    with ExitStack() as stack:
+        readers = [stack.enter_context(reading(broker, topic, group)) for _ in range(3)]  # of two partitions
+
+        def each_has_its_own() -> bool:
+            for reader in readers:
+                reader.membership.tend()
+                reader.membership.consumer.poll(0.05)
+            return sorted(len(r.membership.owned) for r in readers) == [0, 1, 1] and all(
+                r.membership.assigned for r in readers
+            )
+
+        deadline = time.monotonic() + 60
+        while not each_has_its_own():
+            assert time.monotonic() < deadline
+        long_enough = time.monotonic() + 6.0
+        while time.monotonic() < long_enough:
+            assert each_has_its_own()
+    with reading(broker, topic) as alone:
+        alone.read_until(lambda: alone.membership.assigned)
+        alone.membership._spans.clear()  # as if the group's leader, which it is, had not known of the topic
+        with pytest.raises(UnavailableError, match="has no partitions, the only member of its group"):
+            alone.read_until(lambda: False)
 
 
 async def test_the_poll_thread_of_a_consumer_that_does_not_get_into_its_group_fails(broker, topic, monkeypatch):

@@ -12,7 +12,7 @@ from math import nan
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_delivery
 from go2hooks.core.errors import EventError, UnavailableError
@@ -34,6 +34,7 @@ Headers = list[tuple[str, str | bytes | None]]
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
 _POLL_S: Final = 0.05
+_POLL_AT_LEAST_S: Final = 30.0
 _REVOKE_FLUSH_S: Final = 10.0
 
 
@@ -71,6 +72,7 @@ class Router:
         self._failure: str | None = None
         self._flush_until = float("inf")
         self._reported = 0.0
+        self._polled_at = 0.0
         metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._in_flight})
 
     @property
@@ -85,8 +87,9 @@ class Router:
         """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good, or we do not get to read."""
         self._producer.poll(0)
         if self._in_flight >= self._window:
-            self._producer.poll(_POLL_S)
+            self._wait_for_room()
         else:
+            self._polled_at = time.monotonic()
             first = self._consumer.poll(_POLL_S if not self._in_flight else 0.002)
             if first is not None:
                 self._route_all([first, *self._consumer.consume(_BATCH - 1, 0)])
@@ -95,6 +98,18 @@ class Router:
         self._report_lag()
         if self._failure is not None:
             raise UnavailableError(f"Kafka refused a delivery for good: {self._failure}")
+
+    def _wait_for_room(self) -> None:
+        """Serve reports, 50 ms long. Now and then poll, taking nothing new: the group throws out who does not."""
+        self._producer.poll(_POLL_S)
+        if time.monotonic() - self._polled_at < _POLL_AT_LEAST_S:
+            return
+        self._polled_at = time.monotonic()
+        self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
+        leftover = self._consumer.poll(0)  # what was on its way
+        if leftover is not None:
+            self._route_all([leftover])
+        self._consumer.resume([TopicPartition(*key) for key in self._membership.owned])
 
     def close(self, timeout_s: float) -> None:
         """Finish what is produced, commit, leave the group. Bounded by `timeout_s`."""

@@ -120,6 +120,7 @@ class Membership:
         self._unbegun.difference_update(spans)
         self._spans |= spans
         self._owner.began([Assignment(key, span.end) for key, span in spans.items()])
+        self._tended_at = 0.0  # their lag is measured next
         return True
 
     # --- whether we belong
@@ -184,6 +185,7 @@ class Membership:
         offsets = self._owner.finish(keys)
         self.store(offsets)  # or leaving them, librdkafka would commit what was stored last: a step back
         _commit(consumer, offsets)
+        self._is_member = False  # until we are told, at once, what is ours from now on
         consumer.incremental_unassign([TopicPartition(*key) for key in keys])
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

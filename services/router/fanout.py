@@ -42,7 +42,7 @@ Headers = list[tuple[str, str | bytes | None]]
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
 _READ: Final = 1000
-_STALLED_S: Final = 30.0  # a tenth of what the group waits for a poll
+_POLL_AT_LEAST_S: Final = 30.0  # a tenth of what the group waits
 _CROWD: Final = 1000  # events of one account
 _POLL_S: Final = 0.05
 _REVOKE_FLUSH_S: Final = 10.0
@@ -79,8 +79,7 @@ class Router:
         self._partitions: dict[PartitionKey, Partition] = {}
         self._waiting: FairQueue[bytes, tuple[Message, Partition]] = FairQueue()
         self._waiting_bytes = 0
-        self._full_since: float | None = None
-        self._paused: tuple[PartitionKey, ...] = ()
+        self._polled_at = 0.0
         self._unread = UnreadAge()
         self._failure: str | None = None
         self._flush_until = float("inf")
@@ -104,7 +103,7 @@ class Router:
         if self._waiting and self._in_flight < self._bounds.window:
             self._route_next()
         self._membership.store(self._collect_finished())
-        self._membership.tend(lambda: self._paused)
+        self._membership.tend()
         self._report_lag()
         if self._failure is not None:
             raise UnavailableError(f"Kafka refused a delivery for good: {self._failure}")
@@ -126,9 +125,9 @@ class Router:
         """Let what has arrived join those that wait, as far as there is room."""
         room = self._bounds.lookahead - len(self._waiting)
         if room <= 0 or self._waiting_bytes >= self._bounds.lookahead_bytes:
-            self._stay_in_group()
+            self._poll_without_reading()
             return
-        self._read_on()
+        self._polled_at = time.monotonic()
         first = self._consumer.poll(self._patience_s())
         if first is None:
             return
@@ -142,24 +141,17 @@ class Router:
             else:
                 log.warning("kafka reports", error=error.str())
 
-    def _stay_in_group(self) -> None:
-        """There is no room, and has been none for long: poll all the same, without reading, or the group takes us for dead."""
+    def _poll_without_reading(self) -> None:
+        """Now and then, while there is no room: the group throws out who does not poll."""
         now = time.monotonic()
-        if self._full_since is None:
-            self._full_since = now
-        if now - self._full_since < _STALLED_S:
+        if now - self._polled_at < _POLL_AT_LEAST_S:
             return
-        self._paused = tuple(self._partitions)
-        self._consumer.pause([TopicPartition(*key) for key in self._paused])  # each time: some may have joined
-        leftover = self._consumer.poll(0)
+        self._polled_at = now
+        self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
+        leftover = self._consumer.poll(0)  # what was on its way
         if leftover is not None and leftover.error() is None:
             self._put(leftover, now)
-
-    def _read_on(self) -> None:
-        self._full_since = None
-        if self._paused:
-            self._consumer.resume([TopicPartition(*key) for key in self._paused if key in self._partitions])
-            self._paused = ()
+        self._consumer.resume([TopicPartition(*key) for key in self._membership.owned])
 
     def _patience_s(self) -> float:
         """How long to wait for a first message: not at all when there is something to route."""

@@ -23,6 +23,7 @@ from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
+from services.router import fanout
 from services.router.fanout import Bounds, Router
 from services.router.reading import Batch
 
@@ -169,6 +170,29 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
         cut_off.step()
     cut_off.close(0.1)
     assert len(deliveries(build(hook), 20)) == 20
+
+
+def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, account, settings, group, monkeypatch):
+    """Nothing is acknowledged for longer than the group waits for a poll: it must not lose its partitions over that."""
+    monkeypatch.setattr(fanout, "_POLL_AT_LEAST_S", 1.0)
+    nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")
+    index = SubscriptionIndex()
+    index.apply(webhook("wh_1", account, "click"))
+    config = consumer_config(settings, group) | {"max.poll.interval.ms": 6000}
+    bounds = Bounds(window=5, lookahead=100, lookahead_bytes=1 << 24)
+    router = Router(config, producer_config(nowhere), index, EventCodec(), bounds)
+    emit(1500)  # many times what is read ahead
+    router.start()
+    deadline = time.monotonic() + 60
+    while len(router._waiting) < bounds.lookahead:
+        assert time.monotonic() < deadline
+        router.step()
+    thrown_out_by = time.monotonic() + 12
+    while time.monotonic() < thrown_out_by:
+        router.step()
+        assert router.ready
+    assert len(router._waiting) < 2 * bounds.lookahead
+    router.close(0.1)
 
 
 def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, deliveries, account, settings):

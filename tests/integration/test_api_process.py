@@ -184,7 +184,7 @@ def test_a_port_that_is_taken_is_named_with_its_variable(environment):
         port = str(taken.getsockname()[1])
         result = subprocess.run(
             [sys.executable, "-m", "services.api"],
-            env=environment | {"GO2HOOKS_API_PORT": port}, capture_output=True, timeout=20, check=False, text=True,
+            env=environment | {"GO2HOOKS_API_PORT": port}, capture_output=True, timeout=120, check=False, text=True,
         )  # fmt: skip
     assert result.returncode not in (0, None)
     assert "GO2HOOKS_API_PORT" in result.stderr
@@ -195,7 +195,12 @@ def test_a_port_that_is_taken_is_named_with_its_variable(environment):
 def test_a_missing_secret_key_is_named_with_its_remedy(environment):
     del environment["GO2HOOKS_SECRET_KEYS"]
     result = subprocess.run(
-        [sys.executable, "-m", "services.api"], env=environment, capture_output=True, timeout=20, check=False, text=True
+        [sys.executable, "-m", "services.api"],
+        env=environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
+        text=True,
     )
     assert result.returncode == 2
     assert "GO2HOOKS_SECRET_KEYS" in result.stderr

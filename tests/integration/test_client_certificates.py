@@ -179,14 +179,14 @@ class TestApi:
         }
         try:
             command = ["sh", "-ec", found[1]]
-            subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=30, check=True)
+            subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=120, check=True)
         finally:
             server.shutdown()
         shown = acme("GET", path_of(webhook)).json["data"]
         assert shown["subject"] == shown["issuer"] == "CN=go2-webhooks"
         assert not (tmp_path / "client.key").exists()
         verify = ["openssl", "verify", "-purpose", "sslclient", "-CAfile", "client.crt", "client.crt"]
-        subprocess.run(verify, cwd=tmp_path, capture_output=True, timeout=30, check=True)
+        subprocess.run(verify, cwd=tmp_path, capture_output=True, timeout=120, check=True)
 
 
 # --- the dispatcher

@@ -22,19 +22,26 @@ def start(script: str, drain_s: float = 5.0) -> subprocess.Popen:
     return process
 
 
+def ended(process: subprocess.Popen) -> tuple[str, str]:
+    """What it printed since it was up, on stdout and stderr. Not by `communicate`: that misses what `readline` read ahead."""
+    process.wait(60)
+    with process.stdout, process.stderr:
+        return process.stdout.read(), process.stderr.read()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("wait", ["shutdown.wait()", "asyncio.run(shutdown.wait_async())"])
 def test_a_signal_ends_the_wait_and_leaves_the_whole_drain_time(number: signal.Signals, wait: str):
     process = start(f"{wait}\nprint(4.5 < shutdown.remaining_s() <= 5.0)")
     process.send_signal(number)
-    assert process.communicate(timeout=10) == ("True\n", "")
+    assert ended(process) == ("True\n", "")
     assert process.returncode == 0
 
 
 def test_a_drain_that_outlasts_its_time_is_cut_short():
     process = start("shutdown.wait()\ntime.sleep(60)", drain_s=0.3)
     process.send_signal(signal.SIGTERM)
-    assert "longer than 0.3 s" in process.communicate(timeout=10)[1]
+    assert "longer than 0.3 s" in ended(process)[1]
     assert process.returncode == 1
 
 
@@ -43,15 +50,15 @@ def test_a_second_signal_ends_the_process_at_once():
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "draining\n"
     process.send_signal(signal.SIGINT)
-    assert "SIGINT came twice" in process.communicate(timeout=10)[1]
+    assert "SIGINT came twice" in ended(process)[1]
     assert process.returncode == 1
 
 
 def test_a_request_from_within_begins_the_drain():
     process = start("shutdown.request('fatal error')\nshutdown.wait()\nprint(shutdown.requested)")
-    assert process.communicate(timeout=10)[0] == "True\n"
+    assert ended(process)[0] == "True\n"
 
 
 def test_a_callback_that_comes_late_is_called_at_once():
     process = start("shutdown.request('x')\nshutdown.wait()\nshutdown.on_request(lambda: print('called'))")
-    assert process.communicate(timeout=10)[0] == "called\n"
+    assert ended(process)[0] == "called\n"

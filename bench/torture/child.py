@@ -116,16 +116,17 @@ def router_points() -> None:
     from services.router.fanout import Router
 
     before(Router, "_produce", "router_before_produce")
-    before(Router, "_on_revoke", "router_on_revoke")
-    store = Router._store_finished
+    before(Router, "finish", "router_on_revoke")
+    collect = Router._collect_finished
 
-    def patched(self: Any) -> None:
+    def patched(self: Any) -> Any:
         if self._batches and not self._batches[0].unacknowledged:
             reach("router_after_produce")
-        store(self)
+        finished = collect(self)
         reach("router_before_commit")
+        return finished
 
-    Router._store_finished = patched  # type: ignore[method-assign]
+    Router._collect_finished = patched  # type: ignore[method-assign]
 
 
 def plant_commit_before_record() -> None:

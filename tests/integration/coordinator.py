@@ -9,6 +9,7 @@ from typing import Final
 
 from go2hooks.local.broker import Broker
 from go2hooks.local.processes import free_port
+from go2hooks.local.quorum import Node, Quorum
 
 OFFSET_FETCH: Final = 9
 JOIN_GROUP: Final = 11
@@ -62,8 +63,8 @@ class ProxiedBroker(Broker):
         self._proxied_port = free_port()
         self.proxy = CoordinatorProxy(self._proxied_port)
 
-    def _write_properties(self) -> Path:
-        path = super()._write_properties()
+    def _write_properties(self, quorum: Quorum, node: Node) -> Path:
+        path = super()._write_properties(quorum, node)
         lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
         direct, controller = lines["listeners"].split(",")
         lines["listeners"] = f"{direct},PROXIED://127.0.0.1:{self._proxied_port},{controller}"

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
-from test_stack import Stack
+from up_command import UpCommand
 
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
@@ -127,7 +127,7 @@ def endpoints() -> Iterator[dict[str, Any]]:
             "GO2HOOKS_RETRY_DELAYS": "500ms,1s",
             "GO2HOOKS_CIRCUIT_PROBE_MS": "300",
         }
-        stack = Stack(Path(directory) / "stack", "--dispatchers", "2", **settings)
+        stack = UpCommand(Path(directory) / "stack", "--dispatchers", "2", **settings)
         try:
             endpoints = stack.endpoints()
             traffic = Traffic(endpoints)

@@ -30,7 +30,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from psycopg import sql
-from test_stack import Stack, children
+from up_command import UpCommand, children
 
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
@@ -119,11 +119,11 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def stack(canaries: Canaries, authority: trustme.CA) -> Iterator[Stack]:
+def stack(canaries: Canaries, authority: trustme.CA) -> Iterator[UpCommand]:
     key = canaries.plant("encryption key", base64.b64encode(os.urandom(32)).decode())
     with tempfile.TemporaryDirectory(prefix="go2hooks-canary-", ignore_cleanup_errors=True) as directory:
         authority.cert_pem.write_to_path(str(Path(directory) / "ca.pem"))
-        running = Stack(
+        running = UpCommand(
             Path(directory) / "stack",
             GO2HOOKS_SECRET_KEYS=key,
             GO2HOOKS_LOG_LEVEL="debug",
@@ -167,7 +167,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def use_client_certificates(stack: Stack, api: Api, authority: trustme.CA, canaries: Canaries) -> None:
+def use_client_certificates(stack: UpCommand, api: Api, authority: trustme.CA, canaries: Canaries) -> None:
     """One that delivers, one that does not open, and uploads that are refused."""
     leaf, other = authority.issue_cert("client.test"), authority.issue_cert("other.test")
     keys = [
@@ -209,7 +209,7 @@ def use_client_certificates(stack: Stack, api: Api, authority: trustme.CA, canar
         receiver.shutdown()
 
 
-def use_everything(stack: Stack, api: Api, receiver: Receiver, canaries: Canaries) -> None:
+def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Canaries) -> None:
     """Create, change, test, deliver, fail, retry, dead-letter, disable, rotate, delete; and every refusal we know."""
     endpoints = stack.endpoints()
     hooks = {}
@@ -305,7 +305,7 @@ def commands_of(endpoints: dict[str, Any], supervisor: int) -> bytes:
     return "\n".join(" ".join(process.cmdline()) for process in processes).encode()
 
 
-def test_no_secret_leaves_its_place(stack: Stack, canaries: Canaries, receiver: Receiver, authority: trustme.CA):
+def test_no_secret_leaves_its_place(stack: UpCommand, canaries: Canaries, receiver: Receiver, authority: trustme.CA):
     endpoints = stack.endpoints()
     canaries.plant("database password", urlsplit(endpoints["postgres"]).password or "")
     api = Api(endpoints, canaries)

@@ -27,7 +27,7 @@ from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.kafka.topics import EVENTS_CLICK
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
-from services.router.fanout import Router
+from services.router.fanout import Bounds, Router
 
 ALWAYS = 1_000_000
 
@@ -149,10 +149,7 @@ def test_a_broker_that_is_away_ends_nobody_and_is_read_again_when_it_is_back(bro
         reader.read_until(lambda: len(reader.messages) == read + 10)
 
 
-def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_those_that_have_all(
-    broker, topic, monkeypatch
-):
-    monkeypatch.setattr(module, "_REBALANCE_S", -4.0)
+def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_those_that_have_all(broker, topic):
     group = f"tests.{secrets.token_hex(6)}"
     with ExitStack() as stack:
         readers = [stack.enter_context(reading(broker, topic, group)) for _ in range(3)]  # of two partitions
@@ -168,11 +165,14 @@ def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_thos
         deadline = time.monotonic() + 60
         while not each_has_its_own():
             assert time.monotonic() < deadline
+        for reader in readers:
+            reader.membership._patience_s = 2.0
         long_enough = time.monotonic() + 6.0
         while time.monotonic() < long_enough:
             assert each_has_its_own()
     with reading(broker, topic) as alone:
         alone.read_until(lambda: alone.membership.assigned)
+        alone.membership._patience_s = 2.0
         alone.membership._spans.clear()  # as if the group's leader, which it is, had not known of the topic
         with pytest.raises(UnavailableError, match="has no partitions, the only member of its group"):
             alone.read_until(lambda: False)
@@ -201,7 +201,11 @@ def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
     ensure_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
     group = f"tests.{secrets.token_hex(6)}"
     router = Router(
-        consumer_config(settings, group), producer_config(settings), SubscriptionIndex(), EventCodec(), 1000
+        consumer_config(settings, group),
+        producer_config(settings),
+        SubscriptionIndex(),
+        EventCodec(),
+        Bounds(1000, 1000, 1 << 24),
     )
     broker.proxy.moved = ALWAYS
 

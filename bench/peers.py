@@ -25,7 +25,7 @@ _NGINX = """
 daemon off; master_process off; worker_processes 1; pid {dir}/pid; error_log stderr crit;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 75; client_body_temp_path {dir}/body;
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; client_body_temp_path {dir}/body;
   proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
   server {{ listen 127.0.0.1:{http} backlog=4096; location / {{ return 200 "ok"; }} location = /status {{ stub_status; }} }}
   server {{ listen 127.0.0.1:{https} ssl backlog=4096; ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/cert.pem;

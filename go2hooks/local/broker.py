@@ -50,8 +50,9 @@ _LOG_OPTIONS: Final = (
 )
 
 
-# Several share what one has to itself; the quick compiler and the plain collector start sooner and take less.
-_ALONE: Final = ("-Xmx512m",)
+# Threads that collect garbage beside a broker would take a small machine from everything else. Several brokers share what
+# one has to itself: the quick compiler starts sooner and takes less.
+_ALONE: Final = ("-Xmx512m", "-XX:+UseSerialGC")
 _AMONG_OTHERS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 

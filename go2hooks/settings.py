@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         20000, description="deliveries produced and not yet acknowledged per router"
     )
     router_lookahead_events: PositiveInt = Field(
-        20000, description="events that a router reads ahead, to take turns between accounts"
+        50000, description="events that a router reads ahead, to take turns between accounts"
     )
     router_lookahead_mib: PositiveInt = Field(32, description="size of these events at most, in MiB")
     drain_timeout_s: PositiveFloat = Field(25.0, description="from SIGTERM to exit at most, in seconds")

@@ -57,7 +57,7 @@ def main() -> None:
 
 def build_router(settings: Settings, index: SubscriptionIndex) -> Router:
     return Router(
-        consumer_config(settings, ROUTER_GROUP),
+        consumer_config(settings, ROUTER_GROUP, takes_turns=True),
         producer_config(settings),
         index,
         EventCodec(settings.schema_dir),

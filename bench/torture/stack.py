@@ -37,7 +37,7 @@ _CALL_S: Final = 120.0  # the API may be away, and Postgres with it
 class ProxiedBroker(Broker):
     """A broker with a second listener, which tells its clients to come through a proxy."""
 
-    def __init__(self, data_dir: Path, log: Path) -> None:
+    def __init__(self, data_dir: Path, log: Path | None = None) -> None:
         super().__init__(data_dir, jvm_options=("-XX:TieredStopAtLevel=1",), log=log)
         self.proxied_port = free_port()
         self.advertised_port = 0

@@ -4,25 +4,24 @@ Items of one key keep their order. Pure: time comes in as `now`, in seconds of a
 """
 
 from collections import deque
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from go2hooks.core.company import Company
 
 K = TypeVar("K")
 T = TypeVar("T")
-
-_ALONE_S: Final = 1.0
 
 
 class FairQueue(Generic[K, T]):
     """A queue per key and a ring of the keys that have something. Unbounded: who puts in asks for the length before."""
 
-    __slots__ = ("_changed_at", "_latest", "_queues", "_ring", "_size")
+    __slots__ = ("_queues", "_ring", "_size", "company")
 
     def __init__(self) -> None:
         self._queues: dict[K, deque[T]] = {}
         self._ring: deque[K] = deque()
         self._size = 0
-        self._latest: K | None = None  # the key that something was put in for last, and since when it has been that one
-        self._changed_at = 0.0
+        self.company: Company[K] = Company()  #: of the keys that something is put in for
 
     def __len__(self) -> int:
         return self._size
@@ -34,8 +33,7 @@ class FairQueue(Generic[K, T]):
             self._ring.append(key)
         queue.append(item)
         self._size += 1
-        if key != self._latest:
-            self._latest, self._changed_at = key, now
+        self.company.note(key, now)
 
     def take(self) -> tuple[K, T]:
         """The next item of the key whose turn it is. IndexError when nothing waits."""
@@ -52,4 +50,4 @@ class FairQueue(Generic[K, T]):
     def is_crowding(self, key: K, least: int, now: float) -> bool:
         """Whether at least `least` items of this key wait, half or more of all that do, and others come too."""
         waiting = len(self._queues.get(key, ()))
-        return waiting >= least and 2 * waiting >= self._size and now - self._changed_at < _ALONE_S
+        return waiting >= least and 2 * waiting >= self._size and not self.company.is_alone(now)

@@ -22,6 +22,8 @@ from enum import Enum, auto
 from math import ceil
 from typing import Final, Generic, TypeVar
 
+from go2hooks.core.company import Company
+
 T = TypeVar("T")
 
 _STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
@@ -30,7 +32,6 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # will have emptied it in a moment.
 _QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
-_ALONE_S: Final = 1.0
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
 
 
@@ -94,8 +95,7 @@ class Lanes(Generic[T]):
         self._waiting = 0  # their weight
         self._lanes: dict[str, Lane[T]] = {}
         self._ring: deque[Lane[T]] = deque()
-        self._latest = ""  # the webhook that something was offered for last, and since when it has been that one
-        self._changed_at = 0.0
+        self._company: Company[str] = Company()  # of the webhooks that something is offered for
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -106,8 +106,7 @@ class Lanes(Generic[T]):
         if lane is None:
             lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits.webhook_first_sends)
         lane.used_at = now
-        if webhook_id != self._latest:
-            self._latest, self._changed_at = webhook_id, now
+        self._company.note(webhook_id, now)
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
         if self._is_open(lane):
@@ -249,15 +248,11 @@ class Lanes(Generic[T]):
         if not self._is_quick(lane, now):
             return max(1.0, (self.limits.window - self._waiting) * share)
         room = self.limits.window * _QUICK_ROOM
-        return room if self._is_alone(now) else min(room - self._waiting, self.limits.window * share)
+        return room if self._company.is_alone(now) else min(room - self._waiting, self.limits.window * share)
 
     def _is_quick(self, lane: Lane[T], now: float) -> bool:
         waiting = len(lane.queue or ())
         return waiting > 0 and _QUICK_DRAIN_S * lane.rate >= waiting and now - lane.progress_at < _STALLED_S
-
-    def _is_alone(self, now: float) -> bool:
-        """Whether nothing but one webhook's deliveries has come for a while: then there is nobody to protect."""
-        return now - self._changed_at > _ALONE_S
 
     def _measure(self, lane: Lane[T], now: float) -> None:
         lane.progress_at = now

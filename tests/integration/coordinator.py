@@ -7,9 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from go2hooks.local.broker import Broker
-from go2hooks.local.processes import free_port
-from go2hooks.local.quorum import Node, Quorum
+from bench.torture.stack import ProxiedBroker
 
 OFFSET_FETCH: Final = 9
 JOIN_GROUP: Final = 11
@@ -55,24 +53,13 @@ class CoordinatorProxy:
                 client.sendall(chunk)
 
 
-class ProxiedBroker(Broker):
-    """A broker with a second listener, which tells its clients to come through the proxy."""
+class CoordinatedBroker(ProxiedBroker):
+    """A broker behind such a proxy."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir, jvm_options=("-XX:TieredStopAtLevel=1",))
-        self._proxied_port = free_port()
-        self.proxy = CoordinatorProxy(self._proxied_port)
-
-    def _write_properties(self, quorum: Quorum, node: Node) -> Path:
-        path = super()._write_properties(quorum, node)
-        lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
-        direct, controller = lines["listeners"].split(",")
-        lines["listeners"] = f"{direct},PROXIED://127.0.0.1:{self._proxied_port},{controller}"
-        lines["advertised.listeners"] = f"{direct},PROXIED://127.0.0.1:{self.proxy.port}"
-        lines["listener.security.protocol.map"] = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT"
-        lines["inter.broker.listener.name"] = "PLAINTEXT"
-        path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-        return path
+        super().__init__(data_dir)
+        self.proxy = CoordinatorProxy(self.proxied_port)
+        self.advertised_port = self.proxy.port
 
 
 def _moved(request: bytes) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from coordinator import JOIN_GROUP, ProxiedBroker
+from coordinator import JOIN_GROUP, CoordinatedBroker
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import UnavailableError
@@ -35,7 +35,7 @@ ALWAYS = 1_000_000
 class Reader:
     """Owns the partitions, and remembers what happened."""
 
-    def __init__(self, broker: ProxiedBroker, topic: str, group: str) -> None:
+    def __init__(self, broker: CoordinatedBroker, topic: str, group: str) -> None:
         settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{broker.proxy.port}")
         self.membership = Membership(consumer_config(settings, group), [topic], self, finish_s=0.0)
         self.began_at: list[Assignment] = []
@@ -62,14 +62,14 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def broker(servers_dir: Path) -> Iterator[ProxiedBroker]:
-    with ProxiedBroker(servers_dir / "proxied-kafka") as broker:
+def broker(servers_dir: Path) -> Iterator[CoordinatedBroker]:
+    with CoordinatedBroker(servers_dir / "proxied-kafka") as broker:
         yield broker
         broker.proxy.close()
 
 
 @pytest.fixture
-def topic(broker: ProxiedBroker) -> Iterator[str]:
+def topic(broker: CoordinatedBroker) -> Iterator[str]:
     name = f"test.{secrets.token_hex(6)}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])[name].result(timeout=20)
@@ -79,7 +79,7 @@ def topic(broker: ProxiedBroker) -> Iterator[str]:
 
 
 @pytest.fixture
-def produce(broker: ProxiedBroker, topic: str) -> Callable[[int], None]:
+def produce(broker: CoordinatedBroker, topic: str) -> Callable[[int], None]:
     producer = Producer({"bootstrap.servers": broker.bootstrap})
 
     def send(count: int) -> None:
@@ -91,7 +91,7 @@ def produce(broker: ProxiedBroker, topic: str) -> Callable[[int], None]:
 
 
 @contextmanager
-def reading(broker: ProxiedBroker, topic: str, group: str = "") -> Iterator[Reader]:
+def reading(broker: CoordinatedBroker, topic: str, group: str = "") -> Iterator[Reader]:
     reader = Reader(broker, topic, group or f"tests.{secrets.token_hex(6)}")
     reader.membership.subscribe()
     yield reader

@@ -279,7 +279,7 @@ def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) 
         account, item = read.take()
         if account.decode() in counts:
             router._waiting.put(account, item, 0.0)
-    router._waiting._changed_at = -inf if alone else inf
+    router._waiting.company.changed_at = -inf if alone else inf
     router._bounds = replace(BOUNDS, lookahead=0)
 
 

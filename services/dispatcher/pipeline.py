@@ -166,17 +166,16 @@ class Pipeline:
         if webhook is not None and webhook.client_certificate is not None:
             self._spawn(self._send_identified(ticket, webhook, began_ms, in_lane=in_lane))
             return
-        request = self._prepare(ticket.delivery, webhook)
+        request = self._prepare(ticket.delivery, webhook, began_ms)
         if isinstance(request, NoAnswer):
             self._end(ticket, request, began_ms, in_lane=in_lane)
             return
         if not self._sender.send_now(request, lambda response: self._end(ticket, response, began_ms, in_lane=in_lane)):
             self._spawn(self._send(ticket, request, None, began_ms, in_lane=in_lane))
 
-    def _prepare(self, delivery: Delivery, webhook: Webhook | None) -> SignedRequest | NoAnswer:
+    def _prepare(self, delivery: Delivery, webhook: Webhook | None, at_ms: int) -> SignedRequest | NoAnswer:
         if webhook is None:  # deleted this very moment, by the live copy's thread; the retry finds it so
             return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
-        at_ms = now_ms()
         try:
             secrets = self._webhooks.secrets(webhook, at_ms)
             return prepare(delivery, webhook.url, secrets, at_ms, self._id_header)
@@ -197,7 +196,7 @@ class Pipeline:
         if isinstance(identity, NoAnswer):
             self._end(ticket, identity, began_ms, in_lane=in_lane)
             return
-        request = self._prepare(ticket.delivery, self._webhooks.get(webhook.id))  # as it is by now
+        request = self._prepare(ticket.delivery, self._webhooks.get(webhook.id), now_ms())  # as it is by now
         if isinstance(request, NoAnswer):
             self._end(ticket, request, began_ms, in_lane=in_lane)
         else:

@@ -10,6 +10,8 @@ What keeps one webhook from delaying another:
   seconds keeps its share however crowded it is, and takes all there is while no other webhook has anything: a backlog
   that only waits for its turn need not take the longer way.
 - Lanes that have something to start take turns, one attempt each.
+- Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a connection
+  that was used a moment ago is still in the processor's cache; what is under way for longer leaves its place to others.
 - After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
@@ -33,6 +35,7 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 _QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
+YOUNG_S: Final = 0.005  #: an attempt has just begun for at least as long, at most twice as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class LaneLimits:
     """Bounds of all lanes of one process."""
 
     max_sends: int = 1000  #: attempts under way in all
+    young_sends: int = 96  #: attempts under way that have just begun
     window: int = 4000  #: weight of what waits in all
     webhook_max_sends: int = 64
     webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
@@ -92,6 +96,9 @@ class Lanes(Generic[T]):
         self._weigh = weigh
         self.in_flight = 0
         self.queued = 0  #: items
+        # Of the attempts begun since the first, and since the second time before it: those that are still under way.
+        self._young, self._young_since = 0, 0.0
+        self._older, self._older_since = 0, 0.0
         self._waiting = 0  # their weight
         self._lanes: dict[str, Lane[T]] = {}
         self._ring: deque[Lane[T]] = deque()
@@ -106,12 +113,13 @@ class Lanes(Generic[T]):
         if lane is None:
             lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits.webhook_first_sends)
         lane.used_at = now
+        self._age(now)
         self._company.note(webhook_id, now)
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
         if self._is_open(lane):
             return self._offer_probe(lane, now)
-        if not lane.queue and self.in_flight < self.limits.max_sends and lane.in_flight < self._sends_allowed(lane):
+        if not lane.queue and self._may_start() and lane.in_flight < self._sends_allowed(lane):
             self._start(lane)
             return Admission.START
         if lane.waiting >= self._queue_allowed(lane, now):
@@ -128,6 +136,7 @@ class Lanes(Generic[T]):
         lane = self._lanes[webhook_id]
         lane.in_flight -= 1
         self.in_flight -= 1
+        self._forget_young(now - duration_s)
         lane.used_at = now
         self._measure(lane, now)
         if ok:
@@ -146,9 +155,15 @@ class Lanes(Generic[T]):
         self.in_flight -= 1
         self._make_ready(lane)
 
-    def startable(self) -> Iterator[T]:
+    @property
+    def has_startable(self) -> bool:
+        """Whether something waits that may start now, or as soon as those that have just begun are older."""
+        return bool(self._ring) and self.in_flight < self.limits.max_sends
+
+    def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
-        while self._ring and self.in_flight < self.limits.max_sends:
+        self._age(now)
+        while self._ring and self._may_start():
             lane = self._ring.popleft()
             lane.ready = False
             if lane.queue and lane.in_flight < self._sends_allowed(lane):
@@ -229,9 +244,26 @@ class Lanes(Generic[T]):
     def _may_probe(self, lane: Lane[T], now: float) -> bool:
         return not lane.in_flight and now >= lane.probe_at and self.in_flight < self.limits.max_sends
 
+    def _may_start(self) -> bool:
+        return self.in_flight < self.limits.max_sends and self._young + self._older < self.limits.young_sends
+
     def _start(self, lane: Lane[T]) -> None:
         lane.in_flight += 1
         self.in_flight += 1
+        self._young += 1
+
+    def _age(self, now: float) -> None:
+        elapsed = now - self._young_since
+        if elapsed >= YOUNG_S:
+            self._older, self._older_since = (self._young if elapsed < 2 * YOUNG_S else 0), self._young_since
+            self._young, self._young_since = 0, now
+
+    def _forget_young(self, began: float) -> None:
+        """An attempt that began then has ended. It is not known to the microsecond; what is miscounted is soon forgotten."""
+        if began >= self._young_since:
+            self._young -= 1
+        elif began >= self._older_since:
+            self._older -= 1
 
     def _make_ready(self, lane: Lane[T]) -> None:
         if lane.queue and not lane.ready and lane.in_flight < self._sends_allowed(lane):

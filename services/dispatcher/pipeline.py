@@ -26,7 +26,7 @@ from go2hooks.core.classify import classify
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.core.errors import EventError, SealError, TargetError
-from go2hooks.core.lanes import Admission, Lanes
+from go2hooks.core.lanes import YOUNG_S, Admission, Lanes
 from go2hooks.core.outcome import (
     Answer,
     DeadLetter,
@@ -94,6 +94,7 @@ class Pipeline:
         self._id_header = collaborators.id_header
         self._loop = asyncio.get_running_loop()
         self._starting = False  # whether `start_waiting` is to run
+        self._ageing: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.hold: Callable[
             [Ticket], None
@@ -120,7 +121,7 @@ class Pipeline:
             case Admission.START:
                 self._begin(ticket, in_lane=True)
             case Admission.QUEUED:
-                return
+                self._start_waiting_soon()
             case Admission.FULL | Admission.BLOCKED if ticket.source == "overflow":
                 self.hold(ticket)
             case Admission.FULL:
@@ -259,18 +260,25 @@ class Pipeline:
 
     def _start_waiting_soon(self) -> None:
         """Once for all that end in this turn of the loop; by then a connection that its receiver has closed is known to be."""
-        if not self._starting and self._lanes.queued:
+        if not self._starting and self._lanes.has_startable:
             self._starting = True
             self._loop.call_soon(self._start_waiting)
 
     def _start_waiting(self) -> None:
         self._starting = False
         now = time.monotonic()
-        for ticket in self._lanes.startable():
+        for ticket in self._lanes.startable(now):
             if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
                 ticket.ask_again(partial(self._start_asked, ticket))
             else:
                 self._start(ticket)
+        if self._ageing is None and self._lanes.has_startable:
+            self._ageing = self._loop.call_later(YOUNG_S, self._aged)
+
+    def _aged(self) -> None:
+        """Those that had just begun, and kept others waiting, are older: should none of them end, the others start now."""
+        self._ageing = None
+        self._start_waiting_soon()
 
     def _start_asked(self, ticket: Ticket, still_open: bool) -> None:  # noqa: FBT001  # the records' answer
         if still_open:

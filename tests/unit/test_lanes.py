@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from go2hooks.core.lanes import Admission, LaneLimits, Lanes
+from go2hooks.core.lanes import YOUNG_S, Admission, LaneLimits, Lanes
 
-LIMITS = LaneLimits(max_sends=6, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3)
+LIMITS = LaneLimits(
+    max_sends=6, young_sends=5, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3
+)
 IDS = ("a", "b", "c", "d")
 
 
@@ -21,6 +23,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.number = 0
         self.under_way: list[tuple[str, int]] = []
         self.waiting: list[tuple[str, int]] = []
+        self.began: dict[tuple[str, int], float] = {}
         self.failures = dict.fromkeys(IDS, 0)
 
     @rule(webhook_id=st.sampled_from(IDS), count=st.integers(1, 30))
@@ -32,18 +35,23 @@ class LanesMachine(RuleBasedStateMachine):
             admission = self.lanes.offer(webhook_id, item, self.now)
             assert has_room == (admission in (Admission.START, Admission.QUEUED))
             if admission is Admission.START:
-                self.under_way.append(item)
+                self._begin(item)
             elif admission is Admission.QUEUED:
                 self.waiting.append(item)
             is_open = self.failures[webhook_id] >= LIMITS.circuit_failures
             assert admission is not Admission.BLOCKED or is_open
             assert not is_open or admission in (Admission.BLOCKED, Admission.START)
 
+    def _begin(self, item: tuple[str, int]) -> None:
+        self.under_way.append(item)
+        self.began[item] = self.now
+
     @precondition(lambda self: self.under_way)
-    @rule(data=st.data(), ok=st.booleans(), duration_s=st.sampled_from([0.01, 5.0]))
-    def finish(self, data: st.DataObject, ok: bool, duration_s: float) -> None:
+    @rule(data=st.data(), ok=st.booleans())
+    def finish(self, data: st.DataObject, ok: bool) -> None:
         item = data.draw(st.sampled_from(self.under_way))
         self.under_way.remove(item)
+        duration_s = self.now - self.began[item]
         self.failures[item[0]] = 0 if ok else self.failures[item[0]] + 1
         stranded = self.lanes.finish(item[0], ok=ok, duration_s=duration_s, now=self.now)
         if self.failures[item[0]] >= LIMITS.circuit_failures:
@@ -54,11 +62,11 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule()
     def start(self) -> None:
-        for item in self.lanes.startable():
+        for item in self.lanes.startable(self.now):
             earlier = [each for each in self.waiting if each[0] == item[0] and each[1] < item[1]]
             assert earlier == []  # first come, first served, within a lane
             self.waiting.remove(item)
-            self.under_way.append(item)
+            self._begin(item)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
@@ -85,7 +93,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.lanes.reset(webhook_id)
         self.failures[webhook_id] = 0
 
-    @rule(seconds=st.sampled_from([0.01, 0.3, 2.0, 100.0]))
+    @rule(seconds=st.sampled_from([0.001, 0.003, 0.01, 0.3, 2.0, 100.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.lanes.sweep(self.now)
@@ -103,16 +111,21 @@ class LanesMachine(RuleBasedStateMachine):
     @invariant()
     def limits_hold(self) -> None:
         assert self.lanes.in_flight <= LIMITS.max_sends
+        # A probe is let through whatever else has just begun.
+        young = [item for item in self.under_way if self.began[item] > self.now - YOUNG_S]
+        assert len(young) <= LIMITS.young_sends or self.lanes.open_circuits()
         assert self.lanes.queued <= LIMITS.window + len(IDS)  # each lane may always have one waiting
         for webhook_id in IDS:
             assert sum(item[0] == webhook_id for item in self.under_way) <= LIMITS.webhook_max_sends
 
     def teardown(self) -> None:
         """Once everything under way ends well, everything that waits gets its turn."""
+        self.now += 2 * YOUNG_S
         self.start()
         while self.under_way:
             item = self.under_way.pop()
-            self.lanes.finish(item[0], ok=True, duration_s=0.01, now=self.now)
+            self.now += 2 * YOUNG_S
+            self.lanes.finish(item[0], ok=True, duration_s=self.now - self.began[item], now=self.now)
             self.start()
         assert self.waiting == self.under_way == []
         assert (self.lanes.in_flight, self.lanes.queued) == (0, 0)
@@ -142,7 +155,7 @@ def test_lanes_take_turns():
     turns = ["first"]
     while lanes.queued:
         lanes.finish(turns[-1], ok=True, duration_s=0.1, now=0.0)
-        turns += lanes.startable()
+        turns += lanes.startable(0.0)
     assert turns == ["first", "second", "third", "second", "third", "second", "third"]
 
 
@@ -150,24 +163,37 @@ def test_a_lane_earns_more_sends_by_quick_answers_and_loses_half_by_a_failure():
     lanes: Lanes[int] = Lanes(LaneLimits())
     fill(lanes, "a", 300)
     most = 0
-    for _ in range(100):
-        lanes.finish("a", ok=True, duration_s=0.01, now=0.0)
-        most = max(most, lanes.in_flight + len(list(lanes.startable())))
+    for n in range(100):
+        lanes.finish("a", ok=True, duration_s=0.01, now=n / 100)
+        list(lanes.startable(n / 100))
+        most = max(most, lanes.in_flight)
     before = lanes.in_flight
     assert before == most == 64
     for _ in range(40):
-        lanes.finish("a", ok=True, duration_s=0.01, now=0.0)
-    lanes.finish("a", ok=False, duration_s=0.01, now=0.0)
-    list(lanes.startable())
+        lanes.finish("a", ok=True, duration_s=0.01, now=1.0)
+    lanes.finish("a", ok=False, duration_s=0.01, now=1.0)
+    list(lanes.startable(2.0))
     assert lanes.in_flight <= before // 2
+
+
+def test_so_many_begin_at_once_and_the_others_when_those_have_ended_or_are_older():
+    lanes: Lanes[int] = Lanes(LaneLimits(young_sends=10))
+    offered = [lanes.offer(f"wh_{n}", n, 5.0) for n in range(30)]
+    assert offered == [Admission.START] * 10 + [Admission.QUEUED] * 20
+    for n in range(3):
+        lanes.finish(f"wh_{n}", ok=True, duration_s=0.001, now=5.001)
+    assert list(lanes.startable(5.002)) == [10, 11, 12]
+    assert list(lanes.startable(5.0 + YOUNG_S)) == []
+    assert list(lanes.startable(5.002 + 2 * YOUNG_S)) == list(range(13, 23))
+    assert lanes.in_flight == 20
 
 
 def test_slow_answers_earn_a_lane_nothing():
     lanes: Lanes[int] = Lanes(LaneLimits())
     fill(lanes, "a", 100)
-    for _ in range(50):
-        lanes.finish("a", ok=True, duration_s=9.0, now=0.0)
-        list(lanes.startable())
+    for n in range(50):
+        lanes.finish("a", ok=True, duration_s=9.0, now=n)
+        list(lanes.startable(n))
     assert lanes.in_flight == 4
 
 
@@ -227,7 +253,7 @@ def test_large_items_take_more_of_the_window_and_give_it_back():
     assert [lanes.offer("small", 1, 0.0) for _ in range(10)][-1] is Admission.QUEUED
     assert lanes.queued == 10
     lanes.finish("large", ok=True, duration_s=5.0, now=1.0)
-    assert list(lanes.startable()) == [30]
+    assert list(lanes.startable(1.0)) == [30]
     assert lanes.offer("large", 24, 1.0) is Admission.QUEUED
     assert lanes.evict(lambda item: item > 1) == [24]
     assert lanes.offer("large", 24, 1.0) is Admission.QUEUED

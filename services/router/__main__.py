@@ -1,6 +1,7 @@
 """`python -m services.router`: builds the adapters, routes until SIGTERM, commits."""
 
 import threading
+from collections.abc import Callable
 
 import structlog
 
@@ -27,7 +28,7 @@ def main() -> None:
     index = SubscriptionIndex()
     follower = WebhookFollower(settings, index.apply)
     loaded = threading.Event()
-    router = build_router(settings, index)
+    router = build_router(settings, index, lambda: shutdown.requested)
 
     def ready() -> dict[str, bool]:
         return {
@@ -55,13 +56,14 @@ def main() -> None:
     log.info("router stopped")
 
 
-def build_router(settings: Settings, index: SubscriptionIndex) -> Router:
+def build_router(settings: Settings, index: SubscriptionIndex, stopping: Callable[[], bool]) -> Router:
     return Router(
         consumer_config(settings, ROUTER_GROUP, takes_turns=True),
         producer_config(settings),
         index,
         EventCodec(settings.schema_dir),
         Bounds(settings.router_window_messages, settings.router_lookahead_events, settings.router_lookahead_mib << 20),
+        stopping,
     )
 
 

@@ -12,7 +12,7 @@ before theirs again.
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Final
@@ -67,13 +67,16 @@ class Router:
         index: SubscriptionIndex,
         codec: EventCodec,
         bounds: Bounds,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`stopping` is asked while librdkafka takes no more: one event's fan-out may be more than it holds."""
         self._membership = Membership(consumer_config, EVENT_TOPICS, self, finish_s=_REVOKE_FLUSH_S)
         self._consumer = self._membership.consumer
         self._producer = Producer(producer_config | {"error_cb": self._on_error})
         self._index = index
         self._codec = codec
         self._bounds = bounds
+        self._stopping = stopping
         self._in_flight = 0
         self._batches: deque[Batch] = deque()
         self._partitions: dict[PartitionKey, Partition] = {}
@@ -243,6 +246,8 @@ class Router:
             try:
                 self._producer.produce(topic, value, key, on_delivery=report, headers=headers)
             except BufferError:
+                if self._stopping():
+                    return  # the batch stays unfinished, so its events are routed again
                 self._producer.poll(_POLL_S)
             else:
                 return

@@ -197,6 +197,31 @@ def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, accoun
     router.close(0.1)
 
 
+def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries, account, settings, group):
+    """One event's deliveries are more than librdkafka holds, and none is acknowledged."""
+    nowhere = producer_config(Settings(kafka_bootstrap_servers="127.0.0.1:1")) | {"queue.buffering.max.messages": 5}
+    hooks = [webhook(f"wh_{n}", account, "click") for n in range(10)]
+    index = SubscriptionIndex()
+    for hook in hooks:
+        index.apply(hook)
+    asked: list[int] = []
+
+    def stopping() -> bool:
+        asked.append(len(asked))
+        return len(asked) > 2
+
+    router = Router(consumer_config(settings, group), nowhere, index, EventCodec(), BOUNDS, stopping)
+    emit(1)
+    router.start()
+    deadline = time.monotonic() + 60
+    while not asked:
+        assert time.monotonic() < deadline
+        router.step()
+    router.close(0.1)
+    assert len(asked) == 2 + 5  # twice there was still time, then each of the five that found no place was given up
+    assert len(deliveries(build(*hooks), 10)) == 10
+
+
 def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, deliveries, account, settings):
     """Two hundred bad messages of every kind lie before good ones, in every partition."""
     seed = secrets.token_bytes(8)

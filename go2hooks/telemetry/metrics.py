@@ -68,12 +68,12 @@ RETRY_LATENESS_SECONDS = Histogram("go2hooks_retry_lateness_seconds", "Start of 
 IN_FLIGHT = Gauge("go2hooks_dispatcher_in_flight", "Attempts under way")
 #: Deliveries in memory, by place: lane queues, due buffers, records not yet written.
 QUEUED = Gauge("go2hooks_dispatcher_queued", "Deliveries in memory, by place", ("place",))
-#: Deliveries moved aside without an attempt: to the overflow topic (busy, circuit), or to a retry tier (parked).
+#: Deliveries moved aside without an attempt: to the overflow topic (busy, circuit, handed_on), or to a retry tier (parked).
 OVERFLOWED = Counter(
     "go2hooks_deliveries_overflowed_total",
-    "Deliveries moved aside for want of room",
+    "Deliveries moved aside without an attempt",
     ("why",),
-    ("busy", "circuit", "parked"),
+    ("busy", "circuit", "parked", "handed_on"),
 )
 #: Webhooks whose circuit is open in this process.
 CIRCUITS_OPEN = Gauge("go2hooks_circuits_open", "Webhooks that get one probe at a time")

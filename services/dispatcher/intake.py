@@ -40,7 +40,7 @@ _OUTDATED_S: Final = 1.0  # so long the records' answer holds: an attempt that w
 class Partition:
     """One assignment of one partition."""
 
-    __slots__ = ("gone", "held", "key", "suspect_until", "tracker", "unfinished")
+    __slots__ = ("gone", "held", "key", "leaving", "suspect_until", "tracker", "unfinished")
 
     def __init__(self, assignment: Assignment, epoch: int) -> None:
         self.key = assignment.key
@@ -49,6 +49,7 @@ class Partition:
         self.unfinished = UnfinishedAge()
         self.held = 0  # tickets that are neither finished nor dropped
         self.gone = False  # revoked or lost: what has not started must not
+        self.leaving = False  # being given back: what is finished now is still committed
 
 
 class Ticket:
@@ -90,7 +91,7 @@ class Ticket:
         self.intake.finished(self)
 
     def drop(self) -> None:
-        """It is not for this process any more; the partition's next owner reads it again."""
+        """It is not for this process any more: it is handed on, or the partition's next owner reads it again."""
         self.intake.dropped(self)
 
 
@@ -108,6 +109,7 @@ class Intake:
     ) -> None:
         self.source = source
         self.consumer: PolledConsumer
+        self.hand_on: Callable[[Ticket], None] | None = None  #: moves aside what waits when its partition is given back
         self._admit = admit
         self._evict = evict
         self._bury = bury
@@ -140,10 +142,21 @@ class Intake:
             self._ask(doubtful)
 
     async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
-        """Drop what has not started, wait for what has, give the offsets to commit."""
+        """Hand on what has not started, wait for what has, give the offsets to commit.
+
+        What was dropped instead would leave a gap: all behind it would be read again, among it what was moved aside since,
+        of which there would then be two messages, for two processes.
+        """
+        for key in keys:
+            if key in self._partitions:
+                self._partitions[key].leaving = True
         leaving = self._forget(keys)
-        while any(partition.held for partition in leaving):  # noqa: ASYNC110  # once per rebalance, and bounded by the caller
-            await asyncio.sleep(_DRAIN_POLL_S)
+        try:
+            while any(partition.held for partition in leaving):  # noqa: ASYNC110  # once per rebalance, and bounded by the caller
+                await asyncio.sleep(_DRAIN_POLL_S)
+        finally:
+            for partition in leaving:
+                partition.leaving = False
         offsets = ((partition.key, partition.tracker.committable()) for partition in leaving)
         return {key: offset for key, offset in offsets if offset is not None}
 
@@ -159,6 +172,9 @@ class Intake:
             heir.finish()
 
     def dropped(self, ticket: Ticket) -> None:
+        if ticket.partition.leaving and self.hand_on is not None:
+            self.hand_on(ticket)
+            return
         self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
         self._let_go(ticket)
         for heir in ticket.heirs:

@@ -352,6 +352,11 @@ class Pipeline:
             on_kept = lambda: self._recorder.add(pending, ticket.finish)  # noqa: E731  # within the window until recorded
         self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, on_kept)
 
+    def hand_on(self, ticket: Ticket) -> None:
+        """Its partition is being given back: whoever has the overflow makes the attempt."""
+        metrics.OVERFLOWED.add(1, "handed_on")
+        self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, ticket.finish)
+
     def park(self, ticket: Ticket) -> None:
         """Its circuit is open: let it wait in the tier that fits the next probe."""
         wait_s = self._lanes.probe_in_s(ticket.delivery.webhook_id, time.monotonic())

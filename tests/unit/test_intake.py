@@ -135,6 +135,40 @@ async def test_a_message_that_is_read_again_is_not_finished_before_the_attempt_t
     assert len(scene.admitted) == 1
 
 
+async def test_what_waits_when_its_partition_is_given_back_is_handed_on_and_leaves_no_gap(scene):
+    """Else what was moved aside behind it would be read again, while its other message is read elsewhere."""
+    handed_on: list[Ticket] = []
+    scene.intake.hand_on = handed_on.append
+    scene.assign()
+    scene.read(3)
+    scene.read(4, DELIVERY._replace(id="dlv_2"))
+    waiting, under_way = scene.admitted
+    revoking = asyncio.create_task(scene.intake.revoked([KEY]))
+    await turn()
+    waiting.drop()
+    under_way.finish()
+    await asyncio.sleep(0.05)
+    assert not revoking.done()  # before Kafka has what was handed on
+    handed_on.pop().finish()
+    assert await revoking == {KEY: 5}
+    assert handed_on == []
+
+
+@pytest.mark.parametrize("how", ["lost", "late"])
+async def test_what_waits_when_its_partition_has_gone_is_left_to_its_next_owner(scene, how):
+    scene.intake.hand_on = scene.admitted.append
+    scene.assign()
+    scene.read(3)
+    (waiting,) = scene.admitted
+    if how == "lost":
+        scene.intake.lost([KEY])
+    else:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(scene.intake.revoked([KEY]), 0.05)
+    waiting.drop()
+    assert scene.admitted == [waiting]
+
+
 async def test_a_second_message_for_an_attempt_that_waits_here_is_done_with_at_once(scene):
     scene.assign()
     scene.read(3)

@@ -21,6 +21,7 @@ from services.dispatcher.intake import Intake, Partition, Ticket
 
 log = structlog.get_logger(__name__)
 
+_GATHER_S: Final = 0.01  # between two releases: the records are asked about many at once for little more than about one
 _ASK_AGAIN_MS: Final = 1000
 _SOON: Final = 30  # times that it is asked so quickly; then
 _ASK_LATER_MS: Final = 10_000
@@ -71,7 +72,7 @@ class RetryIntake(Intake):
         if self._timer is None or due_ms < self._timer_due_ms:
             self._wake_at_next_due()
 
-    def _wake_at_next_due(self) -> None:
+    def _wake_at_next_due(self, at_least_s: float = 0.0) -> None:
         if self._timer is not None:
             self._timer.cancel()
         due = min((d for d in (b.next_due_ms() for b in self._buffers.values()) if d is not None), default=None)
@@ -79,7 +80,7 @@ class RetryIntake(Intake):
             self._timer = None
             return
         self._timer_due_ms = due
-        delay_s = max(0.0, due / 1000 - time.time())
+        delay_s = max(at_least_s, due / 1000 - time.time())
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._release_due)
 
     def _release_due(self) -> None:
@@ -98,7 +99,7 @@ class RetryIntake(Intake):
                 self.consumer.resume(key)
         if due:
             self._ask(due)
-        self._wake_at_next_due()
+        self._wake_at_next_due(at_least_s=_GATHER_S)
 
     def _begin_again(self, ticket: Ticket) -> None:
         self._buffer(ticket)
@@ -124,7 +125,7 @@ class RetryIntake(Intake):
         ticket.partition.held -= 1
         self._due -= ticket.weight
         if self._timer is None:
-            self._wake_at_next_due()
+            self._wake_at_next_due(at_least_s=_GATHER_S)
 
     def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
         for key in keys:

@@ -255,7 +255,8 @@ class Lanes(Generic[T]):
     def _age(self, now: float) -> None:
         elapsed = now - self._young_since
         if elapsed >= YOUNG_S:
-            self._older, self._older_since = (self._young if elapsed < 2 * YOUNG_S else 0), self._young_since
+            counted = elapsed < 2 * YOUNG_S
+            self._older, self._older_since = (self._young, self._young_since) if counted else (0, now)
             self._young, self._young_since = 0, now
 
     def _forget_young(self, began: float) -> None:

@@ -188,6 +188,15 @@ def test_so_many_begin_at_once_and_the_others_when_those_have_ended_or_are_older
     assert lanes.in_flight == 20
 
 
+def test_what_ends_after_it_no_longer_counts_makes_no_room_for_more():
+    lanes: Lanes[int] = Lanes(LaneLimits(young_sends=2))
+    assert lanes.offer("slow", 0, 5.0) is Admission.START
+    now = 5.0 + 3 * YOUNG_S
+    assert list(lanes.startable(now)) == []
+    lanes.finish("slow", ok=True, duration_s=now - 5.0, now=now)
+    assert [lanes.offer(f"wh_{n}", n, now) for n in range(3)] == [Admission.START] * 2 + [Admission.QUEUED]
+
+
 def test_slow_answers_earn_a_lane_nothing():
     lanes: Lanes[int] = Lanes(LaneLimits())
     fill(lanes, "a", 100)

@@ -32,7 +32,7 @@ _STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not qu
 _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # Quick lanes reckon with half as much room again, so that they fill the window up together without overflowing: they
 # will have emptied it in a moment.
-_QUICK_ROOM: Final = 1.5
+QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
 YOUNG_S: Final = 0.005  #: an attempt has just begun for at least as long, at most twice as long
@@ -280,7 +280,7 @@ class Lanes(Generic[T]):
         share = self.limits.queue_share
         if not self._is_quick(lane, now):
             return max(1.0, (self.limits.window - self._waiting) * share)
-        room = self.limits.window * _QUICK_ROOM
+        room = self.limits.window * QUICK_ROOM
         return room if self._company.is_alone(now) else min(room - self._waiting, self.limits.window * share)
 
     def _is_quick(self, lane: Lane[T], now: float) -> bool:

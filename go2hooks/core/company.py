@@ -24,6 +24,6 @@ class Company(Generic[K]):
         if key != self._latest:
             self._latest, self.changed_at = key, now
 
-    def is_alone(self, now: float) -> bool:
-        """Whether nothing but one key's has come for a second."""
-        return now - self.changed_at > _ALONE_S
+    def is_alone(self, key: K, now: float) -> bool:
+        """Whether nothing but this key's has come for a second."""
+        return key == self._latest and now - self.changed_at > _ALONE_S

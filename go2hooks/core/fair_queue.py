@@ -50,4 +50,4 @@ class FairQueue(Generic[K, T]):
     def is_crowding(self, key: K, least: int, now: float) -> bool:
         """Whether at least `least` items of this key wait, half or more of all that do, and others come too."""
         waiting = len(self._queues.get(key, ()))
-        return waiting >= least and 2 * waiting >= self._size and not self.company.is_alone(now)
+        return waiting >= least and 2 * waiting >= self._size and not self.company.is_alone(key, now)

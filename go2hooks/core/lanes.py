@@ -281,7 +281,11 @@ class Lanes(Generic[T]):
         if not self._is_quick(lane, now):
             return max(1.0, (self.limits.window - self._waiting) * share)
         room = self.limits.window * QUICK_ROOM
-        return room if self._company.is_alone(now) else min(room - self._waiting, self.limits.window * share)
+        return (
+            room
+            if self._company.is_alone(lane.webhook_id, now)
+            else min(room - self._waiting, self.limits.window * share)
+        )
 
     def _is_quick(self, lane: Lane[T], now: float) -> bool:
         waiting = len(lane.queue or ())

@@ -140,7 +140,7 @@ class Dispatcher:
         s = self._settings
         shared = (self._lanes.evict, self._pipeline.bury, self._find_states, self._claims)
         main = Intake("main", self._pipeline.admit, *shared)
-        main.hand_on = self._pipeline.hand_on
+        main.hand_on = partial(self._pipeline.overflow, why="handed_on")
         retry = RetryIntake(
             self._pipeline.admit, *shared, buffer_messages=s.retry_buffer_messages, max_due=s.window_deliveries
         )

@@ -343,19 +343,14 @@ class Pipeline:
 
     # --- moved aside, without using an attempt
 
-    def overflow(self, ticket: Ticket, why: Literal["busy", "circuit"]) -> None:
-        """Its lane has no room: let it come round again by the overflow topic."""
+    def overflow(self, ticket: Ticket, why: Literal["busy", "circuit", "handed_on"]) -> None:
+        """Its lane has no room, or its partition is being given back: let it come round again by the overflow topic."""
         metrics.OVERFLOWED.add(1, why)
         on_kept = ticket.finish
         if why == "circuit" and ticket.delivery.attempt == 1 and ticket.source == "main":  # for long enough to be shown
             pending = record_pending(ticket.delivery, ticket.position, now_ms())
             on_kept = lambda: self._recorder.add(pending, ticket.finish)  # noqa: E731  # within the window until recorded
         self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, on_kept)
-
-    def hand_on(self, ticket: Ticket) -> None:
-        """Its partition is being given back: whoever has the overflow makes the attempt."""
-        metrics.OVERFLOWED.add(1, "handed_on")
-        self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, ticket.finish)
 
     def park(self, ticket: Ticket) -> None:
         """Its circuit is open: let it wait in the tier that fits the next probe."""

@@ -15,8 +15,8 @@ _SCALARS: Final = frozenset((str, type(None), bool))  # what orjson and JSON.str
 _FIRST_AFTER_DIGITS: Final = ":"  # a key at or above it in code point order cannot be an array index
 _ARRAY_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _ARRAY_INDEX_LIMIT: Final = 2**32 - 1
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_ESCAPED: Final = re.compile('[\x00-\x1f"\\\\\ud800-\udfff]')
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_ESCAPED: Final = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
 _SHORT_ESCAPES: Final = {
     "\b": "\\b",
     "\t": "\\t",

@@ -31,7 +31,7 @@ BAD_PORTS: Final = frozenset(
 _TARGETS_REMEMBERED: Final = 10_000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>[^#]*)")
-_FORBIDDEN: Final = re.compile("[\x00-\x20\x7f-\x9f\ud800-\udfff\\\\]")
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\]")
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _SAFE_IN_PATH: Final = "/?%!$&'()*+,;=:@-._~[]|"  # the rest is percent-encoded, as browsers do
 _MAX_PORT: Final = 65535

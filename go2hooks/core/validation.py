@@ -9,7 +9,7 @@ from go2hooks.core.event import Event, EventType
 
 MAX_ID_CHARS: Final = 128
 
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # nor what UTF-8 cannot carry
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # nor what UTF-8 cannot carry
 _KNOWN: Final = frozenset(str(kind) for kind in EventType)
 _EARLIEST_MS: Final = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1000
 _LATEST_MS: Final = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000 + 999

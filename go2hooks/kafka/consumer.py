@@ -82,7 +82,7 @@ class PolledConsumer:
         self._released = 0
         self._room = threading.Event()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"poll-{config['group.id']}", daemon=True)
+        self._poll_thread = threading.Thread(target=self._run, name=f"poll-{config['group.id']}", daemon=True)
         self.failure: BaseException | None = None  #: what ended the thread, if it did not end by `stop`
         # One thread at a time may be inside a Consumer: a call from another would wait until poll returns, every time.
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -102,14 +102,14 @@ class PolledConsumer:
         return self._membership.blind_s()
 
     def start(self) -> None:
-        self._thread.start()
+        self._poll_thread.start()
 
     async def stop(self) -> None:
         """Revoke (finishing what is under way), commit, leave the group. Waits for the thread."""
         self._stop.set()
         self._room.set()
-        if self._thread.ident is not None:  # never started: there is nothing to leave
-            await asyncio.to_thread(self._thread.join)
+        if self._poll_thread.ident is not None:  # never started: there is nothing to leave
+            await asyncio.to_thread(self._poll_thread.join)
 
     def weigh(self, size: int) -> int:
         """What a message of so many bytes counts for in the window."""

@@ -27,11 +27,11 @@ class LoopProducer:
         self._producer = Producer(config | {"error_cb": self._on_error})
         self._loop = loop
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="produce-reports", daemon=True)
+        self._report_thread = threading.Thread(target=self._serve, name="produce-reports", daemon=True)
         self._kept: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self.failure: str | None = None
-        self._thread.start()
+        self._report_thread.start()
 
     def produce(self, topic: str, key: str, value: bytes, on_kept: Callable[[], None], headers: Headers = ()) -> None:
         """Queue a message. Blocks only while librdkafka's own queue is full."""
@@ -62,7 +62,7 @@ class LoopProducer:
 
     async def stop(self) -> None:
         self._stop.set()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._report_thread.join)
 
     def _serve(self) -> None:
         while not self._stop.is_set():

@@ -27,7 +27,7 @@ from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.identities import Identities
-from services.dispatcher.intake import Intake, Ticket
+from services.dispatcher.intake import Intake, Surroundings, Ticket
 from services.dispatcher.overflow import OverflowIntake
 from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms, webhook_changed
 from services.dispatcher.recorder import Recorder
@@ -138,15 +138,12 @@ class Dispatcher:
 
     def _build_intakes(self) -> tuple[Intake, RetryIntake, OverflowIntake]:
         s = self._settings
-        shared = (self._lanes.evict, self._pipeline.bury, self._find_states, self._claims)
-        main = Intake("main", self._pipeline.admit, *shared)
+        admit = self._pipeline.admit
+        around = Surroundings(self._lanes.evict, self._pipeline.bury, self._find_states, self._claims)
+        main = Intake("main", admit, around)
         main.hand_on = partial(self._pipeline.overflow, why="handed_on")
-        retry = RetryIntake(
-            self._pipeline.admit, *shared, buffer_messages=s.retry_buffer_messages, max_due=s.window_deliveries
-        )
-        overflow = OverflowIntake(
-            self._pipeline.admit, *shared, room=self._pipeline.room, send_round=self._pipeline.send_round
-        )
+        retry = RetryIntake(admit, around, buffer_messages=s.retry_buffer_messages, max_due=s.window_deliveries)
+        overflow = OverflowIntake(admit, around, room=self._pipeline.room, send_round=self._pipeline.send_round)
         tiers = [retry_topic(delay) for delay in dict.fromkeys(s.retry_delays)]
         self._consume(main, [DELIVERIES], s.window_deliveries, consumer_config(s, DISPATCHER_GROUP))
         unhurried = partial(consumer_config, s, prefetch_kib=1024, in_no_hurry=True)

@@ -10,14 +10,14 @@ has been made again.
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
 from go2hooks.core.due import DueBuffer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
-from services.dispatcher.intake import Intake, Partition, Ticket
+from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +32,11 @@ _PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second ch
 class RetryIntake(Intake):
     """Holds each ticket until its due time, then admits it."""
 
-    def __init__(self, *args: Any, buffer_messages: int, max_due: int) -> None:
+    def __init__(
+        self, admit: Callable[[Ticket], None], surroundings: Surroundings, *, buffer_messages: int, max_due: int
+    ) -> None:
         """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all."""
-        admit, *shared = args
-        super().__init__("retry", self._buffer, *shared)
+        super().__init__("retry", self._buffer, surroundings)
         self._admit_due = admit
         self._capacity = buffer_messages
         self._max_due = max_due

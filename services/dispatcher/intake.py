@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from math import nan
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import structlog
 from confluent_kafka import Message
@@ -95,26 +95,26 @@ class Ticket:
         self.intake.dropped(self)
 
 
+class Surroundings(NamedTuple):
+    """What all intakes of a dispatcher work with."""
+
+    evict: Callable[[Callable[[Ticket], bool]], list[Ticket]]  #: takes waiting tickets out of their lanes
+    bury: Callable[
+        [Message, UndecodableEventError, Callable[[], None]], None
+    ]  #: keeps a message that cannot be decoded
+    find_states: FindStates
+    claims: Claims[Ticket]
+
+
 class Intake:
     """The sink of one consumer. Everything runs on the event loop."""
 
-    def __init__(
-        self,
-        source: Source,
-        admit: Callable[[Ticket], None],
-        evict: Callable[[Callable[[Ticket], bool]], list[Ticket]],
-        bury: Callable[[Message, UndecodableEventError, Callable[[], None]], None],
-        find_states: FindStates,
-        claims: Claims[Ticket],
-    ) -> None:
+    def __init__(self, source: Source, admit: Callable[[Ticket], None], surroundings: Surroundings) -> None:
         self.source = source
         self.consumer: PolledConsumer
         self.hand_on: Callable[[Ticket], None] | None = None  #: moves aside what waits when its partition is given back
         self._admit = admit
-        self._evict = evict
-        self._bury = bury
-        self._find_states = find_states
-        self._claims = claims
+        self._evict, self._bury, self._find_states, self._claims = surroundings
         self._partitions: dict[PartitionKey, Partition] = {}
         self._epoch = 0
         self._to_ask: list[Ticket] = []

@@ -12,10 +12,10 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from go2hooks.kafka.partitions import PartitionKey
-from services.dispatcher.intake import Intake, Partition, Ticket
+from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
 
 _TURN_S: Final = 0.02
 _HOLD_S: Final = 1.0
@@ -31,10 +31,16 @@ class _Held(NamedTuple):
 class OverflowIntake(Intake):
     """Holds each ticket until its lane has room, then admits it. The consumer's window bounds what is held."""
 
-    def __init__(self, *args: Any, room: Callable[[Ticket], float], send_round: Callable[[Ticket], None]) -> None:
+    def __init__(
+        self,
+        admit: Callable[[Ticket], None],
+        surroundings: Surroundings,
+        *,
+        room: Callable[[Ticket], float],
+        send_round: Callable[[Ticket], None],
+    ) -> None:
         """`room` says how many deliveries like this one, by weight, the lanes would take; `send_round` moves one out of memory."""
-        admit, *shared = args
-        super().__init__("overflow", self.hold, *shared)
+        super().__init__("overflow", self.hold, surroundings)
         self._admit_held = admit
         self._room = room
         self._send_round = send_round

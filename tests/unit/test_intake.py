@@ -13,7 +13,7 @@ from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import intake
-from services.dispatcher.intake import Intake, Ticket
+from services.dispatcher.intake import Intake, Surroundings, Ticket
 
 KEY = PartitionKey("go2.deliveries", 0)
 DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b"{}", 1, 0, Kind.EVENT, 0, suspect=False)
@@ -77,7 +77,9 @@ class Scene:
         self.admitted: list[Ticket] = []
         self.records = Records()
         self.claims: Claims[Ticket] = Claims()
-        self.intake = Intake("main", self.admitted.append, lambda _: [], self._bury, self.records.find, self.claims)
+        self.intake = Intake(
+            "main", self.admitted.append, Surroundings(lambda _: [], self._bury, self.records.find, self.claims)
+        )
         self.intake.consumer = Consumer()  # type: ignore[assignment]
 
     def assign(self, suspect_until: int = 0) -> None:

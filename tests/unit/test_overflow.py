@@ -14,7 +14,7 @@ from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import overflow
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import Surroundings, Ticket
 from services.dispatcher.overflow import OverflowIntake
 
 KEY = PartitionKey("go2.deliveries.overflow", 0)
@@ -72,7 +72,7 @@ class Scene:
         self.asked: list[str] = []
         self.states: dict[str, str] = {}
         self.intake = OverflowIntake(
-            self._admit, lambda _: [], lambda *_: None, self._find, Claims[Ticket](),
+            self._admit, Surroundings(lambda _: [], lambda *_: None, self._find, Claims[Ticket]()),
             room=lambda ticket: self.room[ticket.delivery.webhook_id], send_round=self._send_round,
         )  # fmt: skip
         self.consumer = Consumer()

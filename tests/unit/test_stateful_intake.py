@@ -16,7 +16,7 @@ from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher.intake import Intake, Ticket
+from services.dispatcher.intake import Intake, Surroundings, Ticket
 
 KEYS = [PartitionKey("go2.deliveries", n) for n in range(2)]
 
@@ -90,7 +90,7 @@ class IntakeMachine(RuleBasedStateMachine):
         self.queued: list[Ticket] = []
         self.away: asyncio.Event | None = None
         self.claims: Claims[Ticket] = Claims(remembered=4)
-        self.intake = Intake("main", self.queued.append, self._evict, self._bury, self._find, self.claims)
+        self.intake = Intake("main", self.queued.append, Surroundings(self._evict, self._bury, self._find, self.claims))
         self.intake.consumer = Consumer(self.committed)  # type: ignore[assignment]
 
     def _bury(self, *_args: Any) -> None:

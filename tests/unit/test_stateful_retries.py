@@ -20,7 +20,7 @@ from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import delay
 from services.dispatcher.delay import RetryIntake
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import Surroundings, Ticket
 
 KEYS = [PartitionKey("go2.deliveries.retry.5s", n) for n in range(2)]
 CAPACITY = 4
@@ -122,7 +122,10 @@ class RetryMachine(RuleBasedStateMachine):
         self.admitted: list[Ticket] = []
         self.claims: Claims[Ticket] = Claims(remembered=4)
         self.intake = RetryIntake(
-            self._admit, lambda _unwanted: [], None, self._find, self.claims, buffer_messages=CAPACITY, max_due=MAX_DUE
+            self._admit,
+            Surroundings(lambda _unwanted: [], None, self._find, self.claims),
+            buffer_messages=CAPACITY,
+            max_due=MAX_DUE,
         )
         self.consumer = Consumer(self.committed)
         self.intake.consumer = self.consumer  # type: ignore[assignment]

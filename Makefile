@@ -5,9 +5,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+COMPILED := build/compiled
+MEASURED := PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python
+OF_COMPILED := tests/unit tests/integration/senders $(patsubst %,tests/integration/test_%.py,dispatcher router recorder \
+	metrics metrics_lag dispatcher_processes client_certificates attempts strays) $(patsubst %,tests/acceptance/test_%.py,crashes \
+	retrying poison changes)
 MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
 
-.PHONY: setup demo test torture models hostile lint format audit sbom bench bench-isolation bench-scale bench-bounded clean
+.PHONY: setup compiled demo test torture models hostile lint format audit sbom bench bench-isolation bench-scale bench-bounded clean
 
 setup: $(READY)
 
@@ -18,6 +23,13 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 	  exit 1; }
 	@"$(PYTHON)" tools/bootstrap.py
 	@touch $@
+
+# The modules that every event and delivery passes, as machine code: what the image runs and the benchmarks measure.
+compiled: $(COMPILED)/.ready
+
+$(COMPILED)/.ready: $(READY) tools/compile.py $(shell find go2hooks services schemas -name '*.py' -o -name '*.avsc')
+	@$(BIN)/python tools/compile.py $(OR_PLAIN)
+	@test ! -d $(COMPILED) || touch $@
 
 # Everything that can fail does, and the proof that nothing was lost: make torture ARGS="--minutes 20 --seed 7"
 torture: $(READY)
@@ -34,8 +46,10 @@ hostile: $(READY)
 demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)
 
-test: lint
+# All of it on the plain modules; then, where there is a C compiler, what exercises the compiled ones on those.
+test: lint $(COMPILED)/.ready
 	$(BIN)/pytest -n 3 --dist loadfile
+	@test ! -d $(COMPILED) || { echo "Compiled:"; PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/pytest -n 3 --dist loadfile $(OF_COMPILED); }
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -60,22 +74,24 @@ format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+bench bench-isolation bench-scale bench-bounded test: OR_PLAIN := --or-plain
+
 # Each prints tables and writes JSON and charts to bench/results; options by ARGS, such as ARGS=--quick.
-bench: $(READY)
-	@$(BIN)/python bench/pipeline.py $(ARGS)
+bench: $(COMPILED)/.ready
+	@$(MEASURED) bench/pipeline.py $(ARGS)
 
-bench-isolation: $(READY)
-	@$(BIN)/python bench/isolation.py $(ARGS)
+bench-isolation: $(COMPILED)/.ready
+	@$(MEASURED) bench/isolation.py $(ARGS)
 
-bench-scale: $(READY)
-	@$(BIN)/python bench/router.py $(ARGS)
-	@$(BIN)/python bench/retries.py $(ARGS)
-	@$(BIN)/python bench/scale.py $(ARGS)
+bench-scale: $(COMPILED)/.ready
+	@$(MEASURED) bench/router.py $(ARGS)
+	@$(MEASURED) bench/retries.py $(ARGS)
+	@$(MEASURED) bench/scale.py $(ARGS)
 
 # Memory, descriptors and threads while a server is away, before a backlog, under hostile answers, over a long run: about 50
 # minutes; ARGS="--only broker" runs one, also beside others: results are merged.
-bench-bounded: $(READY)
-	@$(BIN)/python bench/bounded.py $(ARGS)
+bench-bounded: $(COMPILED)/.ready
+	@$(MEASURED) bench/bounded.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

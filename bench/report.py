@@ -98,7 +98,7 @@ def say_machine() -> None:
     found = machine()
     console.print(
         f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB, "
-        f"Python {found['python']}, load {found['load']}"
+        f"Python {found['python']}, {found['modules']} modules, load {found['load']}"
     )
 
 

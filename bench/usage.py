@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from go2hooks.core import lanes
+
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process, its running descendants and those it has waited for."""
@@ -81,6 +83,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
+        "modules": "plain" if lanes.__file__.endswith(".py") else "compiled",
         "load": [round(load, 2) for load in os.getloadavg()],
     }
 

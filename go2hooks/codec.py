@@ -168,16 +168,17 @@ class EventCodec:
 
         Fields that the schema does not have are refused; those with a default may be left out.
         """
-        schema = self._own.get(event.type)
+        id_, account_id, kind, timestamp_ms, data = tuple[Any, ...](event)  # of whatever types; the schema judges them
+        schema = self._own.get(kind)
         if schema is None:
-            raise InvalidEventError(f"unknown event type {event.type!r:.80}; known are {', '.join(EventType)}")
-        record = {"id": event.id, "accountId": event.account_id, "timestamp": event.timestamp_ms, "data": event.data}
+            raise InvalidEventError(f"unknown event type {kind!r:.80}; known are {', '.join(EventType)}")
+        record = {"id": id_, "accountId": account_id, "timestamp": timestamp_ms, "data": data}
         stream = BytesIO()
         stream.write(schema.header)
         try:
             schemaless_writer(stream, schema.parsed, record, strict_allow_default=True)
         except Exception as error:  # fastavro lets through whatever a misfit value provokes
-            raise InvalidEventError(f"data does not fit the schema of {event.type}: {_described(error)}") from error
+            raise InvalidEventError(f"data does not fit the schema of {kind}: {_described(error)}") from error
         return stream.getvalue()
 
     def decode(self, raw: bytes) -> Event:

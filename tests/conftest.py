@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from go2hooks.core import lanes
 from go2hooks.local.broker import Broker
 from go2hooks.local.database import Database
 from go2hooks.postgres.migrate import migrate
@@ -26,6 +27,19 @@ settings.register_profile("go2hooks", deadline=None, suppress_health_check=[Heal
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "10000"))
 settings.register_profile("long", settings.get_profile("go2hooks"), max_examples=EXAMPLES, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "go2hooks"))
+
+
+COMPILED = not lanes.__file__.endswith(".py")  # see `make compiled`
+
+
+def pytest_report_header() -> str:
+    return f"go2hooks: {'compiled' if COMPILED else 'plain'} modules"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if COMPILED and item.get_closest_marker("plain"):
+            item.add_marker(pytest.mark.skip(reason="patches what is compiled here"))
 
 
 # A traceback with every local of every frame takes seconds, in the very event loop that a test waits for.

@@ -119,7 +119,7 @@ def _is_array_index(key: str) -> bool:
     return _ARRAY_INDEX.fullmatch(key) is not None and int(key) < _ARRAY_INDEX_LIMIT
 
 
-def _number(value: float) -> str:
+def _number(value: Any) -> str:
     """ECMA-262, Number::toString: the shortest digits that read back as the same double, laid out its own way."""
     try:
         double = float(value)

@@ -35,7 +35,7 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
-YOUNG_S: Final = 0.005  #: an attempt has just begun for at least as long, at most twice as long
+YOUNG_S: Final = 0.01  #: an attempt has just begun for at least as long, at most twice as long
 
 
 @dataclass(frozen=True, slots=True)

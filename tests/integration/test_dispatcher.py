@@ -207,6 +207,7 @@ async def test_a_retry_goes_out_only_after_a_record_that_promises_it(run, put, r
 
 
 @pytest.mark.parametrize("topic", [DELIVERIES, DELIVERIES_OVERFLOW])
+@pytest.mark.plain
 async def test_what_another_process_made_while_its_second_message_waited_in_its_lane_is_not_sent(
     run, put, records, record, monkeypatch, topic
 ):

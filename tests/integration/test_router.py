@@ -174,6 +174,7 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
     assert len(deliveries(build(hook), 20)) == 20
 
 
+@pytest.mark.plain
 def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, account, settings, group, monkeypatch):
     """Nothing is acknowledged for longer than the group waits for a poll: it must not lose its partitions over that."""
     monkeypatch.setattr(fanout, "_POLL_AT_LEAST_S", 1.0)
@@ -308,6 +309,7 @@ def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) 
     router._bounds = replace(BOUNDS, lookahead=0)
 
 
+@pytest.mark.plain
 def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_order, written, account, hooks):
     burst, other = hooks
     emit_in_order(**{account: 2000, other.account_id: 1})
@@ -320,6 +322,7 @@ def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_
     assert [topic for topic, _ in written[2:]] == [DELIVERIES_OVERFLOW] * 999 + [DELIVERIES] * 1000
 
 
+@pytest.mark.plain
 def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_in_order, written, account, hooks):
     emit_in_order(**{account: 3000})
     router = build(*hooks)
@@ -328,6 +331,7 @@ def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_
     assert {topic for topic, _ in written} == {DELIVERIES}
 
 
+@pytest.mark.plain
 def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_in_order, written, account, hooks):
     burst, other = hooks
     emit_in_order(**{account: 2000, other.account_id: 10})
@@ -343,6 +347,7 @@ def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_
     assert [webhook_id for _, webhook_id in written].count(other.id) == 20
 
 
+@pytest.mark.plain
 def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, hooks):
     emit_in_order(**{account: 500})
     router = build(*hooks)

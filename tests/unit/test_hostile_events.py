@@ -30,6 +30,7 @@ def test_nothing_but_an_event_error_comes_out(fuzzer: ModuleType, seed: int) -> 
     assert min(outcomes[name] for name in ("undecodable", "invalid", "routed", "delivery accepted")) > 100
 
 
+@pytest.mark.plain
 def test_the_fuzzer_notices_what_breaks(fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(EventCodec):
         def decode(self, raw: bytes) -> Event:

@@ -3,21 +3,10 @@
 import asyncio
 from typing import Any
 
+from connections import A, B, connection_to, is_closed
+
+from services.dispatcher.senders.connection import Connection
 from services.dispatcher.senders.pool import IdlePool
-
-A, B = ("https", "a.example", 443), ("https", "b.example", 443)
-
-
-class Idle:
-    """As much of a connection as the pool asks for."""
-
-    def __init__(self, origin: tuple[str, str, int] = A, idle_since: float = 0.0) -> None:
-        self.origin = origin
-        self.idle_since = idle_since
-        self.closed = False
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Clock:
@@ -27,15 +16,15 @@ class Clock:
         return self.now
 
 
-def pool_of(*connections: Idle, **options: Any) -> IdlePool:
+def pool_of(*connections: Connection, **options: Any) -> IdlePool:
     pool = IdlePool(**{"max_idle": 10, "idle_s": 60.0, **options})
     for connection in connections:
-        pool.put(connection)  # type: ignore[arg-type]
+        pool.put(connection)
     return pool
 
 
 async def test_the_last_one_in_is_the_first_one_out_of_its_origin() -> None:
-    first, second, other = Idle(), Idle(), Idle(B)
+    first, second, other = connection_to(), connection_to(), connection_to(B)
     pool = pool_of(first, second, other)
     assert [pool.take(A), pool.take(A), pool.take(A)] == [second, first, None]
     assert pool.take(B) is other
@@ -44,43 +33,43 @@ async def test_the_last_one_in_is_the_first_one_out_of_its_origin() -> None:
 
 
 async def test_the_one_idle_for_longest_gives_way_whatever_its_origin() -> None:
-    oldest, newer, newest = Idle(A), Idle(B), Idle(B)
+    oldest, newer, newest = connection_to(A), connection_to(B), connection_to(B)
     pool = pool_of(oldest, newer, newest, max_idle=2)
-    assert oldest.closed
-    assert not newer.closed
+    assert is_closed(oldest)
+    assert not is_closed(newer)
     assert pool.take(A) is None
     assert len(pool) == 2
     pool.close()
-    assert newer.closed
-    assert newest.closed
+    assert is_closed(newer)
+    assert is_closed(newest)
 
 
 async def test_what_is_idle_for_too_long_is_closed_and_the_rest_is_not() -> None:
     clock = Clock()
-    old, young = Idle(idle_since=0.0), Idle(idle_since=50.0)
+    old, young = connection_to(idle_since=0.0), connection_to(idle_since=50.0)
     pool = pool_of(old, young, idle_s=0.02, clock=clock)
     clock.now = 50.0
     async with asyncio.timeout(2):
-        while not old.closed:  # noqa: ASYNC110  # a deadline, not luck
+        while not is_closed(old):  # noqa: ASYNC110  # a deadline, not luck
             await asyncio.sleep(0.01)
-    assert not young.closed
+    assert not is_closed(young)
     assert len(pool) == 1
     pool.close()
 
 
 async def test_a_connection_that_is_gone_is_not_given_out() -> None:
-    gone, stays = Idle(), Idle()
+    gone, stays = connection_to(), connection_to()
     pool = pool_of(stays, gone)
-    pool.discard(gone)  # type: ignore[arg-type]
-    pool.discard(gone)  # type: ignore[arg-type]
+    pool.discard(gone)
+    pool.discard(gone)
     assert [pool.take(A), pool.take(A)] == [stays, None]
     pool.close()
 
 
 async def test_nothing_remains_of_origins_without_connections() -> None:
-    pool = pool_of(*(Idle(("https", f"{n}.example", 443)) for n in range(5)))
+    pool = pool_of(*(connection_to(("https", f"{n}.example", 443, None)) for n in range(5)))
     for n in range(5):
-        pool.take(("https", f"{n}.example", 443))
+        pool.take(("https", f"{n}.example", 443, None))
     assert not pool._by_origin
     assert not pool._oldest_first
     pool.close()

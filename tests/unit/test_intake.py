@@ -240,6 +240,7 @@ async def test_who_asks_again_about_what_is_gone_meanwhile_hears_so_and_drops_it
     assert ticket.partition.held == 0
 
 
+@pytest.mark.plain
 async def test_a_defect_while_taking_messages_ends_the_consumer_and_commits_nothing_beyond(scene, monkeypatch):
     """What comes after the message that broke must not be taken: finishing it would commit past the broken one."""
     taken = []

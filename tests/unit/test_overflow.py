@@ -146,6 +146,7 @@ async def test_what_was_made_before_is_finished_and_not_admitted():
     assert scene.asked == ["dlv_0", "dlv_1"]
 
 
+@pytest.mark.plain
 async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_nobody_waits_behind(clock):
     scene = Scene()
     rounds: list[float] = []

@@ -17,6 +17,7 @@ from services.dispatcher.guard import BlockedAddressError
 class Phase(StrEnum):
     """What an attempt is doing; completes the sentence "Timed out after 10 s while …"."""
 
+    QUEUED = "waiting for a connection"
     LOOKING_UP = "looking up the host name"
     CONNECTING = "connecting"
     HANDSHAKE = "negotiating TLS"

@@ -18,6 +18,7 @@ from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.pool import IdlePool
 from services.dispatcher.senders.resolver import Resolver
+from services.dispatcher.senders.turns import Turns
 from services.dispatcher.senders.wheel import Bucket, TimerWheel
 
 #: A receiver that closes an idle connection while our request is on its way shows within a round trip. One that closes
@@ -50,6 +51,7 @@ class ProtocolSender:
         self._dialer = Dialer(resolver, guard, ssl_context)
         self._pool = IdlePool(pool_max_idle, pool_idle_s)
         self._wheel = TimerWheel(limits.timeout_s, tick_s)
+        self._turns = Turns()
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
         self.read_buffer = memoryview(bytearray(_READ_BYTES))
@@ -65,17 +67,14 @@ class ProtocolSender:
             message = wire.serialize(request)
         except wire.UnsendableError:
             return _no_answer(failures.UNSENDABLE, started)
-        target = request.target
         bucket = self._wheel.bucket()
-        name = None if identity is None else identity.name
-        connection = self._pool.take((target.scheme, target.host, target.port, name))
-        if connection is not None:
-            response = await _exchange(connection, message, started, bucket)
-            if response is not None:
-                return response
-            if time.monotonic() - started > STALE_WITHIN_S:
-                return _no_answer(failures.CLOSED_SILENT, started)
-        return await self._send_afresh(target, identity, message, started, bucket)
+        connection = self._pool.take(_origin(request.target, identity))
+        if connection is None:
+            return await self._send_in_turn(request.target, identity, message, started, bucket)
+        response = await _exchange(connection, message, started, bucket)
+        if response is not None:
+            return response
+        return await self._send_again(request.target, identity, message, started, bucket)
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
         """See `Sender.send_now`."""
@@ -84,7 +83,7 @@ class ProtocolSender:
             message = wire.serialize(request)
         except wire.UnsendableError:
             return False
-        connection = self._pool.take((target.scheme, target.host, target.port, None))
+        connection = self._pool.take(_origin(target, None))
         if connection is None:
             return False
         started, bucket = time.monotonic(), self._wheel.bucket()
@@ -92,10 +91,8 @@ class ProtocolSender:
         def report(response: Response | None) -> None:
             if response is not None:
                 on_response(response)
-            elif time.monotonic() - started > STALE_WITHIN_S:
-                on_response(_no_answer(failures.CLOSED_SILENT, started))
             else:
-                self._spawn(self._respond_afresh(target, message, started, bucket, on_response))
+                self._spawn(self._respond_again(target, message, started, bucket, on_response))
 
         connection.exchange(message, started, bucket, report)
         return True
@@ -105,6 +102,7 @@ class ProtocolSender:
         self._closing = asyncio.Event()
         for dial in tuple(self._dials):
             dial.expire()
+        self._turns.close()
         self._wheel.close()
         self._pool.close()
         for connection in tuple(self._connections):
@@ -124,29 +122,50 @@ class ProtocolSender:
     # --- Owner of connections
 
     def release(self, connection: Connection) -> None:
-        self._pool.put(connection)
+        if not self._turns.hand_over(connection):
+            self._pool.put(connection)
 
     def forget(self, connection: Connection) -> None:
         self._pool.discard(connection)
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._turns.lost(connection.origin)
         if self._closing is not None and not self._connections:
             self._closing.set()
 
-    # --- the slower path: a connection of its own
+    # --- the slower path: no connection was idle, or the one that was had been closed
 
-    async def _send_afresh(
+    async def _send_in_turn(
         self, target: Target, identity: Identity | None, message: bytes, started: float, bucket: Bucket
     ) -> Response:
-        connection = await self._connect(target, identity, bucket)
-        if not isinstance(connection, Connection):
-            return _no_answer(connection, started)
-        response = await _exchange(connection, message, started, bucket)
-        return response if response is not None else _no_answer(failures.CLOSED_SILENT, started)
+        """On the next connection that becomes idle, or on one that is opened, whichever comes first."""
+        origin = _origin(target, identity)
+        turn = await self._turns.enter(origin, bucket)
+        if isinstance(turn, Connection):
+            response = await _exchange(turn, message, started, bucket)
+            if response is not None:
+                return response
+            return await self._send_again(target, identity, message, started, bucket)
+        if not turn:
+            return _no_answer(self._why_not(bucket, Phase.QUEUED), started)
+        try:
+            connection = await self._connect(target, identity, bucket)
+        finally:
+            self._turns.leave(origin)
+        return await _send_on(connection, message, started, bucket)
 
-    async def _respond_afresh(
+    async def _send_again(
+        self, target: Target, identity: Identity | None, message: bytes, started: float, bucket: Bucket
+    ) -> Response:
+        """The connection had been used before, and ended without a byte of an answer: on a fresh one, if it was quick."""
+        if time.monotonic() - started > STALE_WITHIN_S:
+            return _no_answer(failures.CLOSED_SILENT, started)
+        return await _send_on(await self._connect(target, identity, bucket), message, started, bucket)
+
+    async def _respond_again(
         self, target: Target, message: bytes, started: float, bucket: Bucket, on_response: Callable[[Response], None]
     ) -> None:
-        on_response(await self._send_afresh(target, None, message, started, bucket))
+        on_response(await self._send_again(target, None, message, started, bucket))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -154,11 +173,9 @@ class ProtocolSender:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, target: Target, identity: Identity | None, bucket: Bucket) -> Connection | Cause:
-        if self._closing is not None:
-            return failures.SHUT_DOWN
-        if bucket.expired:
-            return failures.timeout(self._limits.timeout_s, Phase.CONNECTING)
-        origin: Origin = (target.scheme, target.host, target.port, None if identity is None else identity.name)
+        if self._closing is not None or bucket.expired:
+            return self._why_not(bucket, Phase.CONNECTING)
+        origin = _origin(target, identity)
         kind = TlsConnection if target.scheme == "https" else PlainConnection
         dial = self._dialer.dial(target, lambda: kind(self, origin, self._limits), identity)
         self._dials.add(dial)
@@ -169,7 +186,7 @@ class ProtocolSender:
             dial.abandon()
             if _is_cancelled():
                 raise
-            return failures.timeout(self._limits.timeout_s, dial.phase) if bucket.expired else failures.SHUT_DOWN
+            return self._why_not(bucket, dial.phase)
         except Exception as error:  # noqa: BLE001  # whatever a connect raises is an outcome, not a crash
             return failures.explain(error, dial.phase)
         finally:
@@ -180,9 +197,26 @@ class ProtocolSender:
         """A connection that was made, unless time ran out or the sender closed at that moment."""
         if bucket.expired or self._closing is not None:
             connection.abort()
-            return failures.timeout(self._limits.timeout_s, Phase.CONNECTING) if bucket.expired else failures.SHUT_DOWN
+            return self._why_not(bucket, Phase.CONNECTING)
         self._connections.add(connection)
+        self._turns.opened(connection.origin)
         return connection
+
+    def _why_not(self, bucket: Bucket, phase: Phase) -> Cause:
+        """Why there is no connection: time ran out in this phase, or the sender closes."""
+        return failures.timeout(self._limits.timeout_s, phase) if bucket.expired else failures.SHUT_DOWN
+
+
+def _origin(target: Target, identity: Identity | None) -> Origin:
+    return target.scheme, target.host, target.port, None if identity is None else identity.name
+
+
+async def _send_on(connection: Connection | Cause, message: bytes, started: float, bucket: Bucket) -> Response:
+    """On a fresh connection, if there is one."""
+    if not isinstance(connection, Connection):
+        return _no_answer(connection, started)
+    response = await _exchange(connection, message, started, bucket)
+    return response if response is not None else _no_answer(failures.CLOSED_SILENT, started)
 
 
 async def _exchange(connection: Connection, message: bytes, started: float, bucket: Bucket) -> Response | None:

@@ -21,14 +21,20 @@ from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.tls import client_context
 
 
-class TasklessSender(ProtocolSender):
+class TasklessSender:
     """The fast sender as the pipeline uses it: without a task wherever a connection is idle."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._sender = ProtocolSender(*args, **options)
 
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        if identity is None and self.send_now(request, future.set_result):
+        if identity is None and self._sender.send_now(request, future.set_result):
             return await future
-        return await super().send(request, identity)
+        return await self._sender.send(request, identity)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sender, name)
 
 
 SENDERS = {"protocol": ProtocolSender, "taskless": TasklessSender, "aiohttp": AiohttpSender}

@@ -393,7 +393,9 @@ async def test_two_origins_never_share_a_connection(receive: Any, make_sender: A
     assert len(receiver.lines) == 2
 
 
-async def test_hundreds_of_requests_at_once_open_and_leave_no_descriptor_behind(receive: Any, make_sender: Any) -> None:
+async def test_hundreds_of_requests_at_once_leave_no_descriptor_behind(
+    receive: Any, make_sender: Any, kind: str
+) -> None:
     gc.collect()
     before = count_of_descriptors()
     sender = make_sender()
@@ -401,7 +403,10 @@ async def test_hundreds_of_requests_at_once_open_and_leave_no_descriptor_behind(
     for _ in range(3):
         responses = await asyncio.gather(*(sender.send(post(receiver.target())) for _ in range(200)))
         assert all(isinstance(response, Answer) for response in responses)
-    assert len(receiver.lines) == 200
+    if kind == "aiohttp":
+        assert len(receiver.lines) == 200
+    else:  # answered at once: most take a connection that another has left
+        assert len(receiver.lines) <= 100
     await sender.close()
     await receiver.until(lambda: receiver.open == 0)
     await receiver.stop()

@@ -18,6 +18,7 @@ from go2hooks.settings import Settings
 from services.dispatcher.guard import BlockedAddressError, Guard
 from services.dispatcher.senders import Sender, build_sender
 from services.dispatcher.senders.resolver import AresLookup, numeric
+from services.dispatcher.senders.turns import AT_ONCE
 
 LOOPBACK_ONLY = AddressPolicy(allow=(ipaddress.ip_network("127.0.0.1/32"),))
 PUBLIC_ONLY = AddressPolicy()
@@ -374,6 +375,6 @@ async def test_one_name_is_asked_for_once_however_many_wait(
     sender = resolving(LOOPBACK_ONLY)
     receiver = await receive(OK)
     name_server.zone = lambda _name: ["127.0.0.1"]
-    responses = await asyncio.gather(*(sender.send(post(receiver.target("busy.example"))) for _ in range(20)))
+    responses = await asyncio.gather(*(sender.send(post(receiver.target("busy.example"))) for _ in range(AT_ONCE)))
     assert all(isinstance(response, Answer) for response in responses)
     assert name_server.questions == ["busy.example"]

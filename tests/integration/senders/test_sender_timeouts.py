@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
 from scripted import OK, Line, post
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from services.dispatcher.senders.turns import AT_ONCE
 
 TIMEOUT_S = 0.6  # long enough for a busy machine to come as far as a test wants
 LATE_S = 10.0  # a busy machine included
@@ -102,13 +104,17 @@ async def look_up_or_hang(host: str) -> list[str]:
     return ["127.0.0.1"]
 
 
-async def test_a_host_name_that_is_not_looked_up_in_time_times_out(receive: Any, make_sender: Any) -> None:
+async def test_a_host_name_that_is_not_looked_up_in_time_times_out(receive: Any, make_sender: Any, kind: str) -> None:
     sender = make_sender(timeout_s=TIMEOUT_S, lookup=look_up_or_hang)
     receiver = await receive(OK)
-    for response in await asyncio.gather(*(sender.send(post(receiver.target("dead.test"))) for _ in range(200))):
-        assert isinstance(response, NoAnswer)
-        assert response.failure == Failure.TIMEOUT
-        assert response.message == "Timed out after 0.6 s while looking up the host name."
+    responses = await asyncio.gather(*(sender.send(post(receiver.target("dead.test"))) for _ in range(200)))
+    assert {response.failure for response in responses} == {Failure.TIMEOUT}
+    said = Counter(response.message for response in responses)
+    looking_up = 200 if kind == "aiohttp" else AT_ONCE
+    assert said.pop("Timed out after 0.6 s while looking up the host name.") == looking_up
+    assert said == (
+        {} if kind == "aiohttp" else {"Timed out after 0.6 s while waiting for a connection.": 200 - AT_ONCE}
+    )
 
 
 async def test_nobody_waits_behind_a_host_name_that_is_not_looked_up(receive: Any, make_sender: Any) -> None:

@@ -192,8 +192,8 @@ class PolledConsumer:
         stalled = time.monotonic() + _STALL_S
         while self._is_full() and time.monotonic() < stalled and not self._stop.is_set():
             self._obey()
-            self._room.clear()
             self._room.wait(0.05)
+            self._room.clear()  # before looking again, so that no release in between is missed
         if not self._is_full() or self._stop.is_set():
             return
         self._stalled = True

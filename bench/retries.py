@@ -60,9 +60,7 @@ def lateness(rate: int, seconds: float, *, pinned: bool) -> report.Figures:
     }
 
 
-def _retry(
-    running: Stack, receiver: TimingReceiver, accounts: list[str], rate: int, count: int
-) -> dict[str, float]:
+def _retry(running: Stack, receiver: TimingReceiver, accounts: list[str], rate: int, count: int) -> dict[str, float]:
     """Produce so many events and wait until each has been retried; what the producer says."""
     producer = Producer(running.broker.bootstrap, [{"accounts": accounts, "count": count, "rate": rate}])
     try:

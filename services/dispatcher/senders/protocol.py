@@ -74,7 +74,7 @@ class ProtocolSender:
         response = await _exchange(connection, message, started, bucket)
         if response is not None:
             return response
-        return await self._send_again(request.target, identity, message, started, bucket)
+        return await self._send_again(request.target, identity, message, started, started, bucket)
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
         """See `Sender.send_now`."""
@@ -142,10 +142,11 @@ class ProtocolSender:
         origin = _origin(target, identity)
         turn = await self._turns.enter(origin, bucket)
         if isinstance(turn, Connection):
+            written = time.monotonic()
             response = await _exchange(turn, message, started, bucket)
             if response is not None:
                 return response
-            return await self._send_again(target, identity, message, started, bucket)
+            return await self._send_again(target, identity, message, started, written, bucket)
         if not turn:
             return _no_answer(self._why_not(bucket, Phase.QUEUED), started)
         try:
@@ -155,17 +156,20 @@ class ProtocolSender:
         return await _send_on(connection, message, started, bucket)
 
     async def _send_again(
-        self, target: Target, identity: Identity | None, message: bytes, started: float, bucket: Bucket
+        self, target: Target, identity: Identity | None, message: bytes, started: float, written: float, bucket: Bucket
     ) -> Response:
-        """The connection had been used before, and ended without a byte of an answer: on a fresh one, if it was quick."""
-        if time.monotonic() - started > STALE_WITHIN_S:
+        """The connection had been used before, and ended without a byte of an answer: on a fresh one, if it was quick.
+
+        `started` is when the attempt began, `written` when the request left (monotonic seconds).
+        """
+        if time.monotonic() - written > STALE_WITHIN_S:
             return _no_answer(failures.CLOSED_SILENT, started)
         return await _send_on(await self._connect(target, identity, bucket), message, started, bucket)
 
     async def _respond_again(
         self, target: Target, message: bytes, started: float, bucket: Bucket, on_response: Callable[[Response], None]
     ) -> None:
-        on_response(await self._send_again(target, None, message, started, bucket))
+        on_response(await self._send_again(target, None, message, started, started, bucket))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

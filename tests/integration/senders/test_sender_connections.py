@@ -11,6 +11,9 @@ import pytest
 from scripted import BODY, HANGING_S, OK, Line, Receiver, answering, post
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from services.dispatcher.senders.protocol import STALE_WITHIN_S
+from services.dispatcher.senders.turns import AT_ONCE
+from services.dispatcher.senders.wheel import Bucket
 
 
 def count_of_descriptors() -> int:
@@ -112,6 +115,42 @@ async def test_a_request_on_a_stale_connection_is_sent_once_more_on_a_fresh_one(
     assert isinstance(response, Answer), response
     assert len(receiver.lines) == 2
     assert [body.rpartition(b"\r\n\r\n")[2] for body in bodies] == [BODY, b'{"second":true}', b'{"second":true}']
+
+
+async def test_who_has_waited_for_a_connection_that_turns_out_stale_gets_a_fresh_one_too(
+    receive: Any, make_sender: Any, kind: str
+) -> None:
+    if kind == "aiohttp":
+        pytest.skip("aiohttp opens one for each")
+    sender, answer = make_sender(), asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(OK)
+        if line.number == 1:
+            await line.request()
+            await answer.wait()
+            await line.send(OK)
+            await line.request()
+            return
+        await line.until_closed()
+
+    receiver = await receive(script)
+    assert isinstance(await sender.send(post(receiver.target())), Answer)
+    origin = ("http", "localhost", receiver.port, None)
+    for _ in range(AT_ONCE):  # nobody else may open one
+        assert await sender._turns.enter(origin, Bucket()) is True
+    first = asyncio.create_task(sender.send(post(receiver.target())))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(sender.send(post(receiver.target())))
+    await asyncio.sleep(
+        STALE_WITHIN_S + 0.1
+    )  # longer than a stale connection is forgiven for, since it waits and does not ask
+    assert not second.done()
+    answer.set()
+    assert isinstance(await first, Answer)
+    assert isinstance(await second, Answer)
+    assert len(receiver.lines) == 2
 
 
 async def test_a_request_is_never_sent_a_third_time(receive: Any, sender: Any) -> None:

@@ -66,7 +66,7 @@ def lines(title: str, x_name: str, y_name: str, series: Mapping[str, Sequence[tu
     """Lines over logarithmic axes."""
     points = [(x, max(y, 1e-9)) for line in series.values() for x, y in line if x > 0]
     (x0, x1), (y0, y1) = _decades(x for x, _ in points), _decades(y for _, y in points)
-    left, right, above, below = 70, _WIDTH - 30, 70, 330
+    left, right, above, below = 70, _WIDTH - 50, 70, 330
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - x0) / (x1 - x0)

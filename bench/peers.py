@@ -100,6 +100,16 @@ class Producer(LineChild):
         return result
 
 
+def produce(bootstrap: str, parts: Sequence[dict[str, Any]], **orders: float) -> dict[str, Any]:
+    """Start a `Producer`, let it go, and wait for its result."""
+    producer = Producer(bootstrap, parts, **orders)
+    try:
+        producer.go()
+        return producer.result()
+    finally:
+        producer.close()
+
+
 class Receiver(Protocol):
     """What deliveries go to. Counts begin anew with `reset`."""
 

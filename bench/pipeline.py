@@ -18,7 +18,7 @@ from typing import Any
 import ceilings
 import charts
 import report
-from peers import Nginx, Producer, TimingReceiver, certificates, has_nginx, receiver_core
+from peers import Nginx, Producer, TimingReceiver, certificates, has_nginx, produce, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from scenarios import SCENARIOS, Latency, Scenario, Throughput, chosen
 from usage import Meter, machine, peak_rss_mib, pss_mib, reset_peak
@@ -123,12 +123,7 @@ class Bench:
         for pid in dispatchers:
             os.kill(pid, signal.SIGSTOP)
         try:
-            producer = Producer(self._stack.broker.bootstrap, parts, linger_ms=5)
-            try:
-                producer.go()
-                produced = producer.result()
-            finally:
-                producer.close()
+            produced = produce(self._stack.broker.bootstrap, parts, linger_ms=5)
             wait_until(lambda: self._stack.metric("router", series) >= routed, 60, "the router has written all", 0.2)
             wait_until(lambda: not self._stack.metric("router", "go2hooks_router_in_flight"), 10, "Kafka has them", 0.2)
             yield produced

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import charts
 import report
-from peers import Producer, TimingReceiver, receiver_core
+from peers import TimingReceiver, produce, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from usage import machine, peak_rss_mib, rss_mib
 
@@ -62,12 +62,9 @@ def lateness(rate: int, seconds: float, *, pinned: bool) -> report.Figures:
 
 def _retry(running: Stack, receiver: TimingReceiver, accounts: list[str], rate: int, count: int) -> dict[str, float]:
     """Produce so many events and wait until each has been retried; what the producer says."""
-    producer = Producer(running.broker.bootstrap, [{"accounts": accounts, "count": count, "rate": rate}])
-    try:
-        producer.go()
-        produced: dict[str, float] = producer.result()
-    finally:
-        producer.close()
+    produced: dict[str, float] = produce(
+        running.broker.bootstrap, [{"accounts": accounts, "count": count, "rate": rate}]
+    )
     wait_until(lambda: receiver.count() >= 2 * count, _TIER_S + 60, "every retry", 0.2)
     return produced
 
@@ -94,12 +91,7 @@ def _route(running: Stack, events: int) -> None:
     """Have this many events fanned out, without a dispatcher."""
     running.run_services(routers=1, dispatchers=0)
     accounts = [f"acc_{n}" for n in range(10)]
-    producer = Producer(running.broker.bootstrap, [{"accounts": accounts, "count": events}], linger_ms=5)
-    try:
-        producer.go()
-        producer.result()
-    finally:
-        producer.close()
+    produce(running.broker.bootstrap, [{"accounts": accounts, "count": events}], linger_ms=5)
     series = "go2hooks_deliveries_created_total"
     wait_until(lambda: running.metric("router", series) >= events * _FAN_OUT, 600, "the backlog is routed", 0.5)
     wait_until(lambda: not running.metric("router", "go2hooks_router_in_flight"), 60, "the backlog is in Kafka", 0.2)

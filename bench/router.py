@@ -14,7 +14,7 @@ from pathlib import Path
 import charts
 import psycopg
 import report
-from peers import Producer
+from peers import produce
 from running import BenchError, Stack, bounded, stack
 from usage import cpu_s, machine, rss_mib
 
@@ -76,12 +76,7 @@ def routing(running: Stack, webhooks: int, events: int) -> report.Figures:
     all_accounts = -(-webhooks // _PER_ACCOUNT)
     step = max(1, all_accounts // _ACCOUNTS_USED)
     accounts = [f"acc_{n}" for n in range(0, all_accounts, step)][:_ACCOUNTS_USED]
-    producer = Producer(running.broker.bootstrap, [{"accounts": accounts, "count": events}], linger_ms=5)
-    try:
-        producer.go()
-        producer.result()
-    finally:
-        producer.close()
+    produce(running.broker.bootstrap, [{"accounts": accounts, "count": events}], linger_ms=5)
     running.run_services(routers=1, dispatchers=0)
     samples = _watch(running, events)
     created = running.metric("router", "go2hooks_deliveries_created_total")

@@ -18,7 +18,7 @@ from typing import Any
 import charts
 import psycopg
 import report
-from peers import Producer, TimingReceiver, receiver_core
+from peers import TimingReceiver, produce, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from usage import Meter, machine, peak_rss_mib, reset_peak
 
@@ -182,12 +182,7 @@ def receivers(webhooks: int, deliveries: int, rate: float) -> report.Figures:
 
 def _deliver(running: Stack, receiver: TimingReceiver, accounts: list[str], count: int, rate: float) -> None:
     before = receiver.count()
-    producer = Producer(running.broker.bootstrap, [{"accounts": accounts, "count": count, "rate": rate}])
-    try:
-        producer.go()
-        producer.result()
-    finally:
-        producer.close()
+    produce(running.broker.bootstrap, [{"accounts": accounts, "count": count, "rate": rate}])
     wait_until(lambda: receiver.count() - before >= count, 120, "all deliveries", 0.05)
     time.sleep(0.3)
     if receiver.count() - before != count:

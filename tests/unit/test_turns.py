@@ -18,14 +18,17 @@ async def started(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
     return tasks
 
 
-async def filled(turns: Turns, count: int, origin: Any = A) -> None:
-    """So many openings under way."""
-    assert [await turns.enter(origin, Bucket()) for _ in range(count)] == [True] * count
+async def full(at_once: int = 1, opened: int = 0, openings: int = 1) -> Turns:
+    """With so many connections to A open, and so many openings under way."""
+    turns = Turns(at_once)
+    for _ in range(opened):
+        turns.opened(A)
+    assert [await turns.enter(A, Bucket()) for _ in range(openings)] == [True] * openings
+    return turns
 
 
 async def test_so_many_open_at_once_and_the_next_waits_until_one_has_ended() -> None:
-    turns = Turns(at_once=2)
-    await filled(turns, 2)
+    turns = await full(at_once=2, openings=2)
     third, fourth = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
     assert not third.done()
     turns.leave(A)
@@ -36,8 +39,7 @@ async def test_so_many_open_at_once_and_the_next_waits_until_one_has_ended() -> 
 
 
 async def test_origins_do_not_wait_for_each_other() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     (waiting,) = await started(turns.enter(A, Bucket()))
     assert await turns.enter(B, Bucket()) is True
     assert not waiting.done()
@@ -46,8 +48,7 @@ async def test_origins_do_not_wait_for_each_other() -> None:
 
 
 async def test_who_waits_longest_gets_the_connection_that_becomes_idle_first() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     first, second = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
     one, other = connection_to(A), connection_to(A)
     assert not turns.hand_over(connection_to(B))
@@ -59,10 +60,7 @@ async def test_who_waits_longest_gets_the_connection_that_becomes_idle_first() -
 
 
 async def test_the_more_are_open_the_more_may_be_opened_at_once() -> None:
-    turns = Turns(at_once=1)
-    for _ in range(12):
-        turns.opened(A)
-    await filled(turns, 3)
+    turns = await full(opened=12, openings=3)
     (fourth,) = await started(turns.enter(A, Bucket()))
     assert not fourth.done()
     turns.lost(A)
@@ -74,8 +72,7 @@ async def test_the_more_are_open_the_more_may_be_opened_at_once() -> None:
 
 
 async def test_who_waits_in_vain_is_told_and_leaves_the_line() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     bucket = Bucket()
     late, patient = await started(turns.enter(A, bucket), turns.enter(A, Bucket()))
     bucket.expired = True
@@ -90,8 +87,7 @@ async def test_who_waits_in_vain_is_told_and_leaves_the_line() -> None:
 
 @pytest.mark.parametrize("given", ["connection", "leave"])
 async def test_what_somebody_got_who_was_cancelled_goes_to_the_next(given: str) -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     first, second = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
     connection = connection_to(A)
     if given == "connection":
@@ -106,8 +102,7 @@ async def test_what_somebody_got_who_was_cancelled_goes_to_the_next(given: str) 
 
 
 async def test_a_connection_that_nobody_takes_after_all_is_closed() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     (only,) = await started(turns.enter(A, Bucket()))
     connection = connection_to(A)
     assert turns.hand_over(connection)
@@ -117,8 +112,7 @@ async def test_a_connection_that_nobody_takes_after_all_is_closed() -> None:
 
 
 async def test_who_was_cancelled_while_waiting_is_passed_over() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     first, second = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
     first.cancel()
     await asyncio.wait([first])
@@ -127,8 +121,7 @@ async def test_who_was_cancelled_while_waiting_is_passed_over() -> None:
 
 
 async def test_closing_ends_the_waiting() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     (waiting,) = await started(turns.enter(A, Bucket()))
     turns.close()
     assert await waiting is False
@@ -136,8 +129,7 @@ async def test_closing_ends_the_waiting() -> None:
 
 
 async def test_nothing_is_remembered_of_an_origin_where_nothing_is_left() -> None:
-    turns = Turns(at_once=1)
-    await filled(turns, 1)
+    turns = await full()
     (waiting,) = await started(turns.enter(A, Bucket()))
     waiting.cancel()
     await asyncio.wait([waiting])

@@ -71,10 +71,7 @@ class ProtocolSender:
         connection = self._pool.take(_origin(request.target, identity))
         if connection is None:
             return await self._send_in_turn(request.target, identity, message, started, bucket)
-        response = await _exchange(connection, message, started, bucket)
-        if response is not None:
-            return response
-        return await self._send_again(request.target, identity, message, started, started, bucket)
+        return await self._send_on_used(connection, request.target, identity, message, started, bucket)
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
         """See `Sender.send_now`."""
@@ -142,11 +139,7 @@ class ProtocolSender:
         origin = _origin(target, identity)
         turn = await self._turns.enter(origin, bucket)
         if isinstance(turn, Connection):
-            written = time.monotonic()
-            response = await _exchange(turn, message, started, bucket)
-            if response is not None:
-                return response
-            return await self._send_again(target, identity, message, started, written, bucket)
+            return await self._send_on_used(turn, target, identity, message, started, bucket)
         if not turn:
             return _no_answer(self._why_not(bucket, Phase.QUEUED), started)
         try:
@@ -154,6 +147,22 @@ class ProtocolSender:
         finally:
             self._turns.leave(origin)
         return await _send_on(connection, message, started, bucket)
+
+    async def _send_on_used(
+        self,
+        connection: Connection,
+        target: Target,
+        identity: Identity | None,
+        message: bytes,
+        started: float,
+        bucket: Bucket,
+    ) -> Response:
+        """On a connection that has been used before, and once more if it turns out to have been closed."""
+        written = time.monotonic()
+        response = await _exchange(connection, message, started, bucket)
+        if response is not None:
+            return response
+        return await self._send_again(target, identity, message, started, written, bucket)
 
     async def _send_again(
         self, target: Target, identity: Identity | None, message: bytes, started: float, written: float, bucket: Bucket

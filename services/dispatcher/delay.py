@@ -33,13 +33,23 @@ class RetryIntake(Intake):
     """Holds each ticket until its due time, then admits it."""
 
     def __init__(
-        self, admit: Callable[[Ticket], None], surroundings: Surroundings, *, buffer_messages: int, max_due: int
+        self,
+        admit: Callable[[Ticket], None],
+        surroundings: Surroundings,
+        *,
+        buffer_messages: int,
+        max_due: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all."""
+        """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all.
+
+        `clock` gives seconds since the epoch.
+        """
         super().__init__("retry", self._buffer, surroundings)
         self._admit_due = admit
         self._capacity = buffer_messages
         self._max_due = max_due
+        self._clock = clock
         self._due = 0
         self._buffers: dict[PartitionKey, DueBuffer[Ticket]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -81,11 +91,11 @@ class RetryIntake(Intake):
             self._timer = None
             return
         self._timer_due_ms = due
-        delay_s = max(at_least_s, due / 1000 - time.time())
+        delay_s = max(at_least_s, due / 1000 - self._clock())
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._release_due)
 
     def _release_due(self) -> None:
-        now_ms = int(time.time() * 1000)
+        now_ms = int(self._clock() * 1000)
         due: list[Ticket] = []
         for key, buffer in list(self._buffers.items()):
             if self._due >= self._max_due:
@@ -117,7 +127,7 @@ class RetryIntake(Intake):
             return
         self._due -= ticket.weight
         pause_ms = _ASK_AGAIN_MS if ticket.asked < _SOON else _ASK_LATER_MS
-        self._keep_until(int(time.time() * 1000) + pause_ms, ticket)
+        self._keep_until(int(self._clock() * 1000) + pause_ms, ticket)
 
     def _let_go(self, ticket: Ticket) -> None:
         if not ticket.buffered:

@@ -38,12 +38,17 @@ class OverflowIntake(Intake):
         *,
         room: Callable[[Ticket], float],
         send_round: Callable[[Ticket], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`room` says how many deliveries like this one, by weight, the lanes would take; `send_round` moves one out of memory."""
+        """`room` says how many deliveries like this one, by weight, the lanes would take; `send_round` moves one out of memory.
+
+        `clock` counts seconds.
+        """
         super().__init__("overflow", self.hold, surroundings)
         self._admit_held = admit
         self._room = room
         self._send_round = send_round
+        self._clock = clock
         self._held: OrderedDict[str, deque[_Held]] = OrderedDict()
         self._hold_s = _HOLD_S
         self._period_began = 0.0
@@ -57,7 +62,7 @@ class OverflowIntake(Intake):
     def hold(self, ticket: Ticket) -> None:
         webhook_id = ticket.delivery.webhook_id
         self._seen.add(webhook_id)
-        self._held.setdefault(webhook_id, deque()).append(_Held(time.monotonic(), ticket))
+        self._held.setdefault(webhook_id, deque()).append(_Held(self._clock(), ticket))
 
     async def run(self) -> None:
         """Take turns until cancelled."""
@@ -65,7 +70,7 @@ class OverflowIntake(Intake):
             await asyncio.sleep(_TURN_S)
             if self._held:
                 await self._look_up(self._next_turn())
-                self._make_place(time.monotonic())
+                self._make_place(self._clock())
 
     def _next_turn(self) -> list[Ticket]:
         """Take out what the lanes have room for: a round for one ticket of each webhook, and another, until none has."""

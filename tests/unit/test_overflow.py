@@ -4,16 +4,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
-
-import pytest
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher import overflow
 from services.dispatcher.intake import Surroundings, Ticket
 from services.dispatcher.overflow import OverflowIntake
 
@@ -66,6 +62,7 @@ class Scene:
     """The intake, with lanes that have as much room as a test gives them."""
 
     def __init__(self) -> None:
+        self.now = 1000.0  # seconds
         self.room: defaultdict[str, float] = defaultdict(float)
         self.admitted: list[str] = []
         self.sent_round: list[str] = []
@@ -74,6 +71,7 @@ class Scene:
         self.intake = OverflowIntake(
             self._admit, Surroundings(lambda _: [], lambda *_: None, self._find, Claims[Ticket]()),
             room=lambda ticket: self.room[ticket.delivery.webhook_id], send_round=self._send_round,
+            clock=lambda: self.now,
         )  # fmt: skip
         self.consumer = Consumer()
         self.intake.consumer = self.consumer  # type: ignore[assignment]
@@ -112,15 +110,6 @@ async def running(scene: Scene) -> AsyncIterator[None]:
         turns.cancel()
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The intake's clock: its one element."""
-    now = [1000.0]
-    monkeypatch.setattr(overflow, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    return now
-
-
-@pytest.mark.usefixtures("clock")
 async def test_the_records_are_asked_only_about_what_has_room_and_webhooks_take_turns():
     scene = Scene()
     scene.room |= {"wh_a": 2, "wh_b": 2}
@@ -135,7 +124,6 @@ async def test_the_records_are_asked_only_about_what_has_room_and_webhooks_take_
     assert len(scene.intake) == 1
 
 
-@pytest.mark.usefixtures("clock")
 async def test_what_was_made_before_is_finished_and_not_admitted():
     scene = Scene()
     scene.room["wh_a"] = 5
@@ -146,35 +134,33 @@ async def test_what_was_made_before_is_finished_and_not_admitted():
     assert scene.asked == ["dlv_0", "dlv_1"]
 
 
-@pytest.mark.plain
-async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_nobody_waits_behind(clock):
+async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_nobody_waits_behind():
     scene = Scene()
     rounds: list[float] = []
     async with running(scene):
         scene.read("wh_stuck")
         for _ in range(4):
-            began, before = clock[0], len(scene.sent_round)
+            began, before = scene.now, len(scene.sent_round)
             while len(scene.sent_round) == before:
-                clock[0] += 0.25
+                scene.now += 0.25
                 await asyncio.sleep(0.03)  # a turn of the intake
-            rounds.append(clock[0] - began)
+            rounds.append(scene.now - began)
             scene.read("wh_stuck")
         assert rounds[0] <= 1.5
         assert rounds[-1] >= 3.5
         scene.read("wh_other")  # somebody else: rounds are quick again, after the present one
         await scene.until(lambda: len(scene.intake) == 2)
         while "wh_other" not in scene.sent_round:
-            clock[0] += 0.25
+            scene.now += 0.25
             await asyncio.sleep(0.03)
         scene.read("wh_stuck")
-        began, before = clock[0], len(scene.sent_round)
+        began, before = scene.now, len(scene.sent_round)
         while len(scene.sent_round) == before:
-            clock[0] += 0.25
+            scene.now += 0.25
             await asyncio.sleep(0.03)
-        assert clock[0] - began <= 2.5
+        assert scene.now - began <= 2.5
 
 
-@pytest.mark.usefixtures("clock")
 async def test_a_partition_that_leaves_takes_its_held_tickets_along():
     scene = Scene()
     scene.read("wh_a", "wh_b")

@@ -6,7 +6,6 @@ Time is the machine's own. The model is two logs of retries, what is recorded, a
 
 import asyncio
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher import delay
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.intake import Surroundings, Ticket
 
@@ -106,7 +104,6 @@ class RetryMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(delay, "time", SimpleNamespace(time=lambda: self.now))
         self.loop = asyncio.new_event_loop()
         self._really_later = self.loop.call_later
         self.patch.setattr(self.loop, "call_later", self._call_later)
@@ -126,6 +123,7 @@ class RetryMachine(RuleBasedStateMachine):
             Surroundings(lambda _unwanted: [], None, self._find, self.claims),
             buffer_messages=CAPACITY,
             max_due=MAX_DUE,
+            clock=lambda: self.now,
         )
         self.consumer = Consumer(self.committed)
         self.intake.consumer = self.consumer  # type: ignore[assignment]

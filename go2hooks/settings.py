@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     )
     retry_buffer_messages: PositiveInt = Field(250, description="waiting retries held in memory per partition")
     record_batch_ms: PositiveInt = Field(
-        25, description="attempt records are written at least this often, in milliseconds"
+        50, description="attempt records are written at least this often, in milliseconds"
     )
     record_batch_rows: PositiveInt = Field(2000, description="attempt records written in one batch at most")
     router_window_messages: PositiveInt = Field(

@@ -52,6 +52,14 @@ UPDATE webhooks w SET
 FROM judged j WHERE w.id = j.id
 RETURNING w.id, j.trips"""
 
+# The same for a batch without a failure, which nearly all are: a tenth of a dispatcher at a thousand deliveries a second
+# went into the seven arrays above.
+_FORGET_FAILURES: Final = """
+UPDATE webhooks w SET consecutive_failures = 0, failing_since = NULL FROM (
+    SELECT id FROM webhooks WHERE id = ANY(%s) AND is_active AND deleted_at IS NULL AND consecutive_failures > 0
+    ORDER BY id FOR UPDATE
+) failing WHERE w.id = failing.id"""
+
 # LATERAL with LIMIT: an index look-up per key, whatever the statistics say about a table that grows by the second.
 _FIND_STATES: Final = """
 SELECT k.n, found.state FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::smallint[]) WITH ORDINALITY AS k(w, c, d, a, n),
@@ -108,9 +116,12 @@ async def _write_new(connection: AsyncConnection[Any], records: Sequence[Attempt
 async def _count(
     connection: AsyncConnection[Any], records: Iterable[AttemptRecord], policy: DisablePolicy
 ) -> list[str]:
-    streaks = fold((r.webhook_id, r.failed, r.attempted_ms) for r in records if r.counts)
-    if not streaks:
+    counting = [record for record in records if record.counts]
+    if not any(record.failed for record in counting):
+        if counting:
+            await connection.execute(_FORGET_FAILURES, [list({record.webhook_id for record in counting})])
         return []
+    streaks = fold((r.webhook_id, r.failed, r.attempted_ms) for r in counting)
     cursor = await connection.execute(_COUNT_FAILURES, _parameters(streaks, policy))
     return [webhook_id for webhook_id, trips in await cursor.fetchall() if trips]
 

@@ -42,8 +42,6 @@ class Limits(NamedTuple):
 class Owner(Protocol):
     """Who keeps connections between exchanges."""
 
-    read_buffer: memoryview  #: what TLS connections read into, one at a time
-
     def release(self, connection: "Connection") -> None:
         """The connection is idle and fit for another exchange."""
 
@@ -98,6 +96,9 @@ class Connection(asyncio.BaseProtocol):
 
     # --- what the sender calls
 
+    async def ready(self) -> None:
+        """Wait until there may be exchanges. Raises what keeps them from coming about."""
+
     def exchange(self, message: bytes, started: float, bucket: Bucket, report: Report) -> None:
         """Write one request; `started` is when the attempt began (monotonic seconds). `report` is called once."""
         self._started = started
@@ -107,7 +108,7 @@ class Connection(asyncio.BaseProtocol):
         if self._transport is None:  # lost since it was made or taken
             self.connection_lost(self._loss)
         else:
-            self._transport.write(message)
+            self._write(message)
 
     def abandon(self, report: Report) -> None:
         """Nobody waits for this exchange any more. Another one that has begun since is left alone."""
@@ -133,6 +134,9 @@ class Connection(asyncio.BaseProtocol):
         """Close politely; only when idle."""
         if self._transport is not None:
             self._transport.close()
+
+    def _write(self, message: bytes) -> None:
+        self._transport.write(message)  # type: ignore[union-attr]  # connected
 
     # --- what the transport calls
 
@@ -178,16 +182,9 @@ class Connection(asyncio.BaseProtocol):
         else:
             self._give_up(failures.explain(exc, Phase.WAITING))
 
-    def _is_refusal(self, exc: Exception | None) -> bool:
-        """Whether the receiver ended the TLS handshake, for which we took it to be done.
-
-        In TLS 1.3 it judges our side of the handshake after we have finished, and a server that refuses may just hang up.
-        What tells this from one that hangs up on the request: a server that is content sends session tickets first.
-        """
-        if self.idle_since or self._received or not (exc is None or isinstance(exc, ConnectionError)):
-            return False
-        tls = self._transport.get_extra_info("ssl_object")  # type: ignore[union-attr]  # it is being lost now
-        return tls is not None and tls.version() == "TLSv1.3" and not (tls.session and tls.session.has_ticket)
+    def _is_refusal(self, exc: Exception | None) -> bool:  # noqa: ARG002
+        """Whether the receiver ended the TLS handshake, for which we took it to be done."""
+        return False
 
     # --- what the parser calls
 
@@ -300,15 +297,3 @@ class PlainConnection(Connection, asyncio.Protocol):
     """Over TCP."""
 
     __slots__ = ()
-
-
-class TlsConnection(Connection, asyncio.BufferedProtocol):
-    """Over TLS. Reads into its owner's buffer: for other protocols a loop makes one of 256 KiB for each read."""
-
-    __slots__ = ()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return self._owner.read_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._owner.read_buffer[:nbytes]))

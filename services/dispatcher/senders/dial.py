@@ -15,7 +15,6 @@ from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.resolver import Resolver
 
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25  # RFC 8305's recommendation
-_TLS_FAREWELL_S: Final = 2.0  # how long a receiver may take to answer our close_notify
 
 
 class Dialer:
@@ -26,12 +25,18 @@ class Dialer:
         self._guard = guard
         self._ssl_context = ssl_context
 
-    def dial(self, target: Target, make: Callable[[], Connection], identity: Identity | None = None) -> "Dial":
-        """Begin to connect to `target`, for a connection that `make` gives, under `identity`."""
+    def dial(
+        self, target: Target, make: Callable[[ssl.SSLContext | None], Connection], identity: Identity | None = None
+    ) -> "Dial":
+        """Begin to connect to `target`, for a connection that `make` gives, under `identity`; with a context for https."""
         return Dial(lambda dial: self._connect(dial, target, make, identity))
 
     async def _connect(
-        self, dial: "Dial", target: Target, make: Callable[[], Connection], identity: Identity | None
+        self,
+        dial: "Dial",
+        target: Target,
+        make: Callable[[ssl.SSLContext | None], Connection],
+        identity: Identity | None,
     ) -> Connection:
         loop = asyncio.get_running_loop()
         context = self._ssl_context if identity is None else await identity.context()
@@ -40,17 +45,15 @@ class Dialer:
         sock = await start_connection(
             infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, loop=loop, socket_factory=self._guard.open_socket
         )
-        if target.scheme != "https":
-            _, connection = await loop.create_connection(make, sock=sock)
-            return connection
-        dial.phase = Phase.HANDSHAKE
-        _, connection = await loop.create_connection(
-            make,
-            sock=sock,
-            ssl=context,
-            server_hostname=target.host,
-            ssl_shutdown_timeout=_TLS_FAREWELL_S,
-        )
+        is_secure = target.scheme == "https"
+        if is_secure:
+            dial.phase = Phase.HANDSHAKE
+        _, connection = await loop.create_connection(lambda: make(context if is_secure else None), sock=sock)
+        try:
+            await connection.ready()
+        except BaseException:
+            connection.abort()
+            raise
         return connection
 
 

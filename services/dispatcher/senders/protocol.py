@@ -5,6 +5,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from go2hooks.core.outcome import NoAnswer, Response
@@ -12,12 +13,13 @@ from go2hooks.core.request import SignedRequest
 from go2hooks.core.target import Target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders import failures, wire
-from services.dispatcher.senders.connection import Connection, Limits, Origin, PlainConnection, TlsConnection
+from services.dispatcher.senders.connection import Connection, Limits, Origin, PlainConnection
 from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.pool import IdlePool
 from services.dispatcher.senders.resolver import Resolver
+from services.dispatcher.senders.tls_connection import TlsConnection
 from services.dispatcher.senders.turns import Turns
 from services.dispatcher.senders.wheel import Bucket, TimerWheel
 
@@ -25,7 +27,6 @@ from services.dispatcher.senders.wheel import Bucket, TimerWheel
 #: later has had the request, so sending it again would be a second attempt that nobody recorded.
 STALE_WITHIN_S: Final = 1.0
 _CLOSE_WITHIN_S: Final = 2.0
-_READ_BYTES: Final = 65536
 
 
 class ProtocolSender:
@@ -54,7 +55,6 @@ class ProtocolSender:
         self._turns = Turns()
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
-        self.read_buffer = memoryview(bytearray(_READ_BYTES))
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Event | None = None  # once closing: set when the last connection is gone
 
@@ -189,8 +189,7 @@ class ProtocolSender:
         if self._closing is not None or bucket.expired:
             return self._why_not(bucket, Phase.CONNECTING)
         origin = _origin(target, identity)
-        kind = TlsConnection if target.scheme == "https" else PlainConnection
-        dial = self._dialer.dial(target, lambda: kind(self, origin, self._limits), identity)
+        dial = self._dialer.dial(target, partial(self._make, origin), identity)
         self._dials.add(dial)
         bucket.add(dial)
         try:
@@ -205,6 +204,11 @@ class ProtocolSender:
         finally:
             bucket.discard(dial)
             self._dials.discard(dial)
+
+    def _make(self, origin: Origin, context: ssl.SSLContext | None) -> Connection:
+        if context is None:
+            return PlainConnection(self, origin, self._limits)
+        return TlsConnection(self, origin, self._limits, context)
 
     def _admit(self, connection: Connection, bucket: Bucket) -> Connection | Cause:
         """A connection that was made, unless time ran out or the sender closed at that moment."""

@@ -150,6 +150,50 @@ async def test_a_trusted_receiver_answers_over_one_kept_connection(
     assert len(receiver.lines) == 1
 
 
+async def test_what_follows_an_answer_in_a_record_of_its_own_never_becomes_the_next_one(
+    receive: Any, sender: Any, server_tls: ssl.SSLContext, kind: str
+) -> None:
+    if kind == "aiohttp":
+        pytest.skip("aiohttp takes the first answer for broken")
+
+    async def script(line: Line) -> None:
+        while True:
+            await line.request()
+            line.writer.write(OK)  # two records, which travel together
+            await line.send(b"HTTP/1.1 500 Forged\r\nContent-Length: 0\r\n\r\n")
+
+    receiver = await receive(script, context=server_tls)
+    for _ in range(3):
+        response = await sender.send(post(receiver.target()))
+        assert isinstance(response, Answer)
+        assert response.status == 200
+    assert len(receiver.lines) == 3
+
+
+@pytest.mark.parametrize("size", [16_384, 16_385, 200_000])
+async def test_a_body_of_many_records_arrives_whole(
+    receive: Any, make_sender: Any, server_tls: ssl.SSLContext, size: int
+) -> None:
+    """In both directions; a record holds 16 KiB."""
+    body = bytes(range(256)) * (size // 256 + 1)
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + body[:size]
+    arrived: list[bool] = []
+
+    async def script(line: Line) -> None:
+        while True:
+            arrived.append((await line.request()).endswith(body[:size]))
+            await line.send(answer)
+
+    sender = make_sender(body_bytes=1_000_000, excerpt_bytes=1_000_000)
+    receiver = await receive(script, context=server_tls)
+    for _ in range(2):
+        response = await sender.send(post(receiver.target(), body[:size]))
+        assert isinstance(response, Answer), response
+        assert response.excerpt == body[:size]
+    assert arrived == [True, True]
+    assert len(receiver.lines) == 1
+
+
 async def test_tls_1_2_is_accepted(receive: Any, sender: Any, authority: trustme.CA) -> None:
     context = server_context(authority.issue_cert("localhost"))
     context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -44,10 +44,8 @@ class TlsConnection(Connection, asyncio.Protocol):
 
     def _write(self, message: bytes) -> None:
         try:
-            written = self._tls.write(message)
-            while written < len(message):  # a record is 16 KiB at most
-                message = message[written:]
-                written = self._tls.write(message)
+            while message:  # a record is 16 KiB at most
+                message = message[self._tls.write(message) :]
         except ssl.SSLError as error:
             self._fault = self._fault or error  # the first says why
             self.abort()

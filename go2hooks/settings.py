@@ -150,9 +150,14 @@ class Settings(BaseSettings):
         20000, description="deliveries produced and not yet acknowledged per router"
     )
     router_lookahead_events: PositiveInt = Field(
-        50000, description="events that a router reads ahead, to take turns between accounts"
+        100000, description="events that a router reads ahead, to take turns between accounts"
     )
     router_lookahead_mib: PositiveInt = Field(32, description="size of these events at most, in MiB")
+    router_gather_ms: int = Field(
+        20,
+        ge=0,
+        description="events of an account that brings a third of all, beside others, wait for each other, in milliseconds",
+    )
     drain_timeout_s: PositiveFloat = Field(25.0, description="from SIGTERM to exit at most, in seconds")
     revoke_timeout_s: PositiveFloat = Field(
         12.0, description="wait for attempts under way when a partition moves, in seconds"

@@ -37,8 +37,8 @@ _SETTINGS: Final = {
     "broker.heartbeat.interval.ms": "500",
     # A small heap and an idle laptop.
     "log.cleaner.dedupe.buffer.size": "8388608",
-    "num.network.threads": "2",
-    "num.io.threads": "4",
+    "num.network.threads": "1",
+    "num.io.threads": "2",
     "background.threads": "4",
     "metadata.max.idle.interval.ms": "5000",
 }

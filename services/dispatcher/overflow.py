@@ -1,7 +1,8 @@
 """The overflow's intake: what found no room in its webhook's lane comes round again here, beside the main lane.
 
-A bounded number is held, and given to the lanes in turns, one webhook after the other, as they have room. Not before that
-the records are asked: a crash between writing here and committing there leaves two messages for one attempt.
+A bounded number is held, and given to the lanes in turns, one webhook after the other, as they have room; few at a time
+while the loop is late, as what comes by the main lane waits then. Not before that the records are asked: a crash between
+writing here and committing there leaves two messages for one attempt.
 
 What has been held for a while makes place for what lies behind it: to the end of the topic, or, with its circuit open, to
 the retry tier that fits the next probe. So a burst to one webhook, or a dead one, delays its own deliveries alone. While
@@ -14,13 +15,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from go2hooks.core.pace import Pace
 from go2hooks.kafka.partitions import PartitionKey
 from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
 
 _TURN_S: Final = 0.02
 _HOLD_S: Final = 1.0
 _HOLD_MAX_S: Final = 4.0
-_TURN_TICKETS: Final = 1000  # asked about together
+_TURN_TICKETS: Final = 25, 1000, 10  # asked about together: at least, at most, more each time
+_LATE_S: Final = 0.004  # a turn that begins so late has had others before it, or somebody else had the processor
 
 
 class _Held(NamedTuple):
@@ -51,6 +54,7 @@ class OverflowIntake(Intake):
         self._clock = clock
         self._held: OrderedDict[str, deque[_Held]] = OrderedDict()
         self._hold_s = _HOLD_S
+        self._pace = Pace(*_TURN_TICKETS)
         self._period_began = 0.0
         self._seen: set[str] = set()  # webhooks that something was held of, in this period and in the one before
         self._seen_before: set[str] = set()
@@ -67,7 +71,9 @@ class OverflowIntake(Intake):
     async def run(self) -> None:
         """Take turns until cancelled."""
         while True:
+            due = self._clock() + _TURN_S
             await asyncio.sleep(_TURN_S)
+            self._pace.note(hindered=self._clock() - due > _LATE_S)
             if self._held:
                 await self._look_up(self._next_turn())
                 self._make_place(self._clock())
@@ -77,7 +83,7 @@ class OverflowIntake(Intake):
         rooms = {webhook_id: self._room(queue[0].ticket) for webhook_id, queue in self._held.items()}
         chosen: list[Ticket] = []
         waiting = [webhook_id for webhook_id, room in rooms.items() if room >= 1]
-        while waiting and len(chosen) < _TURN_TICKETS:
+        while waiting and len(chosen) < self._pace.items:
             for webhook_id in waiting:
                 chosen.append(ticket := self._held[webhook_id].popleft().ticket)
                 rooms[webhook_id] -= ticket.weight

@@ -62,7 +62,12 @@ def build_router(settings: Settings, index: SubscriptionIndex, stopping: Callabl
         producer_config(settings),
         index,
         EventCodec(settings.schema_dir),
-        Bounds(settings.router_window_messages, settings.router_lookahead_events, settings.router_lookahead_mib << 20),
+        Bounds(
+            settings.router_window_messages,
+            settings.router_lookahead_events,
+            settings.router_lookahead_mib << 20,
+            settings.router_gather_ms / 1000,
+        ),
         stopping,
     )
 

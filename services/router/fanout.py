@@ -8,12 +8,16 @@ Turns: events are keyed by account, so a burst of one account lies in one partit
 router reads ahead, within bounds, and routes one event of each account that has any, then another. What an account has
 waiting in such numbers that it crowds out the others goes to the overflow at once: in `go2.deliveries` it would lie
 before theirs again.
+
+Who brings a third of everything has turns of its own, every few milliseconds: what gathers until then costs Kafka and the
+dispatchers much less, and how much is routed in one turn depends on whether there is a processor to spare.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from typing import Any, Final
 
@@ -25,6 +29,7 @@ from go2hooks.core.errors import EventError, UnavailableError
 from go2hooks.core.fair_queue import FairQueue
 from go2hooks.core.fanout import first_deliveries
 from go2hooks.core.matching import SubscriptionIndex
+from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
 from go2hooks.kafka.membership import Membership
@@ -37,24 +42,29 @@ from services.router.reading import Batch, Partition
 log = structlog.get_logger(__name__)
 
 Headers = list[tuple[str, str | bytes | None]]
+Take = Callable[[], tuple[bytes, tuple[Message, Partition]] | None]
 
 # Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
-_READ: Final = 1000
+_HEAVY_BATCHES: Final = 40, 200, 10  # at least, at most, more each time
+_HINDERED: Final = 0.25  # of the time that it took to route some, the processor was somebody else's
+_READ: Final = 250
 _POLL_AT_LEAST_S: Final = 30.0  # a tenth of what the group waits
 _CROWD: Final = 1000  # events of one account
 _POLL_S: Final = 0.05
+_TICK_S: Final = 0.001  # librdkafka does not wait for less
 _REVOKE_FLUSH_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a router holds at most."""
+    """What a router holds at most, and for how long."""
 
     window: int  #: deliveries written and not yet acknowledged
     lookahead: int  #: events read and not yet routed
     lookahead_bytes: int
+    gather_s: float  #: how long the events of an account that brings much wait for each other
 
 
 class Router:
@@ -82,6 +92,8 @@ class Router:
         self._partitions: dict[PartitionKey, Partition] = {}
         self._waiting: FairQueue[bytes, tuple[Message, Partition]] = FairQueue()
         self._waiting_bytes = 0
+        self._heavy_pace = Pace(*_HEAVY_BATCHES)
+        self._heavy_at = 0.0  # when those accounts have their next turn
         self._polled_at = 0.0
         self._unread = UnreadAge()
         self._failure: str | None = None
@@ -158,9 +170,13 @@ class Router:
 
     def _patience_s(self) -> float:
         """How long to wait for a first message: not at all when there is something to route."""
-        if self._waiting and self._in_flight < self._bounds.window:
+        longest = 0.002 if self._in_flight else _POLL_S
+        if not self._waiting or self._in_flight >= self._bounds.window:
+            return longest
+        if self._waiting.has_light or self._is_filling():
             return 0.0
-        return 0.002 if self._in_flight else _POLL_S
+        wait_s = self._heavy_at - time.monotonic()
+        return min(longest, max(_TICK_S, wait_s)) if wait_s > 0 else 0.0
 
     def _put(self, message: Message, now: float) -> None:
         topic, number, offset = position_of(message)
@@ -176,18 +192,39 @@ class Router:
     # --- routing
 
     def _route_next(self) -> None:
-        """One event of each account in turn, until a batch is full."""
+        """One event of each account in turn, until a batch is full; and, when it is time, some of those that bring much."""
         batch, now = Batch(), time.monotonic()
         batch.unacknowledged = 1  # our own hold: early reports must not finish a batch that is still being routed
         self._batches.append(batch)
-        for _ in range(min(_BATCH, len(self._waiting))):
-            account, (message, partition) = self._waiting.take()
+        self._route_up_to(_BATCH, partial(self._waiting.take, now), batch, now)
+        if now >= self._heavy_at or self._is_filling():
+            self._route_heavy(batch)
+        batch.unacknowledged -= 1
+
+    def _route_heavy(self, batch: Batch) -> None:
+        """Some; fewer when there are not enough processors for all that want one: the others' share is theirs first."""
+        began, worked = time.monotonic(), time.thread_time()
+        self._route_up_to(self._heavy_pace.items, self._waiting.take_heavy, batch, began)
+        worked_s, took_s = time.thread_time() - worked, time.monotonic() - began
+        self._heavy_pace.note(hindered=took_s - worked_s > _HINDERED * took_s)
+        self._heavy_at = began + self._bounds.gather_s
+
+    def _route_up_to(self, count: int, take: Take, batch: Batch, now: float) -> None:
+        for _ in range(count):
+            taken = take()
+            if taken is None:
+                return
+            account, (message, partition) = taken
             self._waiting_bytes -= len(message)
             partition.waiting -= 1
             if not partition.gone:
                 crowds = self._waiting.is_crowding(account, _CROWD, now)
                 self._route(message, partition, batch, DELIVERIES_OVERFLOW if crowds else DELIVERIES)
-        batch.unacknowledged -= 1
+
+    def _is_filling(self) -> bool:
+        """Whether what waits takes half of the room that there is: beyond that nothing more would be read, of anybody."""
+        bounds = self._bounds
+        return 2 * len(self._waiting) > bounds.lookahead or 2 * self._waiting_bytes > bounds.lookahead_bytes
 
     def _route(self, message: Message, partition: Partition, batch: Batch, topic: str) -> None:
         _kind, accepted_ms = message.timestamp()

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf
@@ -29,7 +30,7 @@ from services.router import fanout
 from services.router.fanout import Bounds, Router
 from services.router.reading import Batch
 
-BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24)
+BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24, gather_s=0.0)
 
 
 def webhook(webhook_id: str, account: str, *events: str, is_active: bool = True) -> Webhook:
@@ -182,7 +183,7 @@ def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, accoun
     index = SubscriptionIndex()
     index.apply(webhook("wh_1", account, "click"))
     config = consumer_config(settings, group) | {"max.poll.interval.ms": 6000}
-    bounds = Bounds(window=5, lookahead=100, lookahead_bytes=1 << 24)
+    bounds = replace(BOUNDS, window=5, lookahead=100)
     router = Router(config, producer_config(nowhere), index, EventCodec(), bounds)
     emit(1500)  # many times what is read ahead
     router.start()
@@ -301,8 +302,8 @@ def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) 
         lambda: all(len(router._waiting._queues.get(a.encode(), ())) >= count for a, count in counts.items()),
     )
     read, router._waiting = router._waiting, FairQueue()
-    while len(read):
-        account, item = read.take()
+    while taken := read.take(inf) or read.take_heavy():
+        account, item = taken
         if account.decode() in counts:
             router._waiting.put(account, item, 0.0)
     router._waiting.company.changed_at = -inf if alone else inf
@@ -320,6 +321,25 @@ def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_
     assert place <= 1
     assert written[place][0] == DELIVERIES
     assert [topic for topic, _ in written[2:]] == [DELIVERIES_OVERFLOW] * 999 + [DELIVERIES] * 1000
+
+
+@pytest.mark.plain
+def test_who_brings_much_is_gathered_unless_the_room_gets_full(
+    build, emit_in_order, written, account, hooks, monkeypatch
+):
+    heavy, other = hooks
+    emit_in_order(**{account: 400, other.account_id: 50})
+    router = build(heavy, other)
+    read_before_routing(router, {account: 400, other.account_id: 50}, alone=False)
+    monkeypatch.setattr(router, "_read", lambda: None)  # the log has other tests' events too
+    router._bounds = replace(BOUNDS, lookahead=10_000, gather_s=inf)
+    router.step()
+    router._waiting._counted_since = inf  # who is heavy stays so, however long this takes
+    for _ in range(20):
+        router.step()
+    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50, heavy.id: 40}  # one turn's
+    router._bounds = replace(router._bounds, lookahead=0)
+    step_until(router, lambda: len(written) == 450)
 
 
 @pytest.mark.plain

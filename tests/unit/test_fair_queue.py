@@ -1,4 +1,4 @@
-"""Fair queues: order within a key, turns between keys, and who crowds whom."""
+"""Fair queues: order within a key, turns between keys, who brings much beside others, and who crowds whom."""
 
 from collections import defaultdict, deque
 
@@ -17,8 +17,8 @@ def filled(**counts: int) -> FairQueue[str, int]:
 
 
 def test_each_key_gets_its_turn_whatever_another_has_waiting() -> None:
-    queue = filled(burst=1000, one=1, two=2)
-    assert [queue.take() for _ in range(6)] == [
+    queue = filled(burst=60, one=1, two=2)
+    assert [queue.take(0.0) for _ in range(6)] == [
         ("burst", 0),
         ("one", 0),
         ("two", 0),
@@ -28,19 +28,70 @@ def test_each_key_gets_its_turn_whatever_another_has_waiting() -> None:
     ]
 
 
-@given(st.lists(st.one_of(st.sampled_from("abc"), st.none()), max_size=60))
-def test_nothing_gets_lost_or_out_of_its_keys_order(steps: list[str | None]) -> None:
-    """A letter puts an item under that key; None takes one."""
+@given(st.lists(st.one_of(st.sampled_from("abc"), st.integers(1, 100), st.none()), max_size=60))
+def test_nothing_gets_lost_or_out_of_its_keys_order(steps: list[str | int | None]) -> None:
+    """A letter puts an item under that key, a number puts so many under a key of their own; None takes one."""
     queue: FairQueue[str, int] = FairQueue()
     model: dict[str, deque[int]] = defaultdict(deque)
     for number, step in enumerate(steps):
         if step is not None:
-            queue.put(step, number, 0.0)
-            model[step].append(number)
-        elif len(queue):
-            key, item = queue.take()
-            assert item == model[key].popleft()
+            for _ in range(step if isinstance(step, int) else 1):
+                queue.put(key := step if isinstance(step, str) else "many", number, float(number))
+                model[key].append(number)
+        else:
+            taken = queue.take(float(number)) or queue.take_heavy()
+            assert (taken is None) == (not any(model.values()))
+            if taken is not None:
+                key, item = taken
+                assert item == model[key].popleft()
         assert len(queue) == sum(map(len, model.values()))
+
+
+def heavy_of(queue: FairQueue[str, int], now: float) -> set[str]:
+    """Take all: the keys that came apart."""
+    while queue.take(now):
+        pass
+    heavy = set()
+    while taken := queue.take_heavy():
+        heavy.add(taken[0])
+    return heavy
+
+
+def test_who_brings_a_third_of_everything_and_more_than_a_few_is_given_out_apart():
+    assert heavy_of(filled(much=64, little=63, less=60), 1.0) == {"much"}
+    assert heavy_of(filled(much=64, some=64, little=63), 1.0) == {"much", "some"}
+    assert heavy_of(filled(few=63, less=10), 1.0) == set()
+    assert heavy_of(filled(most=70, much=65, little=70), 1.0) == {"most", "little"}
+
+
+def test_who_brings_everything_hinders_nobody():
+    assert heavy_of(filled(one=500), 1.0) == set()
+    assert heavy_of(filled(one=500, other=500), 1.0) == set()
+
+
+def test_a_burst_is_seen_before_the_time_is_up():
+    queue = filled(burst=1000, other=1)
+    assert queue.take(0.0) == ("other", 0)
+    assert queue.take(0.0) is None
+    assert not queue.has_light
+
+
+def test_who_brought_much_stays_apart_while_much_of_it_waits_and_others_come():
+    queue = filled(burst=200, other=1)
+    assert queue.take(1.0) == ("other", 0)
+    assert queue.take(1.0) is None
+    for _ in range(100):
+        assert queue.take_heavy()
+    queue.put("other", 1, 1.1)
+    assert queue.take(2.0) == ("other", 1)
+    assert queue.take(2.0) is None  # a hundred wait
+    for _ in range(50):
+        assert queue.take_heavy()
+    queue.put("other", 2, 2.1)
+    assert queue.take(3.0) == ("other", 2)
+    assert queue.take_heavy()  # where it stands; after that it is like others
+    assert queue.take_heavy() is None
+    assert queue.take(3.0) == ("burst", 151)
 
 
 def test_who_has_most_of_what_waits_crowds_the_others() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind
@@ -159,6 +160,21 @@ async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_
             scene.now += 0.25
             await asyncio.sleep(0.03)
         assert scene.now - began <= 2.5
+
+
+async def test_little_is_taken_at_a_time_while_the_loop_is_late_and_more_each_time_it_is_not():
+    scene = Scene()
+    scene.room["wh_a"] = inf
+    scene.read(*["wh_a"] * 200)
+    taken: list[int] = []
+    async with running(scene):
+        await asyncio.sleep(0)  # it sleeps until its first turn
+        for late_s in (0.03, 0.03, 0.0, 0.0, 0.03):
+            before = len(scene.asked)
+            scene.now += late_s
+            await scene.until(lambda before=before: len(scene.asked) > before)
+            taken.append(len(scene.asked) - before)
+    assert taken == [25, 25, 35, 45, 25]
 
 
 async def test_a_partition_that_leaves_takes_its_held_tickets_along():

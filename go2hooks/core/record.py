@@ -1,5 +1,6 @@
 """One row of `attempts`: what was tried, what came of it, and the delivery's state after it."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -58,6 +59,17 @@ class AttemptRecord(NamedTuple):
     @property
     def failed(self) -> bool:
         return self.state in (State.RETRYING, State.FAILED)
+
+
+def succeeded(records: Iterable[AttemptRecord]) -> set[str] | None:
+    """The webhooks of those that count, when none of these failed; else None."""
+    webhook_ids: set[str] = set()
+    for record in records:
+        if record.counts:
+            if record.failed:
+                return None
+            webhook_ids.add(record.webhook_id)
+    return webhook_ids
 
 
 _STATE_AFTER: Final = {Done: State.DELIVERED, RetryAt: State.RETRYING, DeadLetter: State.FAILED}

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from go2hooks.core.failures import Streak, fold
-from go2hooks.core.record import AttemptRecord, copy_line
+from go2hooks.core.record import AttemptRecord, copy_line, succeeded
 
 _COLUMNS: Final = (
     "webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, status_code, duration_ms, "
@@ -114,14 +114,14 @@ async def _write_new(connection: AsyncConnection[Any], records: Sequence[Attempt
 
 
 async def _count(
-    connection: AsyncConnection[Any], records: Iterable[AttemptRecord], policy: DisablePolicy
+    connection: AsyncConnection[Any], records: Sequence[AttemptRecord], policy: DisablePolicy
 ) -> list[str]:
-    counting = [record for record in records if record.counts]
-    if not any(record.failed for record in counting):
-        if counting:
-            await connection.execute(_FORGET_FAILURES, [list({record.webhook_id for record in counting})])
+    webhook_ids = succeeded(records)
+    if webhook_ids is not None:
+        if webhook_ids:
+            await connection.execute(_FORGET_FAILURES, [list(webhook_ids)])
         return []
-    streaks = fold((r.webhook_id, r.failed, r.attempted_ms) for r in counting)
+    streaks = fold((r.webhook_id, r.failed, r.attempted_ms) for r in records if r.counts)
     cursor = await connection.execute(_COUNT_FAILURES, _parameters(streaks, policy))
     return [webhook_id for webhook_id, trips in await cursor.fetchall() if trips]
 

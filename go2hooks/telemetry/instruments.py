@@ -2,7 +2,8 @@
 
 prometheus-client's own take a lock and walk the buckets at every observation: several microseconds per delivery, where
 a whole delivery costs some fifty. These have one writer (a loop thread), so they need no lock; a scrape may see a
-histogram's sum one observation ahead of its count.
+histogram's sum one observation ahead of its count. They are no collectors themselves, which a compiled class cannot
+be: `metrics.Instruments` makes them known to a registry.
 """
 
 from bisect import bisect_left
@@ -10,10 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 Labels = tuple[str, ...]
-LATENCY_BUCKETS_S: Final = (
+LATENCY_BUCKETS_S: Final[tuple[float, ...]] = (
     0.001,
     0.0025,
     0.005,
@@ -32,37 +32,45 @@ LATENCY_BUCKETS_S: Final = (
     300.0,
 )
 #: Around the timeout of an attempt (10 s unless set otherwise) close together, so that a quantile tells 10 s from 30 s.
-REQUEST_BUCKETS_S: Final = (*(b for b in LATENCY_BUCKETS_S if b < 10.0), 7.5, 9.5, 10.5, 15.0, 30.0, 60.0)  # noqa: PLR2004
+REQUEST_BUCKETS_S: Final[tuple[float, ...]] = (
+    *(b for b in LATENCY_BUCKETS_S if b < 10.0),  # noqa: PLR2004
+    7.5,
+    9.5,
+    10.5,
+    15.0,
+    30.0,
+    60.0,
+)
 #: What waits for its turn may wait for as long as its receiver is down.
-DEFERRED_BUCKETS_S: Final = (*LATENCY_BUCKETS_S, 1800.0, 7200.0, 43200.0)
-ROWS_BUCKETS: Final = (1, 5, 10, 50, 100, 500, 1000, 2000)
+DEFERRED_BUCKETS_S: Final[tuple[float, ...]] = (*LATENCY_BUCKETS_S, 1800.0, 7200.0, 43200.0)
+ROWS_BUCKETS: Final[tuple[float, ...]] = (1, 5, 10, 50, 100, 500, 1000, 2000)
 
 
-class Counter(Collector):
-    """Only grows. `name` ends in `_total`.
+class Counter:
+    """Only grows. `name` ends in `_total`; it has one label or none.
 
-    The values that its one label is known to take are there from the start, at 0: a series that begins at 1 hides its
+    The values that its label is known to take are there from the start, at 0: a series that begins at 1 hides its
     first event from `rate()`.
     """
 
     def __init__(self, name: str, documentation: str, labels: Labels = (), known: Iterable[str] = ()) -> None:
         self._name, self._documentation, self._labels = name, documentation, labels
-        self._values: dict[Labels, float] = {(str(value),): 0 for value in known} if labels else {(): 0}
+        self._values: dict[str, float] = {str(value): 0 for value in known} if labels else {"": 0}
 
-    def add(self, amount: float = 1, *labels: str) -> None:
-        self._values[labels] = self._values.get(labels, 0) + amount
+    def add(self, amount: float = 1, label: str = "") -> None:
+        self._values[label] = self._values.get(label, 0) + amount
 
-    def value(self, *labels: str) -> float:
-        return self._values.get(labels, 0)
+    def value(self, label: str = "") -> float:
+        return self._values.get(label, 0)
 
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, value in list(self._values.items()):
-            family.add_metric(labels, value)
+        for label, value in list(self._values.items()):
+            family.add_metric((label,) if self._labels else (), value)
         yield family
 
 
-class Gauge(Collector):
+class Gauge:
     """Goes up and down: set, or read from a function at each scrape."""
 
     def __init__(self, name: str, documentation: str, labels: Labels = ()) -> None:
@@ -84,7 +92,7 @@ class Gauge(Collector):
         yield family
 
 
-class Histogram(Collector):
+class Histogram:
     """Distribution over fixed buckets (upper bounds, ascending). Seconds unless the name says otherwise."""
 
     def __init__(self, name: str, documentation: str, buckets: Sequence[float] = LATENCY_BUCKETS_S) -> None:

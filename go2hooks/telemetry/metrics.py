@@ -1,7 +1,10 @@
 """Every metric of router and dispatcher, in one list. None has a label per webhook or account."""
 
+from collections.abc import Iterable
+
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from go2hooks.core.errors import InvalidEventError, UndecodableEventError
 from go2hooks.core.event import EventType
@@ -114,13 +117,23 @@ _DISPATCHER = (
 )  # fmt: skip
 
 
+class Instruments(Collector):
+    """What a registry asks for them all."""
+
+    def __init__(self, *instruments: Counter | Gauge | Histogram) -> None:
+        self._instruments = instruments
+
+    def collect(self) -> Iterable[Metric]:
+        for instrument in self._instruments:
+            yield from instrument.collect()
+
+
 def _registry(instruments: tuple[Counter | Gauge | Histogram, ...]) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    for instrument in instruments:
-        registry.register(instrument)
+    registry.register(Instruments(*instruments))
     return registry
 
 

@@ -107,6 +107,11 @@ class Figures:
             if sample.name == f"go2hooks_{name}" and labels.items() <= sample.labels.items()
         )
 
+    def lines(self, kind: str, *words: str) -> str:
+        """What there is of these words, for the message of a test that fails."""
+        lines = (line for text in self.texts(kind) for line in text.splitlines() if not line.startswith("#"))
+        return "\n".join(line for line in lines if any(word in line for word in words) and "_bucket" not in line)
+
     def texts(self, kind: str) -> list[str]:
         urls = self._urls[kind]
         return [urlopen(url, timeout=10).read().decode() for url in ([urls] if isinstance(urls, str) else urls)]
@@ -205,12 +210,13 @@ def test_promtool_accepts_the_configuration(what: str, path: str):
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason=NO_PROMETHEUS)
-def test_every_query_of_the_dashboard_has_data(endpoints: dict[str, Any]):
+def test_every_query_of_the_dashboard_has_data(endpoints: dict[str, Any], figures: Figures):
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "endpoints.json").write_text(json.dumps(endpoints))
         command = [sys.executable, CHECK, "--data-dir", directory, "--port", "0", "--within", "90"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    words = ("webhooks", "retr", "attempts_total", "overflowed", "lag_")
+    assert done.returncode == 0, f"{done.stderr}\n{figures.lines('dispatcher', *words)}"
 
 
 def test_what_waits_shows_its_age_when_the_records_cannot_be_written(endpoints: dict[str, Any], figures: Figures):

@@ -13,6 +13,7 @@ from prometheus_client.registry import CollectorRegistry
 from go2hooks.core.errors import SettingsError
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.instruments import Counter
+from go2hooks.telemetry.metrics import Instruments
 
 CHECKS = {"kafka": True, "postgres": True}
 
@@ -25,7 +26,7 @@ def checks() -> dict[str, bool]:
 @pytest.fixture
 def url(checks: dict[str, bool]) -> Iterator[str]:
     registry = CollectorRegistry()
-    registry.register(Counter("sent_total", "Sent"))
+    registry.register(Instruments(Counter("sent_total", "Sent")))
     server = HealthServer("127.0.0.1", 0, registry, lambda: checks)
     server.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -5,16 +5,16 @@ import re
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import CollectorRegistry
 
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.instruments import LATENCY_BUCKETS_S, REQUEST_BUCKETS_S, Counter, Gauge, Histogram
 
 
-def exposed(collector: Collector) -> dict[tuple[str, ...], float]:
+def exposed(instrument: Counter | Gauge | Histogram) -> dict[tuple[str, ...], float]:
     """From sample name and label values to value, after a round through the text format."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    registry.register(metrics.Instruments(instrument))
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 

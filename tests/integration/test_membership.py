@@ -205,7 +205,7 @@ def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
         producer_config(settings),
         SubscriptionIndex(),
         EventCodec(),
-        Bounds(1000, 1000, 1 << 24),
+        Bounds(1000, 1000, 1 << 24, 0.0),
     )
     broker.proxy.moved = ALWAYS
 

@@ -171,7 +171,7 @@ class PolledConsumer:
             return
         others = min(room // self.weigh(len(first)), self._batch) - 1  # what comes together is mostly of a size
         rest = self._consumer.consume(others, 0) if others > 0 else []
-        self._hand([m for m in (first, *rest) if m.error() is None or self._is_data(m)])
+        self._hand([m for m in (first, *rest) if self._is_data(m)])
 
     def _hand(self, messages: list[Message]) -> None:
         if messages:

@@ -55,10 +55,10 @@ class Recorder:
         while True:
             await self._wake.wait()
             if len(self._records) < self._batch_rows:
-                await asyncio.sleep(self._batch_s)  # let a batch gather
-            self._wake.clear()
-            while self._records:
-                await self._write_next()
+                await asyncio.sleep(self._batch_s)  # let a batch gather; what came while the last was written, too
+            await self._write_next()
+            if not self._records:
+                self._wake.clear()
 
     async def _write_next(self) -> None:
         records, self._records = self._records[: self._batch_rows], self._records[self._batch_rows :]

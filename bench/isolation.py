@@ -1,8 +1,8 @@
 """What a bad neighbour does to healthy receivers: their latency and throughput beside each kind, against a baseline.
 
 200 healthy webhooks get 1,000 events a second throughout. Then one neighbour at a time is added; it gets its own traffic on
-top. Neighbours live in another receiver process, so that what is measured is the dispatcher's isolation, not the
-receiver's. Each round has its own stack and its own baseline.
+top. Neighbours live in another receiver process, and their events come from another producer, so that what is measured is
+the services' isolation. Each round has its own stack and its own baseline.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from usage import Meter, machine
 
 _HEALTHY = "healthy"
+_BURST = 50_000
 _DRAIN_S = 120.0
 _ARRIVE_S = 60.0
 _LAGGING = ("go2.deliveries", "go2.deliveries.overflow")
@@ -44,7 +45,7 @@ NEIGHBOURS = (
     Neighbour("1 GiB response", "huge"),
     Neighbour("accepts and resets", "reset"),
     Neighbour("500 dead hosts", "dead", webhooks=500),
-    Neighbour("burst of 50,000", burst=50_000),
+    Neighbour("burst of 50,000", burst=_BURST),
 )
 
 
@@ -95,9 +96,11 @@ class Isolation:
         self._dead.close()
 
     def warm_up(self, seconds: float) -> None:
-        """Java's compiler takes its time; what it takes is no part of the baseline."""
+        """Java's compiler takes its time, over a burst too; what it takes is no part of the baseline."""
         self._subscribe(None)
-        self._measure([self._part(seconds)])
+        for _ in range(2):
+            burst = {"accounts": ["acc_bench_nobody"], "count": _BURST, "start_s": seconds / 4}
+            self._measure([self._part(seconds / 2), burst])
 
     def run(self, neighbour: Neighbour | None) -> report.Figures:
         """Healthy traffic beside this neighbour. Raises BenchError when a healthy delivery is lost or doubled."""
@@ -130,14 +133,16 @@ class Isolation:
     def _measure(self, parts: Sequence[dict[str, object]]) -> report.Figures:
         expected = int(str(parts[0]["count"]))
         self._receiver.reset()
-        producer = Producer(self._stack.broker.bootstrap, parts)
+        producers = [Producer(self._stack.broker.bootstrap, [part]) for part in parts]
         meter, began = Meter(self._stack.pids()), time.monotonic()
         meter.start()
         try:
-            producer.go()
-            produced = producer.result()
+            for producer in producers:
+                producer.go()
+            produced, *_neighbours = [producer.result() for producer in producers]
         finally:
-            producer.close()
+            for producer in producers:
+                producer.close()
         cores = {f"cores.{part}": used / (time.monotonic() - began) for part, used in meter.used().items()}
         wait_until(lambda: self._receiver.count() >= expected, _ARRIVE_S, "all healthy deliveries", 0.1)
         healthy = self._receiver.report()[_HEALTHY]
@@ -239,7 +244,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--webhooks", type=int, default=200, help="healthy webhooks")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each scenario")
     parser.add_argument("--warm-up-s", type=float, default=3.0, help="healthy traffic before each scenario")
-    parser.add_argument("--first-warm-up-s", type=float, default=20.0, help="healthy traffic before each round")
+    parser.add_argument("--first-warm-up-s", type=float, default=40.0, help="healthy traffic before each round")
     parser.add_argument("--share", type=float, default=1.0, help="of each neighbour's traffic, for smaller machines")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; medians are shown")
     parser.add_argument("--dispatchers", type=int, default=1)

@@ -15,9 +15,10 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 _COUNTED_S: Final = 0.25  # how long is counted who brings how much, at most
-_COUNTED_ITEMS: Final = 1000
+_COUNTED_ITEMS: Final = 250
 _HEAVY_ITEMS: Final = 64  # in that time
 _HEAVY_SHARE: Final = 3  # and a third of all
+_BESIDE_S: Final = 1.0  # how long those who bring little count as being there: what is read at a time may be one burst
 
 
 class FairQueue(Generic[K, T]):
@@ -33,6 +34,7 @@ class FairQueue(Generic[K, T]):
         "_counts",
         "_heavy",
         "_heavy_ring",
+        "_others_at",
         "_queues",
         "_ring",
         "_size",
@@ -48,6 +50,7 @@ class FairQueue(Generic[K, T]):
         self._counted = 0
         self._counted_since = 0.0
         self._heavy: frozenset[K] = frozenset()
+        self._others_at = float("-inf")  # when somebody who is not heavy was last counted
         self.company: Company[K] = Company()  #: of the keys that something is put in for
 
     def __len__(self) -> int:
@@ -57,6 +60,11 @@ class FairQueue(Generic[K, T]):
     def has_light(self) -> bool:
         """Whether `take` may have something. What has become heavy since is among it."""
         return bool(self._ring)
+
+    @property
+    def has_heavy(self) -> bool:
+        """Whether `take_heavy` has something."""
+        return bool(self._heavy_ring)
 
     def put(self, key: K, item: T, now: float) -> None:
         queue = self._queues.get(key)
@@ -103,6 +111,8 @@ class FairQueue(Generic[K, T]):
         least = max(_HEAVY_ITEMS, self._counted / _HEAVY_SHARE)
         heavy = {key for key, count in self._counts.items() if count >= least}
         heavy.update(key for key in self._heavy if len(self._queues.get(key, ())) >= _HEAVY_ITEMS)
-        self._heavy = frozenset(heavy) if self._counts.keys() - heavy else frozenset()
+        if self._counts.keys() - heavy:
+            self._others_at = now
+        self._heavy = frozenset(heavy) if now - self._others_at <= _BESIDE_S else frozenset()
         self._counts = {}
         self._counted, self._counted_since = 0, now

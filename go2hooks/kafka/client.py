@@ -25,14 +25,12 @@ def _common(settings: Settings, role: str) -> dict[str, Any]:
 
 
 def consumer_config(
-    settings: Settings, group: str, *, prefetch_kib: int = 8192, in_no_hurry: bool = False, takes_turns: bool = False
+    settings: Settings, group: str, *, prefetch_kib: int = 8192, in_no_hurry: bool = False
 ) -> dict[str, Any]:
     """Settings of a consumer in `group` that stores its offsets by hand. `prefetch_kib` bounds what librdkafka holds.
 
     `in_no_hurry`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is by the
     request, and what waits in a retry tier or in the overflow can wait for that long.
-
-    A consumer that `takes_turns` by itself gets more of each partition at a time: the sooner it sees what lies behind a burst.
 
     The classic protocol, because there the client sets the session timeout: with `group.protocol=consumer` a broker
     left at its defaults holds a dead member's partitions for 45 s.
@@ -51,8 +49,8 @@ def consumer_config(
         "fetch.wait.max.ms": 100 if in_no_hurry else 200,
         "fetch.min.bytes": 65_536 if in_no_hurry else 1,
         # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
-        "fetch.message.max.bytes": 262_144 if takes_turns else 65_536,
-        "queued.min.messages": 5_000 if takes_turns else 200,  # per partition; the default is 100,000
+        "fetch.message.max.bytes": 65_536,
+        "queued.min.messages": 200,  # per partition; the default is 100,000
         "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
         "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
     }

@@ -58,7 +58,7 @@ def main() -> None:
 
 def build_router(settings: Settings, index: SubscriptionIndex, stopping: Callable[[], bool]) -> Router:
     return Router(
-        consumer_config(settings, ROUTER_GROUP, takes_turns=True),
+        consumer_config(settings, ROUTER_GROUP),
         producer_config(settings),
         index,
         EventCodec(settings.schema_dir),

@@ -49,6 +49,7 @@ _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 
 _BATCH: Final = 200
 _HEAVY_BATCHES: Final = 40, 200, 10  # at least, at most, more each time
 _HINDERED: Final = 0.25  # of the time that it took to route some, the processor was somebody else's
+_RUSH: Final = 200  # more that wait than a turn ago: reading on comes first, since others' events lie behind
 _READ: Final = 250
 _POLL_AT_LEAST_S: Final = 30.0  # a tenth of what the group waits
 _CROWD: Final = 1000  # events of one account
@@ -94,6 +95,7 @@ class Router:
         self._waiting_bytes = 0
         self._heavy_pace = Pace(*_HEAVY_BATCHES)
         self._heavy_at = 0.0  # when those accounts have their next turn
+        self._left = 0  # waiting after their last
         self._polled_at = 0.0
         self._unread = UnreadAge()
         self._failure: str | None = None
@@ -197,17 +199,22 @@ class Router:
         batch.unacknowledged = 1  # our own hold: early reports must not finish a batch that is still being routed
         self._batches.append(batch)
         self._route_up_to(_BATCH, partial(self._waiting.take, now), batch, now)
-        if now >= self._heavy_at or self._is_filling():
+        if self._is_filling():
             self._route_heavy(batch)
+        elif now >= self._heavy_at:
+            if len(self._waiting) - self._left < _RUSH:
+                self._route_heavy(batch)
+            self._left, self._heavy_at = len(self._waiting), now + self._bounds.gather_s
         batch.unacknowledged -= 1
 
     def _route_heavy(self, batch: Batch) -> None:
         """Some; fewer when there are not enough processors for all that want one: the others' share is theirs first."""
+        if not self._waiting.has_heavy:
+            return
         began, worked = time.monotonic(), time.thread_time()
         self._route_up_to(self._heavy_pace.items, self._waiting.take_heavy, batch, began)
         worked_s, took_s = time.thread_time() - worked, time.monotonic() - began
         self._heavy_pace.note(hindered=took_s - worked_s > _HINDERED * took_s)
-        self._heavy_at = began + self._bounds.gather_s
 
     def _route_up_to(self, count: int, take: Take, batch: Batch, now: float) -> None:
         for _ in range(count):

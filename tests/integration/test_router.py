@@ -337,9 +337,25 @@ def test_who_brings_much_is_gathered_unless_the_room_gets_full(
     router._waiting._counted_since = inf  # who is heavy stays so, however long this takes
     for _ in range(20):
         router.step()
+    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50}  # 400 have come at once, and more may
+    router._heavy_at = 0.0
+    for _ in range(20):
+        router.step()
     assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50, heavy.id: 40}  # one turn's
     router._bounds = replace(router._bounds, lookahead=0)
     step_until(router, lambda: len(written) == 450)
+
+
+@pytest.mark.plain
+def test_turns_without_anybody_who_brings_much_teach_nothing(build, emit_in_order, written, account, hooks):
+    emit_in_order(**{account: 50})
+    router = build(*hooks)
+    read_before_routing(router, {account: 50}, alone=False)
+    router._bounds = replace(BOUNDS, lookahead=10_000)
+    step_until(router, lambda: len(written) == 50)
+    for _ in range(20):
+        router._route_next()
+    assert router._heavy_pace.items == 40
 
 
 @pytest.mark.plain

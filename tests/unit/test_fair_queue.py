@@ -94,6 +94,20 @@ def test_who_brought_much_stays_apart_while_much_of_it_waits_and_others_come():
     assert queue.take(3.0) == ("burst", 151)
 
 
+def test_a_burst_stays_apart_though_it_is_all_that_is_read_for_a_moment():
+    queue = filled(burst=200, other=1)
+    assert queue.take(1.0) == ("other", 0)
+    assert queue.take(1.0) is None
+    for number in range(1000):
+        queue.put("burst", number, 1.5)
+    assert queue.take(1.9) is None
+    queue.put("burst", 0, 2.1)
+    assert queue.take_heavy()
+    assert queue.take(2.2) is None  # where it stands
+    assert queue.take_heavy()
+    assert queue.take(2.2) == ("burst", 2)  # and nobody else has come for more than a second
+
+
 def test_who_has_most_of_what_waits_crowds_the_others() -> None:
     queue = filled(burst=100, other=99)
     assert queue.is_crowding("burst", 100, 0.5)

@@ -57,15 +57,20 @@ def consumer_config(
 
 
 def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]:
-    """Settings of an internal producer: idempotent, in order, and patient without limit.
+    """Settings of an internal producer: acknowledged by all replicas, and patient without limit.
 
-    With `linger_ms` 0 librdkafka still batches what gathers while a request is under way.
+    With `linger_ms` 0 librdkafka still batches what gathers while requests are under way.
 
     `message.timeout.ms` 0 never gives up: what waits is uncommitted on the consuming side, so giving up gains nothing.
+
+    Without idempotence: with it, librdkafka's thread spins while five messages to a partition are unacknowledged and another
+    waits (`rd_kafka_msgq_allow_wakeup_at` asks to be woken at once), which on a machine shared with a broker keeps that from
+    answering for tenths of a second. What it is for is done by others here: who reads these topics recognises a message that
+    came twice, and orders by due time, not by offset.
     """
     return _common(settings, "producer") | {
-        "enable.idempotence": True,
         "acks": "all",
+        "max.in.flight.requests.per.connection": 5,  # the default is a million: nothing would gather
         "message.max.bytes": MAX_INTERNAL_MESSAGE_BYTES,
         "linger.ms": linger_ms,
         "message.timeout.ms": 0,

@@ -26,7 +26,7 @@ from go2hooks.local.receiver import Received, Receiver
 from go2hooks.producer import EventProducer, new_event_id
 
 CHECK = Path(__file__).parents[2] / "deploy" / "check_dashboard.py"
-BURST = 1500
+BURST = 4000
 NO_PROMETHEUS = "no prometheus on the PATH (Debian: apt-get install prometheus)"
 
 

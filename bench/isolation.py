@@ -133,8 +133,7 @@ class Isolation:
     def _measure(self, parts: Sequence[dict[str, object]]) -> report.Figures:
         expected = int(str(parts[0]["count"]))
         self._receiver.reset()
-        # An idempotent producer's thread spins while Kafka owes it an answer, and here it would spin on Kafka's processor.
-        producers = [Producer(self._stack.broker.bootstrap, [part], idempotent=False) for part in parts]
+        producers = [Producer(self._stack.broker.bootstrap, [part]) for part in parts]
         meter, began = Meter(self._stack.pids()), time.monotonic()
         meter.start()
         try:

@@ -102,8 +102,7 @@ class Load:
         self._producer = Producer(
             {
                 "bootstrap.servers": orders["bootstrap"],
-                "enable.idempotence": orders.get("idempotent", True),
-                "max.in.flight.requests.per.connection": 5,
+                "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": orders.get("linger_ms", 0),
                 "message.timeout.ms": round(orders.get("keep_s", _KEEP_S) * 1000),

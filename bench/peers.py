@@ -83,7 +83,7 @@ class Producer(LineChild):
     """`load.py` with its orders, ready to go."""
 
     def __init__(self, bootstrap: str, parts: Sequence[dict[str, Any]], **orders: float) -> None:
-        """`orders`: `linger_ms`; `keep_s`, how long an event waits for a Kafka that is away; `idempotent`."""
+        """`orders`: `linger_ms`; `keep_s`, how long an event waits for a Kafka that is away."""
         super().__init__("load.py")
         self.say(json.dumps({"bootstrap": bootstrap, "parts": list(parts), **orders}))
         self.hear()

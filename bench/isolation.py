@@ -16,6 +16,7 @@ from pathlib import Path
 
 import charts
 import report
+from load import NOBODY
 from peers import Producer, TimingReceiver, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from usage import Meter, machine
@@ -99,7 +100,7 @@ class Isolation:
         """Java's compiler takes its time, over a burst too; what it takes is no part of the baseline."""
         self._subscribe(None)
         for _ in range(2):
-            burst = {"accounts": ["acc_bench_nobody"], "count": _BURST, "start_s": seconds / 4}
+            burst = {"accounts": [NOBODY], "count": _BURST, "start_s": seconds / 4}
             self._measure([self._part(seconds / 2), burst])
 
     def run(self, neighbour: Neighbour | None) -> report.Figures:

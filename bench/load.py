@@ -27,7 +27,7 @@ _VARIED_ACCOUNTS = 2000  # beyond that, one click each: encoding takes its time
 _SLICE = 100  # events of one part before the others get their turn
 _QUEUE = 100_000
 _KEEP_S = 300.0  # how long an event waits for a Kafka that is away
-_NOBODY = "acc_bench_nobody"
+NOBODY = "acc_bench_nobody"  #: no webhook wants its events
 
 
 @dataclass
@@ -118,9 +118,9 @@ class Load:
 
     def _connect(self) -> None:
         """Have connection and producer id before the clock starts, by an event that no webhook wants."""
-        ((_key, (head, middle, tail), _number),) = islice(Encoder([_NOBODY]).clicks([_NOBODY], 0), 1)
+        ((_key, (head, middle, tail), _number),) = islice(Encoder([NOBODY]).clicks([NOBODY], 0), 1)
         value = b"%b%b%b%016d%b" % (head, os.urandom(16).hex().encode(), middle, 0, tail)
-        self._producer.produce(EVENTS_CLICK, value, _NOBODY)
+        self._producer.produce(EVENTS_CLICK, value, NOBODY)
         if self._producer.flush(60):
             raise SystemExit("Kafka did not take the first event within 60 s")
 

@@ -24,8 +24,8 @@ _BESIDE_S: Final = 1.0  # how long those who bring little count as being there: 
 class FairQueue(Generic[K, T]):
     """A queue per key, a ring of the keys that have something, and one of the heavy ones among them.
 
-    Heavy is who brings a third of everything, and more than a few, beside others; and stays so while more than a few
-    wait. Unbounded: who puts in asks for the length before.
+    Heavy is who brings a third of everything, and more than a few, beside others of the last second; and stays so while
+    more than a few wait. Unbounded: who puts in asks for the length before.
     """
 
     __slots__ = (

@@ -51,7 +51,7 @@ _LOG_OPTIONS: Final = (
 
 
 # Threads that collect garbage beside a broker would take a small machine from everything else, so the broker pauses for it:
-# seldom, since its nursery is large, and for less than 10 ms, since what outlives one collection is not copied again by the next
+# seldom, since its nursery is large, and for some 10 ms, since what outlives one collection is not copied again by the next
 # fourteen. Several brokers share what one has to itself: the quick compiler starts sooner and takes less.
 _ALONE: Final = ("-Xmx768m", "-Xmn512m", "-XX:MaxTenuringThreshold=1", "-XX:+UseSerialGC")
 _AMONG_OTHERS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")

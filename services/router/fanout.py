@@ -49,7 +49,9 @@ _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 
 _BATCH: Final = 200
 _HEAVY_BATCHES: Final = 40, 200, 10  # at least, at most, more each time
 _HINDERED: Final = 0.25  # of the time that it took to route some, the processor was somebody else's
-_RUSH: Final = 200  # more that wait than a turn ago: reading on comes first, since others' events lie behind
+_RUSH: Final = _HEAVY_BATCHES[
+    1
+]  # more that wait than a turn ago: reading on comes first, since others' events lie behind
 _READ: Final = 250
 _POLL_AT_LEAST_S: Final = 30.0  # a tenth of what the group waits
 _CROWD: Final = 1000  # events of one account
@@ -95,7 +97,7 @@ class Router:
         self._waiting_bytes = 0
         self._heavy_pace = Pace(*_HEAVY_BATCHES)
         self._heavy_at = 0.0  # when those accounts have their next turn
-        self._left = 0  # waiting after their last
+        self._left = 0  # waiting when they last had, or let pass, one
         self._polled_at = 0.0
         self._unread = UnreadAge()
         self._failure: str | None = None

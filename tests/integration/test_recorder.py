@@ -91,7 +91,7 @@ async def test_it_waits_for_a_postgres_that_cuts_it_off_and_writes_once(recorder
 
 
 async def test_what_comes_while_a_batch_is_written_gathers_like_any_other(database_url, database):
-    """Not a transaction for each: at a thousand deliveries a second that took a fifth of a dispatcher."""
+    """Not a transaction for each: at a thousand deliveries a second that took a quarter of a dispatcher."""
     written_at: list[float] = []
     done: list[int] = []
 

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, cast
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import SchemaParseException, fingerprint, to_parsing_canonical_form
 
+from go2hooks.core.avro import Plan, make_plan
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.errors import InvalidEventError, SettingsError, UndecodableEventError
 from go2hooks.core.event import Event, EventType
@@ -91,6 +92,7 @@ class _Reader(NamedTuple):
     record: str
     writer: dict[str, Any]
     reader: dict[str, Any] | None  #: None when our own schema wrote them: nothing to resolve
+    plan: Plan | None = None  #: the quick way; only for our own schemas, and not for all of these
 
 
 class _Schemas:
@@ -104,7 +106,7 @@ class _Schemas:
             if folder is not None:
                 self._add_writers(folder)
         for schema in self.own.values():
-            self.readers[schema.header] = _Reader(schema.name, schema.parsed, None)
+            self.readers[schema.header] = _Reader(schema.name, schema.parsed, None, make_plan(schema.parsed))
 
     def _add_writers(self, folder: Traversable) -> None:
         for schema in _load_folder(folder):
@@ -120,6 +122,8 @@ class _Schemas:
         reader = self.readers.get(raw[:HEADER_BYTES])
         if reader is None:
             raise _unknown(raw)
+        if reader.plan is not None and (planned := reader.plan.read(raw, HEADER_BYTES)) is not None:
+            return reader, planned
         stream = BytesIO(raw)
         stream.seek(HEADER_BYTES)
         try:

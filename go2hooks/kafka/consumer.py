@@ -118,7 +118,8 @@ class PolledConsumer:
     def release(self, weight: int = 1) -> None:
         """Handed messages of this weight are done with. Called on the event loop."""
         self._released += weight
-        self._room.set()
+        if not self._room.is_set():  # to set it again would cost as much as a request's bytes
+            self._room.set()
 
     def store(self, offsets: dict[PartitionKey, int]) -> None:
         """Have librdkafka commit these offsets soon. Does not block; a partition that has moved away is left alone."""

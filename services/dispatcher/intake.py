@@ -90,6 +90,10 @@ class Ticket:
         """All that had to be kept is kept: its offset may be committed."""
         self.intake.finished(self)
 
+    def recorded(self) -> None:
+        """The attempt is among the records: another message for it is a duplicate from now on, and this one is finished."""
+        self.intake.recorded(self)
+
     def drop(self) -> None:
         """It is not for this process any more: it is handed on, or the partition's next owner reads it again."""
         self.intake.dropped(self)
@@ -116,6 +120,7 @@ class Intake:
         self._admit = admit
         self._evict, self._bury, self._find_states, self._claims = surroundings
         self._partitions: dict[PartitionKey, Partition] = {}
+        self._latest: Partition | None = None  # of the message before: messages come in runs
         self._epoch = 0
         self._to_ask: list[Ticket] = []
         self._asking: asyncio.Task[None] | None = None
@@ -164,6 +169,10 @@ class Intake:
         self._forget(keys)
 
     # --- tickets
+
+    def recorded(self, ticket: Ticket) -> None:
+        self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
+        self.finished(ticket)
 
     def finished(self, ticket: Ticket) -> None:
         ticket.partition.tracker.complete(ticket.position.offset)
@@ -233,7 +242,7 @@ class Intake:
         position = position_of(message)
         topic, number, offset = position
         weight = self.consumer.weigh(len(message))
-        partition = self._partitions.get(PartitionKey(topic, number))
+        partition = self._partition(topic, number)
         if partition is None:  # revoked while this batch was on its way
             self.consumer.release(weight)
             return None
@@ -250,6 +259,12 @@ class Intake:
         partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
         ticket = Ticket(delivery, position, partition, self, weight)
         return ticket if self._claim(ticket) else None
+
+    def _partition(self, topic: str, number: int) -> Partition | None:
+        latest = self._latest
+        if latest is None or latest.gone or latest.key.partition != number or latest.key.topic != topic:
+            latest = self._latest = self._partitions.get(PartitionKey(topic, number))
+        return latest
 
     def _claim(self, ticket: Ticket) -> bool:
         """Take the attempt on. Otherwise the message is a second one, and ends when it may."""
@@ -301,8 +316,7 @@ class Intake:
             match standing(ticket.delivery, states.get(key), previous):
                 case Standing.MADE | Standing.OVER:
                     metrics.DUPLICATES.add()
-                    self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
-                    ticket.finish()
+                    ticket.recorded()
                     if on_answer is not None:
                         on_answer(False)  # noqa: FBT003  # no, it is not
                 case _ if on_answer is not None:

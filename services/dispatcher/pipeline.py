@@ -267,11 +267,15 @@ class Pipeline:
     def _start_waiting(self) -> None:
         self._starting = False
         now = time.monotonic()
-        for ticket in self._lanes.startable(now):
-            if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
-                ticket.ask_again(partial(self._start_asked, ticket))
-            else:
-                self._start(ticket)
+        self._sender.cork()
+        try:
+            for ticket in self._lanes.startable(now):
+                if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
+                    ticket.ask_again(partial(self._start_asked, ticket))
+                else:
+                    self._start(ticket)
+        finally:
+            self._sender.uncork()
         if self._ageing is None and self._lanes.has_startable:
             self._ageing = self._loop.call_later(YOUNG_S, self._aged)
 
@@ -305,11 +309,7 @@ class Pipeline:
     # --- what is kept
 
     def _record(self, ticket: Ticket, record: AttemptRecord) -> None:
-        def recorded() -> None:
-            self._claims.recorded(record.delivery_id, ticket.delivery.attempt)
-            ticket.finish()
-
-        self._recorder.add(record, recorded)
+        self._recorder.add(record, ticket.recorded)
 
     def _skip(self, ticket: Ticket, skip: Skip) -> None:
         metrics.DELIVERIES_FINISHED.add(1, "skipped")

@@ -48,7 +48,8 @@ class Recorder:
         """Have it written soon; `on_recorded` runs once it is."""
         self._records.append(record)
         self._callbacks.append(on_recorded)
-        self._wake.set()
+        if len(self._records) == 1:
+            self._wake.set()
 
     async def run(self) -> None:
         """Write batches until cancelled."""

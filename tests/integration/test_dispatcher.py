@@ -44,6 +44,10 @@ class ScriptedSender:
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
         return False
 
+    def cork(self) -> None: ...
+
+    def uncork(self) -> None: ...
+
     async def close(self) -> None: ...
 
     def connections(self) -> dict[str, int]:

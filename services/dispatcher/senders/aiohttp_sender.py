@@ -73,6 +73,12 @@ class AiohttpSender:
         """Never: aiohttp's sessions do nothing without a task."""
         return False
 
+    def cork(self) -> None:
+        """Nothing is kept, since nothing is sent at once."""
+
+    def uncork(self) -> None:
+        """Likewise."""
+
     async def close(self) -> None:
         for session in (self._pooled, self._fresh):
             if session is not None:

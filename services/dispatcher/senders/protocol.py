@@ -13,7 +13,7 @@ from go2hooks.core.request import SignedRequest
 from go2hooks.core.target import Target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders import failures, wire
-from services.dispatcher.senders.connection import Connection, Limits, Origin, PlainConnection
+from services.dispatcher.senders.connection import Connection, Limits, Origin, PlainConnection, Report
 from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
@@ -27,6 +27,10 @@ from services.dispatcher.senders.wheel import Bucket, TimerWheel
 #: later has had the request, so sending it again would be a second attempt that nobody recorded.
 STALE_WITHIN_S: Final = 1.0
 _CLOSE_WITHIN_S: Final = 2.0
+#: Requests written one right after the other while corked: receivers are woken once for them all, not once for each.
+BURST: Final = 16
+
+_Corked = tuple[Connection, bytes, float, Bucket, Report]  # what `Connection.exchange` is to get
 
 
 class ProtocolSender:
@@ -56,6 +60,7 @@ class ProtocolSender:
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._corked: list[_Corked] | None = None  # None: requests are written at once
         self._closing: asyncio.Event | None = None  # once closing: set when the last connection is gone
 
     # --- Sender
@@ -91,8 +96,23 @@ class ProtocolSender:
             else:
                 self._spawn(self._respond_again(target, message, started, bucket, on_response))
 
-        connection.exchange(message, started, bucket, report)
+        if self._corked is None:
+            connection.exchange(message, started, bucket, report)
+            return True
+        self._corked.append((connection, message, started, bucket, report))
+        if len(self._corked) == BURST:
+            self._write_corked(self._corked)
         return True
+
+    def cork(self) -> None:
+        """See `Sender.cork`."""
+        self._corked = []
+
+    def uncork(self) -> None:
+        """See `Sender.uncork`."""
+        corked, self._corked = self._corked, None
+        if corked:
+            self._write_corked(corked)
 
     async def close(self) -> None:
         """Interrupt what is under way, close all connections, and wait until they are gone."""
@@ -115,6 +135,12 @@ class ProtocolSender:
         """Connections to receivers, by state. Any thread."""
         idle = len(self._pool)
         return {"idle": idle, "busy": max(0, len(self._connections) - idle), "connecting": len(self._dials)}
+
+    @staticmethod
+    def _write_corked(corked: list[_Corked]) -> None:
+        for connection, message, started, bucket, report in corked:
+            connection.exchange(message, started, bucket, report)
+        corked.clear()
 
     # --- Owner of connections
 

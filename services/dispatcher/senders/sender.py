@@ -28,6 +28,12 @@ class Sender(Protocol):
         """
         ...
 
+    def cork(self) -> None:
+        """From now on `send_now` may keep requests, so that they leave together. The event loop must not run before `uncork`."""
+
+    def uncork(self) -> None:
+        """What was kept leaves; `send_now` writes at once again."""
+
     async def close(self) -> None:
         """Interrupt what is under way and close every connection."""
 

@@ -20,9 +20,10 @@ class UnsendableError(ValueError):
 def serialize(request: SignedRequest) -> bytes:
     """The whole request, head and body. Raises UnsendableError when a value would break out of its line."""
     body = request.body
-    lines = [_request_lines(request.target), *map(": ".join, request.headers), f"Content-Length: {len(body)}\r\n\r\n"]
-    head = "\r\n".join(lines)
-    breaks = len(lines) + 2
+    lines = [f"{name}: {value}" for name, value in request.headers]
+    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+    head = f"{_request_lines(request.target)}\r\n" + "\r\n".join(lines)
+    breaks = len(lines) + 3
     if head.count("\n") != breaks or head.count("\r") != breaks:
         raise UnsendableError
     try:

@@ -43,14 +43,15 @@ class Plan:
         """The record that begins at `at` and takes all the rest, as fastavro would read it; None where it might not."""
         try:
             record, end = self.read_part(raw, at)
-        except (IndexError, ValueError):  # cut off, or no such symbol; no UTF-8, or what cannot be
+        # Cut off, or no such symbol; no UTF-8, or what cannot be; compiled, a size that no memory has.
+        except (IndexError, ValueError, OverflowError):
             return None
         return record if end == len(raw) else None
 
     def read_part(self, raw: bytes, at: int) -> tuple[dict[str, Any], int]:
         """The record that begins at `at`, and where it ends: beyond `raw` when it is cut off.
 
-        Raises IndexError or ValueError when it is none.
+        Raises IndexError, ValueError or OverflowError when it is none.
         """
         record: dict[str, Any] = {}
         for field in self._fields:

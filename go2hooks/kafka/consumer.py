@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from go2hooks.kafka.membership import Membership
-from go2hooks.kafka.partitions import Assignment, PartitionKey
+from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data
 
 log = structlog.get_logger(__name__)
 
@@ -172,7 +172,7 @@ class PolledConsumer:
             return
         others = min(room // self.weigh(len(first)), self._batch) - 1  # what comes together is mostly of a size
         rest = self._consumer.consume(others, 0) if others > 0 else []
-        self._hand([m for m in (first, *rest) if self._is_data(m)])
+        self._hand([m for m in (first, *rest) if is_data(m)])
 
     def _hand(self, messages: list[Message]) -> None:
         if messages:
@@ -205,22 +205,13 @@ class PolledConsumer:
                 paused_at = self._telling
                 self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
             leftover = self._consumer.poll(_POLL_S)
-            if leftover is not None and self._is_data(leftover):
+            if leftover is not None and is_data(leftover):
                 self._hand([leftover])
         self._stalled = False
         self._consumer.resume([TopicPartition(*key) for key in self._membership.owned if key not in self._paused])
 
     def _is_full(self) -> bool:
         return self._handed - self._released >= self.window
-
-    def _is_data(self, message: Message) -> bool:
-        error = message.error()
-        if error is None:
-            return True
-        if error.fatal():
-            raise KafkaException(error)
-        log.warning("kafka reports", error=error.str())
-        return False
 
     # --- as the owner of partitions
 

@@ -39,6 +39,17 @@ def position_of(message: Message) -> Position:
     return Position(message.topic(), message.partition(), message.offset())  # type: ignore[arg-type]  # consumed: has all three
 
 
+def is_data(message: Message) -> bool:
+    """Whether it is a message, and no report of librdkafka's, which is logged. Raises KafkaException for one that is fatal."""
+    error = message.error()
+    if error is None:
+        return True
+    if error.fatal():
+        raise KafkaException(error)
+    log.warning("kafka reports", error=error.str())
+    return False
+
+
 def ask_spans(consumer: Consumer, keys: Collection[PartitionKey], timeout_s: float) -> dict[PartitionKey, Span]:
     """Where the group goes on in each log, and where the log ends; without those that Kafka says nothing of.
 

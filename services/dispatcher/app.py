@@ -29,12 +29,12 @@ from services.dispatcher.delay import RetryIntake
 from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Intake, Surroundings, Ticket
 from services.dispatcher.overflow import OverflowIntake
-from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms, webhook_changed
+from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.senders import Sender
 from services.dispatcher.senders.tls import client_context
 from services.dispatcher.strays import count_strays_for_ever
-from services.dispatcher.webhooks import Webhooks
+from services.dispatcher.webhooks import Webhooks, gets_fresh_start
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +179,7 @@ class Dispatcher:
     def _on_webhook(self, webhook: Webhook) -> None:
         """Called by the live copy's thread."""
         old = self._webhooks.apply(webhook)
-        if self._following and webhook_changed(old, webhook):
+        if self._following and gets_fresh_start(old, webhook):
             self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)
 
     async def _find_states(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:

@@ -130,6 +130,7 @@ class Intake:
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._epoch += 1
+        self._latest = None
         for assignment in assignments:
             self._partitions[assignment.key] = Partition(assignment, self._epoch)
 

@@ -394,12 +394,3 @@ class Pipeline:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery task died", exc_info=error)
-
-
-def webhook_changed(old: Webhook | None, new: Webhook) -> bool:
-    """Whether a change gives a receiver a fresh start."""
-    return old is not None and (old.url, old.is_active, old.client_certificate) != (
-        new.url,
-        new.is_active,
-        new.client_certificate,
-    )

@@ -74,3 +74,12 @@ class Webhooks:
         self._gone[webhook_id] = None
         while len(self._gone) > _TOMBSTONES:
             self._gone.popitem(last=False)
+
+
+def gets_fresh_start(old: Webhook | None, new: Webhook) -> bool:
+    """Whether a change of a webhook lets its receiver begin anew: nothing that came before counts against it."""
+    return old is not None and (old.url, old.is_active, old.client_certificate) != (
+        new.url,
+        new.is_active,
+        new.client_certificate,
+    )

@@ -22,7 +22,7 @@ from math import nan
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
@@ -33,7 +33,7 @@ from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
 from go2hooks.kafka.membership import Membership
-from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of
+from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENT_TOPICS, EVENTS_DEAD
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
@@ -49,9 +49,8 @@ _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 
 _BATCH: Final = 200
 _HEAVY_BATCHES: Final = 40, 200, 10  # at least, at most, more each time
 _HINDERED: Final = 0.25  # of the time that it took to route some, the processor was somebody else's
-_RUSH: Final = _HEAVY_BATCHES[
-    1
-]  # more that wait than a turn ago: reading on comes first, since others' events lie behind
+# More that wait than a turn ago: reading on comes first, since others' events lie behind.
+_RUSH: Final = _HEAVY_BATCHES[1]
 _READ: Final = 250
 _POLL_AT_LEAST_S: Final = 30.0  # a tenth of what the group waits
 _CROWD: Final = 1000  # events of one account
@@ -152,13 +151,8 @@ class Router:
             return
         now = time.monotonic()
         for message in (first, *self._consumer.consume(min(room, _READ) - 1, 0)):
-            error = message.error()
-            if error is None:
+            if is_data(message):
                 self._put(message, now)
-            elif error.fatal():
-                raise KafkaException(error)
-            else:
-                log.warning("kafka reports", error=error.str())
 
     def _poll_without_reading(self) -> None:
         """Now and then, while there is no room: the group throws out who does not poll."""
@@ -168,7 +162,7 @@ class Router:
         self._polled_at = now
         self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
         leftover = self._consumer.poll(0)  # what was on its way
-        if leftover is not None and leftover.error() is None:
+        if leftover is not None and is_data(leftover):
             self._put(leftover, now)
         self._consumer.resume([TopicPartition(*key) for key in self._membership.owned])
 
@@ -201,10 +195,9 @@ class Router:
         batch.unacknowledged = 1  # our own hold: early reports must not finish a batch that is still being routed
         self._batches.append(batch)
         self._route_up_to(_BATCH, partial(self._waiting.take, now), batch, now)
-        if self._is_filling():
-            self._route_heavy(batch)
-        elif now >= self._heavy_at:
-            if len(self._waiting) - self._left < _RUSH:
+        filling = self._is_filling()
+        if filling or now >= self._heavy_at:
+            if filling or len(self._waiting) - self._left < _RUSH:
                 self._route_heavy(batch)
             self._left, self._heavy_at = len(self._waiting), now + self._bounds.gather_s
         batch.unacknowledged -= 1

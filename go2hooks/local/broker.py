@@ -52,8 +52,12 @@ _LOG_OPTIONS: Final = (
 
 # Threads that collect garbage beside a broker would take a small machine from everything else, so the broker pauses for it:
 # seldom, since its nursery is large, and for some 10 ms, since what outlives one collection is not copied again by the next
-# fourteen. Several brokers share what one has to itself: the quick compiler starts sooner and takes less.
-_ALONE: Final = ("-Xmx768m", "-Xmn512m", "-XX:MaxTenuringThreshold=1", "-XX:+UseSerialGC")
+# fourteen. Its compilers, which can keep a processor busy for a tenth of a second, give way to everybody (nice 10).
+# Several brokers share what one has to itself: the quick compiler starts sooner and takes less.
+_ALONE: Final = (
+    "-Xmx768m", "-Xmn512m", "-XX:MaxTenuringThreshold=1", "-XX:+UseSerialGC",
+    "-XX:ThreadPriorityPolicy=1", "-XX:CompilerThreadPriority=10",
+)  # fmt: skip
 _AMONG_OTHERS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 

@@ -59,7 +59,10 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal reaches us alone; the order of stopping is ours
+                # Ctrl-C in the terminal reaches us alone; the order of stopping is ours. A group is enough for that, and a
+                # session too much: Linux shares processors out among sessions first (autogroup), to Kafka, which has most
+                # of the work, no more than to each of the others.
+                process_group=0,
             )
         return cls(process, command.log)
 

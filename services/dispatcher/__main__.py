@@ -6,7 +6,7 @@ import asyncio
 import structlog
 import uvloop
 
-from go2hooks.runtime import Shutdown, run_service, settle_memory
+from go2hooks.runtime import Shutdown, reserve_descriptors, run_service, settle_memory
 from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs
 from go2hooks.telemetry.health import HealthServer, announce_port
@@ -16,6 +16,8 @@ from services.dispatcher.processes import run_workers
 from services.dispatcher.senders import build_sender
 
 log = structlog.get_logger(__name__)
+
+_OTHER_DESCRIPTORS = 200  # Kafka's, Postgres's, the metrics endpoint's: everything but receivers
 
 
 def main() -> None:
@@ -42,6 +44,7 @@ def _arguments() -> argparse.Namespace:
 
 async def run(settings: Settings, shutdown: Shutdown) -> None:
     """The dispatcher from start to drained."""
+    reserve_descriptors(settings.max_sends + settings.pool_max_idle + _OTHER_DESCRIPTORS)
     dispatcher = Dispatcher(settings, build_sender(settings))
     health = HealthServer(settings.metrics_host, settings.metrics_port, dispatcher_registry(), dispatcher.ready)
     health.start()

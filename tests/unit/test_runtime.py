@@ -29,6 +29,24 @@ def ended(process: subprocess.Popen) -> tuple[str, str]:
         return process.stdout.read(), process.stderr.read()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's own way to say how large its table is")
+@pytest.mark.parametrize(("count", "limit", "reserved"), [(3000, 4096, 3000), (3000, 1024, 1024)])
+def test_descriptors_are_reserved_as_far_as_the_limit_allows_and_none_is_used_up(count: int, limit: int, reserved: int):
+    process = start(f"""
+        import os, re, resource
+        from go2hooks.runtime import reserve_descriptors
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+        before = os.listdir("/proc/self/fd")
+        reserve_descriptors({count})
+        print(os.listdir("/proc/self/fd") == before, re.search(r"FDSize:\\s*(\\d+)", open("/proc/self/status").read())[1])
+    """)
+    out, err = ended(process)
+    assert not err
+    unchanged, size = out.split()
+    assert unchanged == "True"
+    assert reserved <= int(size) < 2 * reserved + 64
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("wait", ["shutdown.wait()", "asyncio.run(shutdown.wait_async())"])
 def test_a_signal_ends_the_wait_and_leaves_the_whole_drain_time(number: signal.Signals, wait: str):

@@ -128,9 +128,9 @@ def reserve_descriptors(count: int) -> None:
     everything else on its event loop with it. So this belongs at the start.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = count if limit == resource.RLIM_INFINITY else min(count, limit)
+    room = count if limit == resource.RLIM_INFINITY else min(count, limit)
     with Path(os.devnull).open("rb") as some:
-        os.close(fcntl.fcntl(some, fcntl.F_DUPFD_CLOEXEC, highest - 1))
+        os.close(fcntl.fcntl(some, fcntl.F_DUPFD_CLOEXEC, room - 1))
 
 
 def run_service(main: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Reads Avro records of plain fields in a fifth of the time that fastavro takes, which walks the schema for every message.
+"""Reads Avro records of plain fields; compiled, in a fraction of the time of fastavro, which walks the schema for every message.
 
 A `Plan` is made once of a schema. It reads what is whole and as the schema says; of anything else it says no more than that
 it is not: fastavro then names the fault, and reads what has no plan (arrays, maps, floating point, other unions).
@@ -99,14 +99,13 @@ def _make_field(name: str, schema: Any) -> _Field | None:
             return None
         null_branch = schema.index("null")
         schema = schema[1 - null_branch]
-    named = schema if isinstance(schema, dict) else {"type": schema}
-    kind = _KINDS.get(named["type"]) if isinstance(named["type"], str) else None
-    if kind is None or (kind in {_ENUM, _RECORD} and named is not schema):
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    if not isinstance(kind, str) or kind not in _KINDS:
         return None
-    plan = make_plan(named) if kind == _RECORD else None
-    if kind == _RECORD and plan is None:
+    plan = make_plan(schema) if kind == "record" else None
+    if kind == "record" and plan is None:
         return None
-    return _Field(name, kind, null_branch, named.get("symbols", []), plan)
+    return _Field(name, _KINDS[kind], null_branch, schema["symbols"] if kind == "enum" else [], plan)
 
 
 def _span(raw: bytes, at: int) -> tuple[int, int]:

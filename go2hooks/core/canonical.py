@@ -58,7 +58,7 @@ def _is_plain(value: Any) -> bool:
         items = value
     else:
         return False
-    for item in items:  # noqa: SIM110  # compiled, a loop costs half of what `all` does
+    for item in items:  # noqa: SIM110  # compiled, a loop is quicker than `all`
         if type(item) not in _SCALARS and not _is_plain(item):
             return False
     return True

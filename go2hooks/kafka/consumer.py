@@ -118,7 +118,7 @@ class PolledConsumer:
     def release(self, weight: int = 1) -> None:
         """Handed messages of this weight are done with. Called on the event loop."""
         self._released += weight
-        if not self._room.is_set():  # to set it again would cost as much as a request's bytes
+        if not self._room.is_set():  # to set it again would take half a microsecond, for every delivery
             self._room.set()
 
     def store(self, offsets: dict[PartitionKey, int]) -> None:

@@ -120,7 +120,6 @@ class Intake:
         self._admit = admit
         self._evict, self._bury, self._find_states, self._claims = surroundings
         self._partitions: dict[PartitionKey, Partition] = {}
-        self._latest: Partition | None = None  # of the message before: messages come in runs
         self._epoch = 0
         self._to_ask: list[Ticket] = []
         self._asking: asyncio.Task[None] | None = None
@@ -130,7 +129,6 @@ class Intake:
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._epoch += 1
-        self._latest = None
         for assignment in assignments:
             self._partitions[assignment.key] = Partition(assignment, self._epoch)
 
@@ -243,7 +241,7 @@ class Intake:
         position = position_of(message)
         topic, number, offset = position
         weight = self.consumer.weigh(len(message))
-        partition = self._partition(topic, number)
+        partition = self._partitions.get(PartitionKey(topic, number))
         if partition is None:  # revoked while this batch was on its way
             self.consumer.release(weight)
             return None
@@ -260,12 +258,6 @@ class Intake:
         partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
         ticket = Ticket(delivery, position, partition, self, weight)
         return ticket if self._claim(ticket) else None
-
-    def _partition(self, topic: str, number: int) -> Partition | None:
-        latest = self._latest
-        if latest is None or latest.gone or latest.key.partition != number or latest.key.topic != topic:
-            latest = self._latest = self._partitions.get(PartitionKey(topic, number))
-        return latest
 
     def _claim(self, ticket: Ticket) -> bool:
         """Take the attempt on. Otherwise the message is a second one, and ends when it may."""

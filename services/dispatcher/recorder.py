@@ -48,7 +48,7 @@ class Recorder:
         """Have it written soon; `on_recorded` runs once it is."""
         self._records.append(record)
         self._callbacks.append(on_recorded)
-        if len(self._records) == 1:
+        if not self._wake.is_set():
             self._wake.set()
 
     async def run(self) -> None:

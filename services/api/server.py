@@ -1,6 +1,7 @@
 """The WSGI server: waitress in one process, made to answer in our envelope, to end slow clients and to drain."""
 
 import errno
+import select
 import socket
 import time
 from typing import Any, Final
@@ -71,12 +72,23 @@ class ApiServer:
         shutdown.on_request(self._server.pull_trigger)
         while not shutdown.requested:
             self._turn(1.0)
+        self._accept_waiting()
         wasyncore.dispatcher.close(self._server)
+        self._turn(0)  # what the connections hold by now has arrived
         patience = time.monotonic() + _HALF_SENT_S
         while self._is_busy(half_sent=time.monotonic() < patience) and shutdown.remaining_s() > 0:
             self._turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=shutdown.remaining_s())
         wasyncore.close_all(self._server._map)  # noqa: SLF001  # waitress's own name for its connections
+
+    def _accept_waiting(self) -> None:
+        """Closing the listener would reset the connections in its queue, and the requests sent on them."""
+        waiting = select.poll()
+        waiting.register(self._server.socket, select.POLLIN)
+        for _ in range(_BACKLOG):
+            if not waiting.poll(0):
+                break
+            self._server.handle_accept()
 
     def _turn(self, timeout_s: float) -> None:
         wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001

@@ -312,6 +312,8 @@ def refuses_connections(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=HANGING_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was waiting to be accepted when the listener was closed
+        return False
     return False
 
 
@@ -396,6 +398,20 @@ def test_a_signal_ends_it_with_zero_even_with_idle_connections_open(start, numbe
     api.popen.send_signal(number)
     assert api.popen.wait(10) == 0, api.log.read_text()
     idle.close()
+
+
+def test_connections_that_wait_to_be_accepted_are_answered_before_it_stops(start):
+    api = start()
+    os.kill(api.popen.pid, signal.SIGSTOP)  # so that it finds all of them at once, and the signal with them
+    waiting = [http.client.HTTPConnection("127.0.0.1", api.port, timeout=HANGING_S) for _ in range(20)]
+    for each in waiting:
+        each.request("GET", "/healthz")
+    api.popen.send_signal(signal.SIGTERM)
+    os.kill(api.popen.pid, signal.SIGCONT)
+    assert [each.getresponse().status for each in waiting] == [200] * len(waiting)
+    assert api.popen.wait(HANGING_S) == 0
+    for each in waiting:
+        each.close()
 
 
 def test_what_has_arrived_is_answered_before_it_stops_even_what_waits_for_a_thread(start):

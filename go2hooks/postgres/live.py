@@ -1,8 +1,12 @@
 """The live copy of webhooks: complete before anybody reads it, then never more than a second behind.
 
 A thread listens for NOTIFY (within milliseconds of a commit) and, since a notification can be missed while a connection
-is down, reconciles by `changed_at` every `reconcile_interval_ms`. The reconcile looks back over an overlap: a
-transaction's `changed_at` is taken before its commit, so a later reader can find an earlier time.
+is down, looks for changes every `reconcile_interval_ms`.
+
+What a look finds is what was written by transactions that the look before could not see: by their ids, since `changed_at`
+is taken before the commit, so that a later reader can find an earlier time. `changed_at` only keeps a look from reading
+the whole table: nobody who is still to commit has dated a change before it. So a look that finds nothing new costs
+nothing, however many webhooks were changed at once a moment ago, and a transaction may take as long as it likes.
 """
 
 import threading
@@ -21,16 +25,20 @@ from go2hooks.settings import Settings
 log = structlog.get_logger(__name__)
 
 CHANNEL: Final = "go2hooks_webhooks"
-_OVERLAP = timedelta(seconds=10)
+_OVERLAP = timedelta(seconds=10)  # a row is dated before its transaction has an id, mostly by microseconds
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
 
 _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT NULL, sealed_secret, sealed_previous_secret,
-    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate,
-    changed_at FROM webhooks """
+    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate FROM webhooks """
 _ALL = _COLUMNS + "WHERE deleted_at IS NULL"
 _BY_ID = _COLUMNS + "WHERE id = ANY(%s)"
-_CHANGED_SINCE = _COLUMNS + "WHERE changed_at > %s ORDER BY changed_at"
-_LATEST_CHANGE = "SELECT coalesce(max(changed_at), 'epoch') FROM webhooks"
+# Ids of transactions: all below the first are over, the second is the next to be given.
+_LOOK = """SELECT clock_timestamp(), pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
+    FROM pg_current_snapshot() AS now"""
+# Who wrote a row: `xmin` has the lower 32 bits of the id, and the latest of all such ids is meant.
+WRITER: Final = "upcoming - ((upcoming - xmin::text::bigint) & 4294967295)"
+_CHANGED_SINCE = f"""{_COLUMNS}, (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS upcoming) AS ids
+    WHERE changed_at > %s AND {WRITER} >= %s ORDER BY changed_at"""
 
 
 def _webhook(row: Sequence[Any], events: frozenset[str], account_id: str) -> Webhook:
@@ -52,7 +60,9 @@ class WebhookFollower:
         self._apply = apply
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow_for_ever, name="live-copy", daemon=True)
-        self._watermark = datetime.fromtimestamp(0, UTC)
+        self._horizon = 0  # what transactions below this one have written is known
+        self._since = datetime.fromtimestamp(0, UTC)  # nobody else has dated a change before this
+        self._mark = self._since, 0  # a time, and a transaction from which on all had not begun then
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._accounts: dict[str, str] = {}
         self._heard = 0.0
@@ -92,6 +102,7 @@ class WebhookFollower:
             connection = self._connect_patiently()  # None once stopped
 
     def _follow(self, connection: psycopg.Connection[Any]) -> None:
+        self._horizon = 0  # behind a new connection may be another server, which counts anew
         while not self._stop.is_set():
             self._reconcile(connection)
             until = time.monotonic() + self._interval_s
@@ -101,17 +112,30 @@ class WebhookFollower:
                     self._take(connection.execute(_BY_ID, [list(changed)]))
 
     def _reconcile(self, connection: psycopg.Connection[Any]) -> None:
-        self._take(connection.execute(_CHANGED_SINCE, [self._watermark - _OVERLAP]))
+        now, oldest, upcoming = self._look(connection)
+        self._take(connection.execute(_CHANGED_SINCE, [self._since, self._horizon]))
+        self._horizon = oldest
+        marked_at, marked = self._mark
+        if oldest >= marked:  # whoever is still to commit began after the mark
+            self._since = marked_at - _OVERLAP
+            self._mark = now, upcoming
         self._heard = time.monotonic()
 
     def _load(self, connection: psycopg.Connection[Any]) -> None:
-        row = connection.execute(_LATEST_CHANGE).fetchone()
-        self._watermark = row[0] if row is not None else self._watermark
+        """Read all. What was begun 10 s ago or earlier and is not committed yet is left to its notification."""
+        now, _oldest, upcoming = self._look(connection)
         with connection.transaction(), connection.cursor(name="webhooks") as cursor:
             cursor.itersize = 5000
             cursor.execute(_ALL)
             self._take(cursor)
+        self._since, self._mark = now - _OVERLAP, (now, upcoming)
         self._heard = time.monotonic()
+
+    @staticmethod
+    def _look(connection: psycopg.Connection[Any]) -> tuple[datetime, int, int]:
+        """The database's time; the oldest transaction that is not over; the next to begin."""
+        ((now, oldest, upcoming),) = connection.execute(_LOOK)
+        return now, oldest, upcoming
 
     def _take(self, rows: Iterable[Sequence[Any]]) -> None:
         for row in rows:
@@ -119,7 +143,6 @@ class WebhookFollower:
             events = self._interned.setdefault(events, events)
             account = self._accounts.setdefault(row[1], row[1])
             self._apply(_webhook(row, events, account))
-            self._watermark = max(self._watermark, row[10])
 
     def _connect_patiently(self) -> psycopg.Connection[Any] | None:
         """A listening connection, however long that takes; None when stopped meanwhile."""

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -10,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from go2hooks.core.webhook import Webhook
-from go2hooks.postgres.live import WebhookFollower
+from go2hooks.postgres.live import WRITER, WebhookFollower
 from go2hooks.settings import Settings
 
 Database = psycopg.Connection[Any]
@@ -113,6 +114,45 @@ def test_a_transaction_that_commits_late_is_not_overlooked(accounts, follow, dat
         assert copy.webhooks["wh_1"].url == "https://a.example"
         slow.commit()
     copy.wait(lambda known: known["wh_1"].url == "https://b.example")
+
+
+def test_what_is_known_is_not_read_again_by_every_look(accounts, follow):
+    """Many webhooks that were changed at once, as by an import, would cost everybody's threads their time for ever."""
+    copy = follow(reconcile_ms=50)
+    accounts.execute("ALTER TABLE webhooks DISABLE TRIGGER webhooks_changed")  # no notifications
+    with accounts.transaction():
+        for n in range(20):
+            accounts.execute(INSERT, [f"wh_{n}"])
+    copy.wait(lambda known: len(known) == 20)
+    for n in range(5):  # looks that find this and nothing else
+        accounts.execute(INSERT, [f"later_{n}"])
+        copy.wait(lambda known, n=n: f"later_{n}" in known)
+    assert copy.told <= 20 + 20 + 2 * 5  # once more at most: what was committed while a look was under way
+
+
+def test_a_transaction_that_takes_long_is_not_overlooked(accounts, follow, database_url, monkeypatch):
+    monkeypatch.setattr("go2hooks.postgres.live._OVERLAP", timedelta(0))
+    copy = follow(reconcile_ms=20)
+    accounts.execute("ALTER TABLE webhooks DISABLE TRIGGER webhooks_changed")  # no notifications
+    with psycopg.connect(database_url) as slow, slow.transaction():
+        slow.execute(INSERT, ["slow"])
+        for n in range(10):  # many looks, each of which finds something newer
+            accounts.execute(INSERT, [f"quick_{n}"])
+            copy.wait(lambda known, n=n: f"quick_{n}" in known)
+        with slow.transaction():  # a savepoint: its id is in no snapshot
+            slow.execute(INSERT, ["nested"])
+        accounts.execute(INSERT, ["last"])
+        copy.wait(lambda known: "last" in known)
+        assert not {"slow", "nested"} & set(copy.webhooks)
+    copy.wait(lambda known: {"slow", "nested"} <= set(known))
+
+
+@pytest.mark.parametrize(
+    ("xmin", "writer"), [(4_294_967_290, 4_294_967_290), (4, 2**32 + 4), (6, 6)], ids=["before", "after", "long ago"]
+)
+def test_a_writer_is_told_from_half_an_id_even_when_the_halves_begin_anew(database, xmin, writer):
+    half = f"SELECT {WRITER} FROM (SELECT %s::bigint AS upcoming, %s AS xmin) AS row"
+    assert database.execute(half, [2**32 + 5, str(xmin)]).fetchone() == (writer,)
 
 
 def test_counting_failures_is_no_change_worth_telling(accounts, follow):

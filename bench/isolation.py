@@ -1,8 +1,10 @@
 """What a bad neighbour does to healthy receivers: their latency and throughput beside each kind, against a baseline.
 
 200 healthy webhooks get 1,000 events a second throughout. Then one neighbour at a time is added; it gets its own traffic on
-top. Neighbours live in another receiver process, and their events come from another producer, so that what is measured is
-the services' isolation. Each round has its own stack and its own baseline.
+top. Neighbours live in another receiver process, and their events come from another producer, both at a low priority: they
+stand for other people's machines, and what is measured is the services' isolation. Each round has its own stack and its
+own baseline, after some seconds beside each neighbour that are not measured: a broker's compiler takes its time, and what
+it takes is nobody's isolation.
 """
 
 import argparse
@@ -87,7 +89,7 @@ class Isolation:
         self._options = options
         core = receiver_core() if options.pin else None
         self._receiver = TimingReceiver(None, core)
-        self._bad = TimingReceiver(None, core)
+        self._bad = TimingReceiver(None, core, nice=options.neighbour_nice)
         self._dead = DeadHosts()
         self._healthy = [f"acc_healthy_{n}" for n in range(options.webhooks)]
 
@@ -96,21 +98,23 @@ class Isolation:
         self._bad.close()
         self._dead.close()
 
-    def warm_up(self, seconds: float) -> None:
-        """Java's compiler takes its time, over a burst too; what it takes is no part of the baseline."""
+    def warm_up(self, seconds: float, neighbours: Sequence[Neighbour], neighbour_s: float) -> None:
+        """Traffic that is not measured, over a burst too, and some of each neighbour's."""
         self._subscribe(None)
         for _ in range(2):
             burst = {"accounts": [NOBODY], "count": _BURST, "start_s": seconds / 4}
             self._measure([self._part(seconds / 2), burst])
+        for neighbour in neighbours:
+            self.run(neighbour, neighbour_s)
 
-    def run(self, neighbour: Neighbour | None) -> report.Figures:
-        """Healthy traffic beside this neighbour. Raises BenchError when a healthy delivery is lost or doubled."""
+    def run(self, neighbour: Neighbour | None, seconds: float) -> report.Figures:
+        """Healthy traffic beside this neighbour, for so long. Raises BenchError when a healthy delivery is lost or doubled."""
         accounts = self._subscribe(neighbour)
         self._measure([self._part(self._options.warm_up_s)])  # connections to every healthy receiver
         self._bad.reset()
-        parts = [self._part(self._options.seconds)]
+        parts = [self._part(seconds)]
         if neighbour is not None:
-            count = neighbour.burst or round(neighbour.rate * self._options.seconds)
+            count = neighbour.burst or round(neighbour.rate * seconds)
             burst = {"start_s": 2.0} if neighbour.burst else {"rate": neighbour.rate}
             parts.append({"accounts": accounts, "count": round(count * self._options.share), **burst})
         figures = self._measure(parts)
@@ -134,7 +138,11 @@ class Isolation:
     def _measure(self, parts: Sequence[dict[str, object]]) -> report.Figures:
         expected = int(str(parts[0]["count"]))
         self._receiver.reset()
-        producers = [Producer(self._stack.broker.bootstrap, [part]) for part in parts]
+        niceness = [0, *[self._options.neighbour_nice] * (len(parts) - 1)]
+        producers = [
+            Producer(self._stack.broker.bootstrap, [part], nice=nice)
+            for part, nice in zip(parts, niceness, strict=True)
+        ]
         meter, began = Meter(self._stack.pids()), time.monotonic()
         meter.start()
         try:
@@ -181,13 +189,13 @@ def measure(chosen: Sequence[Neighbour], options: argparse.Namespace) -> Iterato
     """Round by round: the baseline, each neighbour, the baseline again; ratios are to the mean of the two baselines."""
     for number in range(1, options.repeat + 1):
         round_: dict[str, report.Figures] = {}
-        with _isolation(options) as isolation:
+        with _isolation(chosen, options) as isolation:
             for name, neighbour in [
                 ("baseline", None),
                 *((each.name, each) for each in chosen),
                 ("baseline again", None),
             ]:
-                figures = round_[name] = isolation.run(neighbour)
+                figures = round_[name] = isolation.run(neighbour, options.seconds)
                 report.console.print(
                     f"round {number}  {name}: p50 {figures['ms.p50']:.2f} ms, p99 {figures['ms.p99']:.2f} ms, "
                     + ", ".join(
@@ -207,13 +215,13 @@ def compare(round_: dict[str, report.Figures]) -> None:
 
 
 @contextmanager
-def _isolation(options: argparse.Namespace) -> Iterator[Isolation]:
+def _isolation(chosen: Sequence[Neighbour], options: argparse.Namespace) -> Iterator[Isolation]:
     env = dict(setting.split("=", 1) for setting in options.set)
     with stack(**env) as running:
         running.run_services(dispatchers=options.dispatchers)
         isolation = Isolation(running, options)
         try:
-            isolation.warm_up(options.first_warm_up_s)
+            isolation.warm_up(options.first_warm_up_s, chosen, options.neighbour_warm_up_s)
             yield isolation
         finally:
             isolation.close()
@@ -246,6 +254,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each scenario")
     parser.add_argument("--warm-up-s", type=float, default=3.0, help="healthy traffic before each scenario")
     parser.add_argument("--first-warm-up-s", type=float, default=40.0, help="healthy traffic before each round")
+    parser.add_argument("--neighbour-warm-up-s", type=float, default=5.0, help="of each neighbour before each round")
+    parser.add_argument("--neighbour-nice", type=int, default=10, help="priority of the neighbours' own processes")
     parser.add_argument("--share", type=float, default=1.0, help="of each neighbour's traffic, for smaller machines")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; medians are shown")
     parser.add_argument("--dispatchers", type=int, default=1)
@@ -257,7 +267,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.repeat, options.rate, options.share = 3.0, 1, 200, 0.1
-        options.first_warm_up_s = 5.0
+        options.first_warm_up_s, options.neighbour_warm_up_s = 5.0, 1.0
         options.only = options.only or "9 s,reset,dead"
     return options
 

@@ -37,7 +37,7 @@ http {{
 class LineChild:
     """A script of ours that answers each line with a line of JSON. It ends when its stdin does."""
 
-    def __init__(self, script: str, *arguments: str, core: int | None = None) -> None:
+    def __init__(self, script: str, *arguments: str, core: int | None = None, nice: int = 0) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(_HERE / script), *arguments],
             stdin=subprocess.PIPE,
@@ -46,6 +46,8 @@ class LineChild:
         )
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
 
     @property
     def pid(self) -> int:
@@ -82,9 +84,9 @@ class LineChild:
 class Producer(LineChild):
     """`load.py` with its orders, ready to go."""
 
-    def __init__(self, bootstrap: str, parts: Sequence[dict[str, Any]], **orders: float) -> None:
+    def __init__(self, bootstrap: str, parts: Sequence[dict[str, Any]], *, nice: int = 0, **orders: float) -> None:
         """`orders`: `linger_ms`; `keep_s`, how long an event waits for a Kafka that is away."""
-        super().__init__("load.py")
+        super().__init__("load.py", nice=nice)
         self.say(json.dumps({"bootstrap": bootstrap, "parts": list(parts), **orders}))
         self.hear()
 
@@ -131,9 +133,12 @@ class TimingReceiver:
 
     kind = "python (uvloop)"
 
-    def __init__(self, certificate: Path | None, core: int | None, *, every_address: bool = False) -> None:
+    def __init__(
+        self, certificate: Path | None, core: int | None, *, every_address: bool = False, nice: int = 0
+    ) -> None:
         arguments = [] if certificate is None else ["--certificate", str(certificate)]
-        self._child = LineChild("arrivals.py", *arguments, *["--every-address"][: int(every_address)], core=core)
+        addresses = ["--every-address"] if every_address else []
+        self._child = LineChild("arrivals.py", *arguments, *addresses, core=core, nice=nice)
         self.ports: dict[str, int] = json.loads(self._child.hear())["ports"]
         self.pid = self._child.pid
 

@@ -46,11 +46,13 @@ def consumer_config(
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
-        "fetch.wait.max.ms": 100 if in_no_hurry else 200,
+        # A fetch names the partitions that there is room for at the moment. Of a burst there may be only quiet ones, and all
+        # others have to wait until it is answered.
+        "fetch.wait.max.ms": 100 if in_no_hurry else 20,
         "fetch.min.bytes": 65_536 if in_no_hurry else 1,
         # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
         "fetch.message.max.bytes": 65_536,
-        "queued.min.messages": 200,  # per partition; the default is 100,000
+        "queued.min.messages": 1000,  # of all partitions, though it says of each; the default is 100,000
         "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
         "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
     }

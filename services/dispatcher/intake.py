@@ -33,6 +33,7 @@ Source = Literal["main", "retry", "overflow"]
 FindStates = Callable[[Sequence[AttemptKey]], Awaitable[dict[AttemptKey, str]]]
 
 _QUESTION_TICKETS: Final = 1000
+_SLICE: Final = 16  # of what was asked about together
 _DRAIN_POLL_S: Final = 0.01
 _OUTDATED_S: Final = 1.0  # so long the records' answer holds: an attempt that was under way then may be recorded since
 
@@ -301,7 +302,9 @@ class Intake:
         before = [key._replace(attempt=key.attempt - 1) for key in keys if key.attempt > 1]
         asked_at = time.monotonic()
         states = await self._find_states([*keys, *before])
-        for ticket, key in zip(tickets, keys, strict=True):
+        for number, (ticket, key) in enumerate(zip(tickets, keys, strict=True), 1):
+            if not number % _SLICE:
+                await asyncio.sleep(0)  # what came by the main lane meanwhile goes first
             ticket.asked += 1
             ticket.looked_up_at = asked_at
             on_answer, ticket.on_answer = ticket.on_answer, None

@@ -23,7 +23,7 @@ _TURN_S: Final = 0.02
 _HOLD_S: Final = 1.0
 _HOLD_MAX_S: Final = 4.0
 _TURN_TICKETS: Final = 25, 1000, 10  # asked about together: at least, at most, more each time
-_LATE_S: Final = 0.004  # a turn that begins so late has had others before it, or somebody else had the processor
+_LATE_S: Final = 0.002  # a turn that begins so late has had others before it, or somebody else had the processor
 
 
 class _Held(NamedTuple):

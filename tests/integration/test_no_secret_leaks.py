@@ -273,14 +273,17 @@ def messages_of(bootstrap: str) -> Iterator[tuple[str, bytes]]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "canary", "enable.auto.commit": False})
     topics = consumer.list_topics(timeout=10).topics
     partitions = [TopicPartition(name, n, OFFSET_BEGINNING) for name, topic in topics.items() for n in topic.partitions]
-    left = sum(high - low for low, high in (consumer.get_watermark_offsets(p, timeout=10) for p in partitions))
+    spans = [(p, consumer.get_watermark_offsets(p, timeout=10)) for p in partitions]
+    unread = {(p.topic, p.partition): high - 1 for p, (low, high) in spans if high > low}  # offset of the last one
     consumer.assign(partitions)
     quiet = 0
-    while left > 0 and quiet < 10:  # compacted topics hold fewer than their offsets say
+    while unread and quiet < 10:  # compacted topics may end before their last offset
         message = consumer.poll(0.5)
         quiet = quiet + 1 if message is None else 0
         if message is not None and message.error() is None:
-            left -= 1
+            where = (message.topic(), message.partition())
+            if message.offset() >= unread.get(where, message.offset() + 1):
+                del unread[where]
             headers = b"".join(name.encode() + b"=" + (value or b"") for name, value in message.headers() or [])
             yield message.topic(), (message.key() or b"") + b"|" + (message.value() or b"") + b"|" + headers
     consumer.close()

@@ -47,8 +47,8 @@ def consumer_config(
         "auto.offset.reset": "earliest",
         "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
         # A fetch names the partitions that there is room for at the moment. Of a burst there may be only quiet ones, and all
-        # others have to wait until it is answered.
-        "fetch.wait.max.ms": 100 if in_no_hurry else 20,
+        # others have to wait until it is answered. An idle broker pays for shorter waits.
+        "fetch.wait.max.ms": 100 if in_no_hurry else 50,
         "fetch.min.bytes": 65_536 if in_no_hurry else 1,
         # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
         "fetch.message.max.bytes": 65_536,

@@ -10,6 +10,9 @@ What keeps one webhook from delaying another:
   seconds keeps its share however crowded it is, and takes all there is while no other webhook has anything: a backlog
   that only waits for its turn need not take the longer way.
 - Lanes that have something to start take turns, one attempt each.
+- A lane whose attempts last longer than a second is tardy, from the moment that they do. All tardy lanes together have half
+  of the attempts and half of the window, however many they are, and with those that have not answered yet three quarters
+  of the attempts: a thousand receivers that never answer leave the rest to those that do.
 - Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a connection
   that was used a moment ago is still in the processor's cache; what is under way for longer leaves its place to others.
 - After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
@@ -17,7 +20,7 @@ What keeps one webhook from delaying another:
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -34,7 +37,10 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # will have emptied it in a moment.
 QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
-_QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing
+_QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing; an attempt that lasts longer makes it tardy
+_NEW: Final = 0  # standing of a lane: no attempt has ended yet
+_PROMPT: Final = 1  # the latest ended in time
+_TARDY: Final = 2  # it did not, or those under way take long; or there is no room for more that are new
 YOUNG_S: Final = 0.01  #: an attempt has just begun for at least as long, at most twice as long
 
 
@@ -48,6 +54,8 @@ class LaneLimits:
     webhook_max_sends: int = 64
     webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
     queue_share: float = 0.25  #: of the free window, for one lane
+    tardy_share: float = 0.5  #: of `max_sends` and of the window, for all tardy lanes together
+    doubtful_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
     circuit_failures: int = 5  #: in a row, before the circuit opens
     probe_s: float = 1.0  #: pause before the first probe; grows by half each time
     probe_max_s: float = 30.0
@@ -66,7 +74,7 @@ class Lane(Generic[T]):
     """State of one webhook in this process."""
 
     __slots__ = (
-        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "progress_at", "queue", "rate", "ready",
+        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "progress_at", "queue", "rate", "standing",
         "used_at", "waiting", "webhook_id",
     )  # fmt: skip
 
@@ -79,7 +87,7 @@ class Lane(Generic[T]):
         self.failures = 0  # in a row
         self.earning = True  # slow start: doubles until the first failure
         self.probe_at = 0.0
-        self.ready = False  # stands in the ring of lanes that may start something
+        self.standing = _NEW
         self.used_at = 0.0
         self.rate = 0.0  # attempts that ended per second, over the last quarter of a second
         self.finished = 0  # since `measured_at`
@@ -94,6 +102,8 @@ class Lanes(Generic[T]):
         """`weigh` says how much of the window an item takes."""
         self.limits = limits
         self._weigh = weigh
+        self._tardy_sends = max(1, int(limits.max_sends * limits.tardy_share))
+        self._doubtful_sends = max(1, int(limits.max_sends * limits.doubtful_share))
         self.in_flight = 0
         self.queued = 0  #: items
         # Of the attempts begun since the first, and since the second time before it: those that are still under way.
@@ -101,7 +111,12 @@ class Lanes(Generic[T]):
         self._older, self._older_since = 0, 0.0
         self._waiting = 0  # their weight
         self._lanes: dict[str, Lane[T]] = {}
-        self._ring: deque[Lane[T]] = deque()
+        self._sends_by = [0, 0, 0]  # under way, by their lanes' standing
+        self._waiting_by = [0, 0, 0]  # weight of what waits, likewise
+        # Lanes that may start something, in the order of their turns; the tardy ones apart, as theirs may be to wait.
+        self._ring: OrderedDict[Lane[T], None] = OrderedDict()
+        self._tardy_ring: OrderedDict[Lane[T], None] = OrderedDict()
+        self._turn_is_tardy = False
         self._company: Company[str] = Company()  # of the webhooks that something is offered for
 
     def __len__(self) -> int:
@@ -117,9 +132,15 @@ class Lanes(Generic[T]):
         self._company.note(webhook_id, now)
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
+        self._becomes_tardy(lane, now)
         if self._is_open(lane):
             return self._offer_probe(lane, now)
-        if not lane.queue and self._may_start() and lane.in_flight < self._sends_allowed(lane):
+        if (
+            not lane.queue
+            and self._may_start()
+            and self._free_sends(lane.standing) > 0
+            and lane.in_flight < self._sends_allowed(lane)
+        ):
             self._start(lane)
             return Admission.START
         if lane.waiting >= self._queue_allowed(lane, now):
@@ -134,11 +155,11 @@ class Lanes(Generic[T]):
     def finish(self, webhook_id: str, *, ok: bool, duration_s: float, now: float) -> list[T]:
         """An attempt has ended. Returns what can no longer wait in memory because the circuit has opened."""
         lane = self._lanes[webhook_id]
-        lane.in_flight -= 1
-        self.in_flight -= 1
+        self._count_sends(lane, -1)
         self._forget_young(now - duration_s)
         lane.used_at = now
         self._measure(lane, now)
+        self._judge(lane, _TARDY if duration_s > _QUICK_S else _PROMPT)
         if ok:
             self._reward(lane, duration_s)
         else:
@@ -151,21 +172,20 @@ class Lanes(Generic[T]):
     def forgo(self, webhook_id: str) -> None:
         """What was given out to be started was not attempted after all: its place is free, and nothing is learnt."""
         lane = self._lanes[webhook_id]
-        lane.in_flight -= 1
-        self.in_flight -= 1
+        self._count_sends(lane, -1)
         self._make_ready(lane)
 
     @property
     def has_startable(self) -> bool:
         """Whether something waits that may start now, or as soon as those that have just begun are older."""
-        return bool(self._ring) and self.in_flight < self.limits.max_sends
+        return self.in_flight < self.limits.max_sends and (bool(self._ring) or self._may_tardy_start())
 
     def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
         self._age(now)
-        while self._ring and self._may_start():
-            lane = self._ring.popleft()
-            lane.ready = False
+        while self._may_start() and (lane := self._next_lane()) is not None:
+            if self._becomes_tardy(lane, now):  # it waits with these from now on
+                continue
             if lane.queue and lane.in_flight < self._sends_allowed(lane):
                 item = lane.queue.popleft()
                 self._count(lane, -1, -self._weigh(item))
@@ -188,7 +208,9 @@ class Lanes(Generic[T]):
         return evicted
 
     def sweep(self, now: float, idle_s: float = 60.0) -> None:
-        """Forget lanes that have been idle for `idle_s` and have nothing against them."""
+        """See who has become tardy. Forget lanes that have been idle for `idle_s` and have nothing against them."""
+        for lane in self._lanes.values():
+            self._becomes_tardy(lane, now)
         idle = [
             lane.webhook_id
             for lane in self._lanes.values()
@@ -208,15 +230,15 @@ class Lanes(Generic[T]):
         """What weight `offer` would take of this webhook now, to start or to queue; of many items, a little less than that."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
-            return ceil(self.limits.webhook_first_sends)
+            lane = Lane(webhook_id, self.limits.webhook_first_sends)
+        self._becomes_tardy(lane, now)
+        self._age(now)
         if self._is_open(lane):
             return int(self._may_probe(lane, now))
         queue = max(0, ceil(self._queue_allowed(lane, now)) - lane.waiting)
-        if lane.queue:
+        if lane.queue or not self._may_start():
             return queue
-        return queue + max(
-            0, min(self.limits.max_sends - self.in_flight, ceil(self._sends_allowed(lane)) - lane.in_flight)
-        )
+        return queue + max(0, min(self._free_sends(lane.standing), ceil(self._sends_allowed(lane)) - lane.in_flight))
 
     def probe_in_s(self, webhook_id: str, now: float) -> float:
         """Seconds until an open circuit admits its next probe; 0 for a closed one."""
@@ -242,14 +264,26 @@ class Lanes(Generic[T]):
         return Admission.START
 
     def _may_probe(self, lane: Lane[T], now: float) -> bool:
-        return not lane.in_flight and now >= lane.probe_at and self.in_flight < self.limits.max_sends
+        return not lane.in_flight and now >= lane.probe_at and self._free_sends(lane.standing) > 0
 
     def _may_start(self) -> bool:
         return self.in_flight < self.limits.max_sends and self._young + self._older < self.limits.young_sends
 
+    def _may_tardy_start(self) -> bool:
+        return bool(self._tardy_ring) and self._free_sends(_TARDY) > 0
+
+    def _next_lane(self) -> Lane[T] | None:
+        """Whose turn it is. Tardy lanes and the others alternate while both have one that may start something."""
+        tardy = self._may_tardy_start() and (self._turn_is_tardy or not self._ring)
+        ring = self._tardy_ring if tardy else self._ring
+        if not ring:
+            return None
+        self._turn_is_tardy = not tardy
+        lane, _ = ring.popitem(last=False)
+        return lane
+
     def _start(self, lane: Lane[T]) -> None:
-        lane.in_flight += 1
-        self.in_flight += 1
+        self._count_sends(lane, 1)
         self._young += 1
 
     def _age(self, now: float) -> None:
@@ -266,26 +300,57 @@ class Lanes(Generic[T]):
         elif began >= self._older_since:
             self._older -= 1
 
+    def _becomes_tardy(self, lane: Lane[T], now: float) -> bool:
+        if lane.standing == _TARDY:
+            return False
+        is_stuck = lane.in_flight > 0 and now - lane.progress_at > _QUICK_S
+        if not is_stuck and (lane.standing == _PROMPT or self._free_sends(_NEW) > 0):
+            return False
+        self._judge(lane, _TARDY)
+        return True
+
+    def _judge(self, lane: Lane[T], standing: int) -> None:
+        if standing == lane.standing:
+            return
+        self._ring_of(lane).pop(lane, None)
+        self._sends_by[lane.standing] -= lane.in_flight
+        self._waiting_by[lane.standing] -= lane.waiting
+        lane.standing = standing
+        self._sends_by[standing] += lane.in_flight
+        self._waiting_by[standing] += lane.waiting
+        self._make_ready(lane)
+
+    def _ring_of(self, lane: Lane[T]) -> OrderedDict[Lane[T], None]:
+        return self._tardy_ring if lane.standing == _TARDY else self._ring
+
     def _make_ready(self, lane: Lane[T]) -> None:
-        if lane.queue and not lane.ready and lane.in_flight < self._sends_allowed(lane):
-            lane.ready = True
-            self._ring.append(lane)
+        if lane.queue and lane.in_flight < self._sends_allowed(lane):
+            self._ring_of(lane)[lane] = None  # keeps its place when it has one
+
+    def _free_sends(self, standing: int) -> int:
+        """How many more attempts there may be, of all lanes of this standing."""
+        free = self.limits.max_sends - self.in_flight
+        if standing == _PROMPT:
+            return free
+        free = min(free, self._doubtful_sends - self._sends_by[_NEW] - self._sends_by[_TARDY])
+        return free if standing == _NEW else min(free, self._tardy_sends - self._sends_by[_TARDY])
 
     def _sends_allowed(self, lane: Lane[T]) -> float:
         """The lane's limit, less when attempts run short in all; always at least one."""
-        free = self.limits.max_sends - self.in_flight
-        return max(1.0, min(lane.limit, lane.in_flight + free * 0.25))
+        return max(1.0, min(lane.limit, lane.in_flight + self._free_sends(lane.standing) * 0.25))
 
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
-        share = self.limits.queue_share
-        if not self._is_quick(lane, now):
-            return max(1.0, (self.limits.window - self._waiting) * share)
-        room = self.limits.window * QUICK_ROOM
-        return (
-            room
-            if self._company.is_alone(lane.webhook_id, now)
-            else min(room - self._waiting, self.limits.window * share)
-        )
+        window, share = self.limits.window, self.limits.queue_share
+        if self._is_quick(lane, now):
+            room = window * QUICK_ROOM
+            if self._company.is_alone(lane.webhook_id, now):
+                return room
+            allowed = min(room - self._waiting, window * share)
+        else:
+            allowed = max(1.0, (window - self._waiting) * share)
+        if lane.standing == _TARDY:
+            return min(allowed, (window * self.limits.tardy_share - self._waiting_by[_TARDY]) * share)
+        return allowed
 
     def _is_quick(self, lane: Lane[T], now: float) -> bool:
         waiting = len(lane.queue or ())
@@ -321,7 +386,13 @@ class Lanes(Generic[T]):
         self._count(lane, -len(waiting), -lane.waiting)
         return waiting
 
+    def _count_sends(self, lane: Lane[T], change: int) -> None:
+        lane.in_flight += change
+        self.in_flight += change
+        self._sends_by[lane.standing] += change
+
     def _count(self, lane: Lane[T], items: int, weight: int) -> None:
         self.queued += items
         lane.waiting += weight
         self._waiting += weight
+        self._waiting_by[lane.standing] += weight

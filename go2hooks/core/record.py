@@ -61,15 +61,14 @@ class AttemptRecord(NamedTuple):
         return self.state in (State.RETRYING, State.FAILED)
 
 
-def succeeded(records: Iterable[AttemptRecord]) -> set[str] | None:
-    """The webhooks of those that count, when none of these failed; else None."""
-    webhook_ids: set[str] = set()
+def failing_and_others(records: Iterable[AttemptRecord]) -> tuple[set[str], set[str]]:
+    """The webhooks of those that count: those with a failure among them, and the others."""
+    failing: set[str] = set()
+    others: set[str] = set()
     for record in records:
         if record.counts:
-            if record.failed:
-                return None
-            webhook_ids.add(record.webhook_id)
-    return webhook_ids
+            (failing if record.failed else others).add(record.webhook_id)
+    return failing, others - failing
 
 
 _STATE_AFTER: Final = {Done: State.DELIVERED, RetryAt: State.RETRYING, DeadLetter: State.FAILED}

@@ -3,7 +3,7 @@
 A buffer per partition, bounded; a full one pauses its partition, and Kafka keeps the rest. The due time is in the
 message, so a restart neither loses nor hurries a waiting retry.
 
-When it is due the records are asked: a retry goes out only when the attempt before it is recorded as one that goes on.
+When it is due, and its circuit would let it through, the records are asked: a retry goes out only when the attempt before it is recorded as one that goes on.
 Mostly that was so within milliseconds of its being written; after a crash between the two it takes until that attempt
 has been made again.
 """
@@ -21,7 +21,7 @@ from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
 
 log = structlog.get_logger(__name__)
 
-_GATHER_S: Final = 0.01  # between two releases: the records are asked about many at once for little more than about one
+_GATHER_S: Final = 0.02  # between two releases: the records are asked about many at once for little more than about one
 _ASK_AGAIN_MS: Final = 1000
 _SOON: Final = 30  # times that it is asked so quickly; then
 _ASK_LATER_MS: Final = 10_000
@@ -37,16 +37,18 @@ class RetryIntake(Intake):
         admit: Callable[[Ticket], None],
         surroundings: Surroundings,
         *,
+        turn_away: Callable[[Ticket], bool],
         buffer_messages: int,
         max_due: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all.
 
-        `clock` gives seconds since the epoch.
+        `turn_away` moves one aside that could not start now, and says whether it did. `clock` gives seconds since the epoch.
         """
         super().__init__("retry", self._buffer, surroundings)
         self._admit_due = admit
+        self._turn_away = turn_away
         self._capacity = buffer_messages
         self._max_due = max_due
         self._clock = clock
@@ -102,7 +104,8 @@ class RetryIntake(Intake):
                 break
             for ticket in buffer.pop_due(now_ms):
                 self._due += ticket.weight
-                due.append(ticket)
+                if not self._turn_away(ticket):
+                    due.append(ticket)
                 if self._due >= self._max_due:
                     break
             if buffer.should_resume():

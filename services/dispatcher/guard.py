@@ -6,8 +6,9 @@ included, so nothing that happens between a lookup and a connect (DNS rebinding,
 """
 
 import socket
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final, Protocol
 
 from aiohappyeyeballs import AddrInfoType
 
@@ -18,6 +19,16 @@ class Policy(Protocol):
     """What decides about one address: `core.addresses.AddressPolicy`."""
 
     def permits(self, address: str, /) -> bool: ...
+
+
+_VERDICTS: Final = 10_000
+
+
+class RememberingPolicy:
+    """A policy that never changes its mind, asked once about an address: to judge one takes 15 microseconds."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.permits: Callable[[str], bool] = lru_cache(_VERDICTS)(policy.permits)
 
 
 class BlockedAddressError(PermissionError):

@@ -360,6 +360,13 @@ class Pipeline:
         waiting = ticket.delivery._replace(due_ms=step.due_ms)
         self._move(ticket, retry_topic(self._policy.delays_s[step.tier]), waiting, ticket.finish)
 
+    def park_if_blocked(self, ticket: Ticket) -> bool:
+        """Park it at once when its circuit would not let it through: the records need not be asked for that."""
+        if not self._lanes.is_blocked(ticket.delivery.webhook_id) or self.room(ticket) >= 1:
+            return False
+        self.park(ticket)
+        return True
+
     def _move(self, ticket: Ticket, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
         # The claim goes first: the message may come back to us before its acknowledgement does.
         self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from go2hooks.core.lanes import QUICK_ROOM, YOUNG_S, Admission, LaneLimits, Lanes
+from go2hooks.core.lanes import _TARDY, QUICK_ROOM, YOUNG_S, Admission, LaneLimits, Lanes
 
 LIMITS = LaneLimits(
     max_sends=6, young_sends=5, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3
@@ -43,6 +43,8 @@ class LanesMachine(RuleBasedStateMachine):
             assert not is_open or admission in (Admission.BLOCKED, Admission.START)
 
     def _begin(self, item: tuple[str, int]) -> None:
+        if self.lanes._lanes[item[0]].standing == _TARDY:
+            assert self.lanes._sends_by[_TARDY] <= LIMITS.max_sends * LIMITS.tardy_share
         self.under_way.append(item)
         self.began[item] = self.now
 
@@ -109,6 +111,13 @@ class LanesMachine(RuleBasedStateMachine):
         assert self.lanes.open_circuits() == sum(n >= LIMITS.circuit_failures for n in self.failures.values())
 
     @invariant()
+    def standings_are_counted(self) -> None:
+        standings = {webhook_id: lane.standing for webhook_id, lane in self.lanes._lanes.items()}
+        for standing in range(3):
+            assert self.lanes._sends_by[standing] == sum(standings[item[0]] == standing for item in self.under_way)
+            assert self.lanes._waiting_by[standing] == sum(standings[item[0]] == standing for item in self.waiting)
+
+    @invariant()
     def limits_hold(self) -> None:
         assert self.lanes.in_flight <= LIMITS.max_sends
         # A probe is let through whatever else has just begun.
@@ -148,8 +157,43 @@ def test_a_flooded_lane_leaves_room_for_the_others():
     assert fill(lanes, "third", 5)[-1] is Admission.QUEUED
 
 
+def test_receivers_that_never_answer_leave_half_to_those_that_do():
+    limits = LaneLimits(max_sends=100, window=400)
+    lanes: Lanes[str] = Lanes(limits)
+    assert lanes.offer("healthy", "", 0.0) is Admission.START
+    lanes.finish("healthy", ok=True, duration_s=0.01, now=0.01)
+    for tenth in range(1, 300):  # of a second; 200 a second to 1,000 receivers, then again
+        now = tenth / 10
+        for n in range(20):
+            lanes.offer(f"dead_{(tenth * 20 + n) % 1000}", "", now)
+        list(lanes.startable(now))
+        if not tenth % 10:
+            lanes.sweep(now)
+        assert lanes.offer("healthy", "", now) is Admission.START
+        lanes.finish("healthy", ok=True, duration_s=0.01, now=now + 0.01)
+    assert lanes.in_flight <= 0.75 * limits.max_sends
+    assert lanes.queued <= 0.75 * limits.window
+
+
+def test_a_receiver_that_answers_in_time_again_is_no_longer_tardy():
+    lanes: Lanes[int] = Lanes(LaneLimits(max_sends=8))
+    hanging = [lanes.offer(name, 0, 0.0) for name in ("a", "b", "c", "slow")]
+    assert hanging == [Admission.START] * 4
+    lanes.sweep(1.1)
+    assert lanes.offer("slow", 0, 1.1) is Admission.QUEUED  # half of eight are under way
+    lanes.finish("slow", ok=True, duration_s=2.0, now=2.0)
+    assert fill(lanes, "slow", 2) == [Admission.QUEUED] * 2
+    assert len(list(lanes.startable(2.0))) == 1
+    lanes.finish("slow", ok=True, duration_s=0.01, now=2.1)
+    assert len(list(lanes.startable(2.1))) == 2
+    assert lanes.in_flight == 5
+
+
 def test_lanes_take_turns():
     lanes: Lanes[str] = Lanes(LaneLimits(max_sends=1))
+    for name in ("first", "second", "third"):
+        assert lanes.offer(name, name, 0.0) is Admission.START
+        lanes.finish(name, ok=True, duration_s=0.1, now=0.0)
     assert lanes.offer("first", "first", 0.0) is Admission.START
     for name in ("second", "second", "second", "third", "third", "third"):
         assert lanes.offer(name, name, 0.0) is Admission.QUEUED

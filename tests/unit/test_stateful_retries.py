@@ -1,5 +1,5 @@
 """The retry intake, model-checked: a waiting retry goes out once, when it is due and the attempt before it is recorded,
-or is still to come when its partition moves or the process is killed.
+or is still to come when its partition moves, the process is killed, or its circuit is open.
 
 Time is the machine's own. The model is two logs of retries, what is recorded, and what Kafka has stored.
 """
@@ -111,6 +111,8 @@ class RetryMachine(RuleBasedStateMachine):
         self.committed = dict.fromkeys(KEYS, 0)
         self.promised: set[str] = set()  # whose first attempt is recorded
         self.recorded: set[str] = set()  # whose second is
+        self.is_blocked = False  # what is due is turned away
+        self.parked: set[tuple[PartitionKey, int]] = set()  # by a message further on
         self._boot()
 
     def _boot(self) -> None:
@@ -121,6 +123,7 @@ class RetryMachine(RuleBasedStateMachine):
         self.intake = RetryIntake(
             self._admit,
             Surroundings(lambda _unwanted: [], None, self._find, self.claims),
+            turn_away=self._turn_away,
             buffer_messages=CAPACITY,
             max_due=MAX_DUE,
             clock=lambda: self.now,
@@ -136,7 +139,17 @@ class RetryMachine(RuleBasedStateMachine):
         self.timers.append(timer)
         return timer
 
+    def _turn_away(self, ticket: Ticket) -> bool:
+        if self.is_blocked:
+            key, log = ticket.partition.key, self.logs[ticket.partition.key]
+            self.claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
+            log.append(Message(key, len(log), ticket.delivery.id, round(self.now + 5) * 1000))
+            self.parked.add((key, ticket.position.offset))
+            ticket.finish()
+        return self.is_blocked
+
     def _admit(self, ticket: Ticket) -> None:
+        assert not self.is_blocked, "the records were asked in vain"
         assert ticket.delivery.due_ms <= self.now * 1000 + 1, "a retry is early"
         assert ticket.delivery.id in self.promised, "the attempt before it is not recorded"
         assert ticket.delivery.id not in self.recorded, "made and recorded already"
@@ -185,6 +198,10 @@ class RetryMachine(RuleBasedStateMachine):
             self.consumer.handed += len(messages)
             self._do(self.intake.receive, messages)
 
+    @rule(is_blocked=st.booleans())
+    def circuit(self, is_blocked: bool) -> None:
+        self.is_blocked = is_blocked
+
     @rule(seconds=st.sampled_from([0.2, 1.0, 7.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -232,8 +249,8 @@ class RetryMachine(RuleBasedStateMachine):
     def what_is_committed_is_recorded(self) -> None:
         self.intake.store_offsets()
         for key, log in self.logs.items():
-            for message in log[: self.committed[key]]:
-                assert message.delivery_id in self.recorded
+            for offset, message in enumerate(log[: self.committed[key]]):
+                assert message.delivery_id in self.recorded or (key, offset) in self.parked
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -244,6 +261,7 @@ class RetryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once all records are there and time passes, every retry is made, and committed."""
+        self.is_blocked = False
         self.promised = {message.delivery_id for log in self.logs.values() for message in log}
         rounds = 20 + sum(map(len, self.logs.values()))
         while any(self.committed[key] < len(self.logs[key]) for key in KEYS):
@@ -255,6 +273,7 @@ class RetryMachine(RuleBasedStateMachine):
             while self.admitted:
                 self._record(self.admitted.pop())
             self.intake.store_offsets()
+        assert self.recorded >= self.promised
         self.loop.close()
         self.patch.undo()
 

@@ -1,7 +1,7 @@
 """Senders: carry signed requests to receivers. `ProtocolSender` is the fast one, `AiohttpSender` the reference."""
 
 from go2hooks.settings import Settings
-from services.dispatcher.guard import Guard
+from services.dispatcher.guard import Guard, RememberingPolicy
 from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.connection import Limits
 from services.dispatcher.senders.protocol import ProtocolSender
@@ -20,7 +20,7 @@ def build_sender(settings: Settings) -> Sender:
     limits = Limits(settings.delivery_timeout_s, settings.response_body_limit_bytes, settings.response_excerpt_bytes)
     lookup = AresLookup()
     resolver = Resolver(lookup, close_lookup=lookup.close)
-    guard = Guard(settings.address_policy(), settings.target_deny_ports)
+    guard = Guard(RememberingPolicy(settings.address_policy()), settings.target_deny_ports)
     context = client_context(settings.target_ca_file)
     if settings.sender == "aiohttp":
         return AiohttpSender(

@@ -8,6 +8,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import aiodns
@@ -120,6 +121,7 @@ class Resolver:
         return entry
 
 
+@lru_cache(_MAX_ENTRIES)
 def numeric(host: str, port: int) -> AddrInfo | None:
     """An IP literal as a socket address, whichever way it is spelt (`127.1`, `0x7f000001`, `::1`); None for names."""
     try:

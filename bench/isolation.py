@@ -27,7 +27,10 @@ _HEALTHY = "healthy"
 _BURST = 50_000
 _DRAIN_S = 120.0
 _ARRIVE_S = 60.0
-_LAGGING = ("go2.deliveries", "go2.deliveries.overflow")
+_LAGGING = {
+    "router": ("go2.events.click",),
+    "dispatcher": ("go2.deliveries", "go2.deliveries.overflow"),
+}
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,11 @@ class Isolation:
         wait_until(self._is_drained, _DRAIN_S, "the neighbour's backlog is skipped", 0.5)
 
     def _is_drained(self) -> bool:
-        lag = [self._stack.metric("dispatcher", f'go2hooks_lag_messages{{topic="{topic}"}}') for topic in _LAGGING]
+        lag = [
+            self._stack.metric(kind, f'go2hooks_lag_messages{{topic="{topic}"}}')
+            for kind, topics in _LAGGING.items()
+            for topic in topics
+        ]
         return not any(lag) and not self._stack.metric("router", "go2hooks_router_in_flight")
 
 

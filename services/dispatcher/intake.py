@@ -33,7 +33,7 @@ Source = Literal["main", "retry", "overflow"]
 FindStates = Callable[[Sequence[AttemptKey]], Awaitable[dict[AttemptKey, str]]]
 
 _QUESTION_TICKETS: Final = 1000
-_SLICE: Final = 16  # of what was asked about together
+_SLICE: Final = 4  # of what was asked about together
 _DRAIN_POLL_S: Final = 0.01
 _OUTDATED_S: Final = 1.0  # so long the records' answer holds: an attempt that was under way then may be recorded since
 

@@ -24,8 +24,8 @@ _LULL_S: Final = 0.1  # after a turn that few had: asking about few costs nearly
 _FEW: Final = 10
 _HOLD_S: Final = 1.0
 _HOLD_MAX_S: Final = 4.0
-_TURN_TICKETS: Final = 25, 1000, 10  # asked about together: at least, at most, more each time
-_LATE_S: Final = 0.002  # a turn that begins so late has had others before it, or somebody else had the processor
+_TURN_TICKETS: Final = 20, 1000, 5  # asked about together: at least, at most, more each time
+_LATE_S: Final = 0.001  # a turn that begins so late has had others before it, or somebody else had the processor
 
 
 class _Held(NamedTuple):

@@ -47,8 +47,8 @@ Take = Callable[[], tuple[bytes, tuple[Message, Partition]] | None]
 # Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
-_HEAVY_BATCHES: Final = 40, 200, 10  # at least, at most, more each time
-_HINDERED: Final = 0.25  # of the time that it took to route some, the processor was somebody else's
+_HEAVY_BATCHES: Final = 20, 200, 5  # at least, at most, more each time
+_HINDERED: Final = 0.1  # of the time that it took to route some, the processor was somebody else's
 # More that wait than a turn ago: reading on comes first, since others' events lie behind.
 _RUSH: Final = _HEAVY_BATCHES[1]
 _READ: Final = 250

@@ -341,7 +341,7 @@ def test_who_brings_much_is_gathered_unless_the_room_gets_full(
     router._heavy_at = 0.0
     for _ in range(20):
         router.step()
-    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50, heavy.id: 40}  # one turn's
+    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50, heavy.id: 20}  # one turn's
     router._bounds = replace(router._bounds, lookahead=0)
     step_until(router, lambda: len(written) == 450)
 

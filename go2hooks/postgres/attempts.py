@@ -54,7 +54,7 @@ FROM judged j WHERE w.id = j.id
 RETURNING w.id, j.trips"""
 
 # The same for a batch without a failure, which nearly all are. Filling the seven arrays above for every webhook took a tenth
-# of a dispatcher at a thousand deliveries a second; they are for those that failed alone.
+# of a dispatcher at a thousand deliveries a second: they hold only those that failed.
 _FORGET_FAILURES: Final = """
 UPDATE webhooks w SET consecutive_failures = 0, failing_since = NULL FROM (
     SELECT id FROM webhooks WHERE id = ANY(%s) AND is_active AND deleted_at IS NULL AND consecutive_failures > 0

@@ -23,14 +23,13 @@ from peers import Producer, TimingReceiver, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from usage import Meter, machine
 
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK
+
 _HEALTHY = "healthy"
 _BURST = 50_000
 _DRAIN_S = 120.0
 _ARRIVE_S = 60.0
-_LAGGING = {
-    "router": ("go2.events.click",),
-    "dispatcher": ("go2.deliveries", "go2.deliveries.overflow"),
-}
+_LAGGING = {"router": (EVENTS_CLICK,), "dispatcher": (DELIVERIES, DELIVERIES_OVERFLOW)}
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,7 @@ class Lanes(Generic[T]):
         self._becomes_tardy(lane, now)
         if self._is_open(lane):
             return self._offer_probe(lane, now)
-        if (
-            not lane.queue
-            and self._may_start()
-            and self._free_sends(lane.standing) > 0
-            and lane.in_flight < self._sends_allowed(lane)
-        ):
+        if not lane.queue and self._may_start(lane.standing) and lane.in_flight < self._sends_allowed(lane):
             self._start(lane)
             return Admission.START
         if lane.waiting >= self._queue_allowed(lane, now):
@@ -178,12 +173,12 @@ class Lanes(Generic[T]):
     @property
     def has_startable(self) -> bool:
         """Whether something waits that may start now, or as soon as those that have just begun are older."""
-        return self.in_flight < self.limits.max_sends and (bool(self._ring) or self._may_tardy_start())
+        return self._may_tardy_start() or (bool(self._ring) and self._free_sends(_PROMPT) > 0)
 
     def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
         self._age(now)
-        while self._may_start() and (lane := self._next_lane()) is not None:
+        while self._may_start(_PROMPT) and (lane := self._next_lane()) is not None:
             if self._becomes_tardy(lane, now):  # it waits with these from now on
                 continue
             if lane.queue and lane.in_flight < self._sends_allowed(lane):
@@ -209,13 +204,11 @@ class Lanes(Generic[T]):
 
     def sweep(self, now: float, idle_s: float = 60.0) -> None:
         """See who has become tardy. Forget lanes that have been idle for `idle_s` and have nothing against them."""
+        idle: list[str] = []
         for lane in self._lanes.values():
             self._becomes_tardy(lane, now)
-        idle = [
-            lane.webhook_id
-            for lane in self._lanes.values()
-            if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not self._is_open(lane)
-        ]
+            if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not self._is_open(lane):
+                idle.append(lane.webhook_id)
         for webhook_id in idle:
             del self._lanes[webhook_id]
 
@@ -236,7 +229,7 @@ class Lanes(Generic[T]):
         if self._is_open(lane):
             return int(self._may_probe(lane, now))
         queue = max(0, ceil(self._queue_allowed(lane, now)) - lane.waiting)
-        if lane.queue or not self._may_start():
+        if lane.queue or not self._may_start(lane.standing):
             return queue
         return queue + max(0, min(self._free_sends(lane.standing), ceil(self._sends_allowed(lane)) - lane.in_flight))
 
@@ -266,8 +259,8 @@ class Lanes(Generic[T]):
     def _may_probe(self, lane: Lane[T], now: float) -> bool:
         return not lane.in_flight and now >= lane.probe_at and self._free_sends(lane.standing) > 0
 
-    def _may_start(self) -> bool:
-        return self.in_flight < self.limits.max_sends and self._young + self._older < self.limits.young_sends
+    def _may_start(self, standing: int) -> bool:
+        return self._free_sends(standing) > 0 and self._young + self._older < self.limits.young_sends
 
     def _may_tardy_start(self) -> bool:
         return bool(self._tardy_ring) and self._free_sends(_TARDY) > 0

@@ -25,7 +25,7 @@ _VERDICTS: Final = 10_000
 
 
 class RememberingPolicy:
-    """A policy that never changes its mind, asked once about an address: to judge one takes 15 microseconds."""
+    """A policy that never changes its mind, asked once about an address: to judge one takes 7 to 20 microseconds."""
 
     def __init__(self, policy: Policy) -> None:
         self.permits: Callable[[str], bool] = lru_cache(_VERDICTS)(policy.permits)

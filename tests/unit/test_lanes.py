@@ -157,7 +157,7 @@ def test_a_flooded_lane_leaves_room_for_the_others():
     assert fill(lanes, "third", 5)[-1] is Admission.QUEUED
 
 
-def test_receivers_that_never_answer_leave_half_to_those_that_do():
+def test_receivers_that_never_answer_leave_a_share_to_those_that_do():
     limits = LaneLimits(max_sends=100, window=400)
     lanes: Lanes[str] = Lanes(limits)
     assert lanes.offer("healthy", "", 0.0) is Admission.START

@@ -32,8 +32,8 @@ _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT N
     coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate FROM webhooks """
 _ALL = _COLUMNS + "WHERE deleted_at IS NULL"
 _BY_ID = _COLUMNS + "WHERE id = ANY(%s)"
-# Ids of transactions: all below the first are over, the second is the next to be given.
-_LOOK = """SELECT clock_timestamp(), pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
+# Ids of transactions: all below the first are over, the second is the next to be given. The time is before both.
+_LOOK = """SELECT statement_timestamp(), pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
     FROM pg_current_snapshot() AS now"""
 # Who wrote a row: `xmin` has the lower 32 bits of the id, and the latest of all such ids is meant.
 WRITER: Final = "upcoming - ((upcoming - xmin::text::bigint) & 4294967295)"

@@ -24,8 +24,9 @@ _LULL_S: Final = 0.1  # after a turn that few had: asking about few costs nearly
 _FEW: Final = 10
 _HOLD_S: Final = 1.0
 _HOLD_MAX_S: Final = 4.0
-_TURN_TICKETS: Final = 20, 1000, 5  # asked about together: at least, at most, more each time
-_LATE_S: Final = 0.001  # a turn that begins so late has had others before it, or somebody else had the processor
+_TURN_TICKETS: Final = 4, 1000, 2  # asked about together: at least, at most, more each time
+_WITHIN_S: Final = 120.0  # a long backlog is worked off in about that time, however late the loop is
+_LATE_S: Final = 0.0005  # a turn that begins so late has had others before it, or somebody else had the processor
 
 
 class _Held(NamedTuple):
@@ -77,18 +78,24 @@ class OverflowIntake(Intake):
             due = self._clock() + pause_s
             await asyncio.sleep(pause_s)
             self._pace.note(hindered=self._clock() - due > _LATE_S)
-            chosen = self._next_turn()
-            pause_s = _TURN_S if len(chosen) >= _FEW else _LULL_S
+            most = self._most()
+            chosen = self._next_turn(most)
+            pause_s = _TURN_S if len(chosen) >= min(_FEW, most) else _LULL_S
             if self._held or chosen:
                 await self._look_up(chosen)
                 self._make_place(self._clock())
 
-    def _next_turn(self) -> list[Ticket]:
+    def _most(self) -> int:
+        """How many a turn may take: what the loop has time for, and what the length of the backlog asks for."""
+        ahead = sum(self.consumer.lags.values())
+        return max(self._pace.items, min(_TURN_TICKETS[1], int(ahead * _TURN_S / _WITHIN_S)))
+
+    def _next_turn(self, most: int) -> list[Ticket]:
         """Take out what the lanes have room for: a round for one ticket of each webhook, and another, until none has."""
         rooms = {webhook_id: self._room(queue[0].ticket) for webhook_id, queue in self._held.items()}
         chosen: list[Ticket] = []
         waiting = [webhook_id for webhook_id, room in rooms.items() if room >= 1]
-        while waiting and len(chosen) < self._pace.items:
+        while waiting and len(chosen) < most:
             for webhook_id in waiting:
                 chosen.append(ticket := self._held[webhook_id].popleft().ticket)
                 rooms[webhook_id] -= ticket.weight

@@ -47,7 +47,7 @@ Take = Callable[[], tuple[bytes, tuple[Message, Partition]] | None]
 # Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
-_HEAVY_BATCHES: Final = 20, 200, 5  # at least, at most, more each time
+_HEAVY_BATCHES: Final = 4, 200, 2  # of what has piled up: at least, at most, more each time
 _HINDERED: Final = 0.1  # of the time that it took to route some, the processor was somebody else's
 # More that wait than a turn ago: reading on comes first, since others' events lie behind.
 _RUSH: Final = _HEAVY_BATCHES[1]
@@ -150,9 +150,7 @@ class Router:
         if first is None:
             return
         now = time.monotonic()
-        for message in (first, *self._consumer.consume(min(room, _READ) - 1, 0)):
-            if is_data(message):
-                self._put(message, now)
+        self._put((first, *self._consumer.consume(min(room, _READ) - 1, 0)), now)
 
     def _poll_without_reading(self) -> None:
         """Now and then, while there is no room: the group throws out who does not poll."""
@@ -162,8 +160,8 @@ class Router:
         self._polled_at = now
         self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
         leftover = self._consumer.poll(0)  # what was on its way
-        if leftover is not None and is_data(leftover):
-            self._put(leftover, now)
+        if leftover is not None:
+            self._put((leftover,), now)
         self._consumer.resume([TopicPartition(*key) for key in self._membership.owned])
 
     def _patience_s(self) -> float:
@@ -176,16 +174,23 @@ class Router:
         wait_s = self._heavy_at - time.monotonic()
         return min(longest, max(_TICK_S, wait_s)) if wait_s > 0 else 0.0
 
-    def _put(self, message: Message, now: float) -> None:
-        topic, number, offset = position_of(message)
-        partition = self._partitions.get(PartitionKey(topic, number))
-        if partition is None:  # revoked, its last messages were still under way
-            return
-        _kind, accepted_ms = message.timestamp()
-        partition.read(offset, accepted_ms)
-        self._unread.read(topic, accepted_ms)
-        self._waiting_bytes += len(message)
-        self._waiting.put(message.key() or b"", (message, partition), now)
+    def _put(self, messages: Sequence[Message], now: float) -> None:
+        """Have them wait. Of a burst hundreds come in a row from one partition, which is looked up once."""
+        topic, number, partition = "", -1, None
+        for message in messages:
+            if not is_data(message):
+                continue
+            if message.partition() != number or message.topic() != topic:
+                topic, number, _offset = position_of(message)
+                partition = self._partitions.get(PartitionKey(topic, number))
+            if partition is None:  # revoked, its last messages were still under way
+                continue
+            offset: int = message.offset()  # type: ignore[assignment]  # consumed: has one
+            _kind, accepted_ms = message.timestamp()
+            partition.read(offset, accepted_ms)
+            self._unread.read(topic, accepted_ms)
+            self._waiting_bytes += len(message)
+            self._waiting.put(message.key() or b"", (message, partition), now)
 
     # --- routing
 
@@ -197,17 +202,20 @@ class Router:
         self._route_up_to(_BATCH, partial(self._waiting.take, now), batch, now)
         filling = self._is_filling()
         if filling or now >= self._heavy_at:
-            if filling or len(self._waiting) - self._left < _RUSH:
-                self._route_heavy(batch)
+            came = len(self._waiting) - self._left
+            if filling or came < _RUSH:
+                self._route_heavy(batch, min(max(0, came), _RUSH))
             self._left, self._heavy_at = len(self._waiting), now + self._bounds.gather_s
         batch.unacknowledged -= 1
 
-    def _route_heavy(self, batch: Batch) -> None:
-        """Some; fewer when there are not enough processors for all that want one: the others' share is theirs first."""
+    def _route_heavy(self, batch: Batch, came: int) -> None:
+        """As many as came since the last turn, and some of what has piled up: fewer of these when there are not enough
+        processors for all that want one, as the others' share is theirs first.
+        """
         if not self._waiting.has_heavy:
             return
         began, worked = time.monotonic(), time.thread_time()
-        self._route_up_to(self._heavy_pace.items, self._waiting.take_heavy, batch, began)
+        self._route_up_to(came + self._heavy_pace.items, self._waiting.take_heavy, batch, began)
         worked_s, took_s = time.thread_time() - worked, time.monotonic() - began
         self._heavy_pace.note(hindered=took_s - worked_s > _HINDERED * took_s)
 

@@ -55,6 +55,9 @@ class Consumer:
     failure: BaseException | None = None
     released = 0
 
+    def __init__(self) -> None:
+        self.lags: dict[PartitionKey, int] = {}
+
     def weigh(self, size: int) -> int:
         return -(-size // 1000)
 
@@ -177,7 +180,19 @@ async def test_little_is_taken_at_a_time_while_the_loop_is_late_and_more_each_ti
             scene.now += late_s
             await scene.until(lambda before=before: before < len(scene.asked) == len(scene.admitted))
             taken.append(len(scene.asked) - before)
-    assert taken == [20, 20, 25, 30, 20]
+    assert taken == [4, 4, 6, 8, 4]
+
+
+async def test_a_long_backlog_is_worked_off_however_late_the_loop_is():
+    scene = Scene()
+    scene.room["wh_a"] = inf
+    scene.read(*["wh_a"] * 200)
+    scene.consumer.lags |= {KEY: 300_000, KEY._replace(partition=1): 300_000}
+    async with running(scene):
+        await asyncio.sleep(0)
+        scene.now += 0.03
+        await scene.until(lambda: 0 < len(scene.asked) == len(scene.admitted))
+        assert len(scene.asked) == 100
 
 
 @pytest.mark.plain
@@ -209,6 +224,7 @@ async def test_what_is_taken_together_leaves_the_loop_to_others_in_between():
     scene = Scene()
     scene.room["wh_a"] = inf
     scene.read(*["wh_a"] * 20)
+    scene.intake._pace.items = 20
     seen: list[int] = []
     async with running(scene):
         async with asyncio.timeout(5):

@@ -4,7 +4,7 @@
 top. Neighbours live in another receiver process, and their events come from another producer, both at a low priority: they
 stand for other people's machines, and what is measured is the services' isolation. Each round has its own stack and its
 own baseline, after some seconds beside each neighbour that are not measured: a broker's compiler takes its time, and what
-it takes is nobody's isolation.
+it takes is nobody's isolation. A burst that nobody reads shows what producing it takes from everybody by itself.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from peers import Producer, TimingReceiver, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
 from usage import Meter, machine
 
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
 
 _HEALTHY = "healthy"
 _BURST = 50_000
@@ -41,6 +41,7 @@ class Neighbour:
     rate: float = 200.0
     webhooks: int = 1
     burst: int = 0  #: events at once instead of a rate
+    topic: str = EVENTS_CLICK
 
 
 NEIGHBOURS = (
@@ -51,6 +52,7 @@ NEIGHBOURS = (
     Neighbour("accepts and resets", "reset"),
     Neighbour("500 dead hosts", "dead", webhooks=500),
     Neighbour("burst of 50,000", burst=_BURST),
+    Neighbour("the same burst, read by nobody", burst=_BURST, topic=EVENTS_DEAD),
 )
 
 
@@ -118,7 +120,8 @@ class Isolation:
         if neighbour is not None:
             count = neighbour.burst or round(neighbour.rate * seconds)
             burst = {"start_s": 2.0} if neighbour.burst else {"rate": neighbour.rate}
-            parts.append({"accounts": accounts, "count": round(count * self._options.share), **burst})
+            count = round(count * self._options.share)
+            parts.append({"accounts": accounts, "count": count, "topic": neighbour.topic, **burst})
         figures = self._measure(parts)
         if neighbour is not None:
             figures["neighbour_requests"] = float(self._bad.count())

@@ -38,6 +38,7 @@ class Part:
     count: int
     rate: float = 0.0
     start_s: float = 0.0
+    topic: str = EVENTS_CLICK
     sent: int = 0
     slip_s: float = 0.0  #: furthest behind its schedule
 
@@ -148,17 +149,17 @@ class Load:
         """Send a slice of what is due. Seconds until more is; None when all is sent."""
         for part, clicks in zip(self._parts, self._clicks, strict=True):
             for _ in range(min(_SLICE, part.due(time.monotonic() - began))):
-                self._send(*next(clicks))
+                self._send(part.topic, *next(clicks))
                 part.sent += 1
         at = min(part.next_at_s() for part in self._parts)
         return None if at == float("inf") else began + at - time.monotonic()
 
-    def _send(self, key: bytes, pieces: tuple[bytes, bytes, bytes], number: int) -> None:
+    def _send(self, topic: str, key: bytes, pieces: tuple[bytes, bytes, bytes], number: int) -> None:
         head, middle, tail = pieces
         while True:
             value = b"%b%032x%b%016d%b" % (head, number, middle, time.monotonic_ns() // 1000, tail)
             try:
-                self._producer.produce(EVENTS_CLICK, value, key)
+                self._producer.produce(topic, value, key)
             except BufferError:
                 self._producer.poll(0.01)
             else:

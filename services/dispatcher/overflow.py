@@ -25,7 +25,7 @@ _FEW: Final = 10
 _HOLD_S: Final = 1.0
 _HOLD_MAX_S: Final = 4.0
 _TURN_TICKETS: Final = 4, 1000, 2  # asked about together: at least, at most, more each time
-_WITHIN_S: Final = 120.0  # a long backlog is worked off in about that time, however late the loop is
+_WITHIN_S: Final = 120.0  # however late the loop is, as quick as would end the backlog by then if it went on so
 _LATE_S: Final = 0.0005  # a turn that begins so late has had others before it, or somebody else had the processor
 
 

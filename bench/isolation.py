@@ -106,7 +106,7 @@ class Isolation:
         """Traffic that is not measured, over a burst too, and some of each neighbour's."""
         self._subscribe(None)
         for _ in range(2):
-            burst = {"accounts": [NOBODY], "count": _BURST, "start_s": seconds / 4}
+            burst = {"accounts": [NOBODY], "count": _BURST, "start_s": seconds / 4, "prepared": True}
             self._measure([self._part(seconds / 2), burst])
         for neighbour in neighbours:
             self.run(neighbour, neighbour_s)
@@ -119,7 +119,7 @@ class Isolation:
         parts = [self._part(seconds)]
         if neighbour is not None:
             count = neighbour.burst or round(neighbour.rate * seconds)
-            burst = {"start_s": 2.0} if neighbour.burst else {"rate": neighbour.rate}
+            burst = {"start_s": 2.0, "prepared": True} if neighbour.burst else {"rate": neighbour.rate}
             count = round(count * self._options.share)
             parts.append({"accounts": accounts, "count": count, "topic": neighbour.topic, **burst})
         figures = self._measure(parts)

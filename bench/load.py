@@ -39,6 +39,7 @@ class Part:
     rate: float = 0.0
     start_s: float = 0.0
     topic: str = EVENTS_CLICK
+    prepared: bool = False  #: events are made before the clock starts, and do not say when they were sent
     sent: int = 0
     slip_s: float = 0.0  #: furthest behind its schedule
 
@@ -81,6 +82,12 @@ class Encoder:
                 number += 1
 
 
+def _message(click: tuple[bytes, tuple[bytes, bytes, bytes], int]) -> tuple[bytes, bytes]:
+    """Key and value; it was sent now."""
+    key, (head, middle, tail), number = click
+    return key, b"%b%032x%b%016d%b" % (head, number, middle, time.monotonic_ns() // 1000, tail)
+
+
 def _pieces(codec: EventCodec, account: str, source: random.Random) -> tuple[bytes, bytes, bytes]:
     event_id, slug = "evt_" + "#" * _ID_DIGITS, "b" + "%" * _SLUG_DIGITS
     data = sample_data(EventType.CLICK, source) | {"slug": slug}
@@ -96,9 +103,10 @@ class Load:
         encoder = Encoder(sorted({account for part in self._parts for account in part.accounts}))
         run = self._run = int.from_bytes(os.urandom(8)) << 64  # no event id is ever used twice
         starts = [sum(part.count for part in self._parts[:n]) for n in range(len(self._parts))]
-        self._clicks = [
-            encoder.clicks(part.accounts, run + start) for part, start in zip(self._parts, starts, strict=True)
-        ]
+        self._messages: list[Iterator[tuple[bytes, bytes]]] = []
+        for part, start in zip(self._parts, starts, strict=True):
+            messages = map(_message, encoder.clicks(part.accounts, run + start))
+            self._messages.append(iter(list(islice(messages, part.count))) if part.prepared else messages)
         self._failed = 0
         self._producer = Producer(
             {
@@ -119,8 +127,7 @@ class Load:
 
     def _connect(self) -> None:
         """Have connection and producer id before the clock starts, by an event that no webhook wants."""
-        ((_key, (head, middle, tail), _number),) = islice(Encoder([NOBODY]).clicks([NOBODY], 0), 1)
-        value = b"%b%b%b%016d%b" % (head, os.urandom(16).hex().encode(), middle, 0, tail)
+        _key, value = _message(next(Encoder([NOBODY]).clicks([NOBODY], int.from_bytes(os.urandom(16)))))
         self._producer.produce(EVENTS_CLICK, value, NOBODY)
         if self._producer.flush(60):
             raise SystemExit("Kafka did not take the first event within 60 s")
@@ -147,17 +154,15 @@ class Load:
 
     def _turn(self, began: float) -> float | None:
         """Send a slice of what is due. Seconds until more is; None when all is sent."""
-        for part, clicks in zip(self._parts, self._clicks, strict=True):
+        for part, messages in zip(self._parts, self._messages, strict=True):
             for _ in range(min(_SLICE, part.due(time.monotonic() - began))):
-                self._send(part.topic, *next(clicks))
+                self._send(part.topic, *next(messages))
                 part.sent += 1
         at = min(part.next_at_s() for part in self._parts)
         return None if at == float("inf") else began + at - time.monotonic()
 
-    def _send(self, topic: str, key: bytes, pieces: tuple[bytes, bytes, bytes], number: int) -> None:
-        head, middle, tail = pieces
+    def _send(self, topic: str, key: bytes, value: bytes) -> None:
         while True:
-            value = b"%b%032x%b%016d%b" % (head, number, middle, time.monotonic_ns() // 1000, tail)
             try:
                 self._producer.produce(topic, value, key)
             except BufferError:

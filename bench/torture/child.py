@@ -101,15 +101,15 @@ def dispatcher_points() -> None:
 
 def sign_requests() -> None:
     """Let requests name this process, by TORTURE_NAME and its id."""
-    from services.dispatcher import pipeline
+    from services.dispatcher import requests
 
-    prepare, name = pipeline.prepare, f"{os.environ.get('TORTURE_NAME', '?')}/{os.getpid()}"
+    prepare, name = requests.prepare, f"{os.environ.get('TORTURE_NAME', '?')}/{os.getpid()}"
 
     def patched(*args: Any) -> Any:
         request = prepare(*args)
         return request._replace(headers=(*request.headers, ("X-Torture-Process", name)))
 
-    pipeline.prepare = patched
+    requests.prepare = patched
 
 
 def router_points() -> None:

@@ -32,6 +32,7 @@ from services.dispatcher.intake import Intake, Surroundings, Ticket
 from services.dispatcher.overflow import OverflowIntake
 from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms
 from services.dispatcher.recorder import Recorder
+from services.dispatcher.requests import Requests
 from services.dispatcher.senders import Sender
 from services.dispatcher.senders.tls import client_context
 from services.dispatcher.strays import count_strays_for_ever
@@ -73,8 +74,8 @@ class Dispatcher:
         self._claims: Claims[Ticket] = Claims()
         self._pipeline = Pipeline(
             Collaborators(
-                self._webhooks, identities, sender, self._producer, self._recorder, self._lanes, self._claims,
-                RetryPolicy(settings.retry_delays), settings.webhook_id_header,
+                self._webhooks, Requests(self._webhooks, identities, settings.webhook_id_header), sender,
+                self._producer, self._recorder, self._lanes, self._claims, RetryPolicy(settings.retry_delays),
             )
         )  # fmt: skip
         self._intakes = self._build_intakes()

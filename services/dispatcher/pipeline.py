@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import structlog
 from confluent_kafka import Message
@@ -25,7 +25,7 @@ from go2hooks.codec import encode_delivery
 from go2hooks.core.classify import classify
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
-from go2hooks.core.errors import EventError, SealError, TargetError
+from go2hooks.core.errors import EventError
 from go2hooks.core.lanes import YOUNG_S, Admission, Lanes
 from go2hooks.core.outcome import (
     Answer,
@@ -33,7 +33,6 @@ from go2hooks.core.outcome import (
     Delivered,
     Done,
     Failed,
-    Failure,
     NoAnswer,
     Outcome,
     Response,
@@ -42,22 +41,20 @@ from go2hooks.core.outcome import (
     SkipReason,
 )
 from go2hooks.core.record import AttemptRecord, record_attempt, record_pending, record_skip
-from go2hooks.core.request import SignedRequest, prepare
+from go2hooks.core.request import SignedRequest
 from go2hooks.core.retry import RetryPolicy, next_step
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import DELIVERIES_DEAD, DELIVERIES_OVERFLOW, delay_label, retry_topic
 from go2hooks.telemetry import metrics
-from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Ticket
 from services.dispatcher.recorder import Recorder
+from services.dispatcher.requests import FAILED_INSIDE, Requests
 from services.dispatcher.senders import Sender
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
-
-_FAILED_INSIDE: Final = NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
 
 
 def now_ms() -> int:
@@ -69,14 +66,13 @@ class Collaborators:
     """What the pipeline works with; built in `__main__`."""
 
     webhooks: Webhooks
-    identities: Identities
+    requests: Requests
     sender: Sender
     producer: LoopProducer
     recorder: Recorder
     lanes: Lanes[Ticket]
     claims: Claims[Ticket]
     policy: RetryPolicy
-    id_header: Literal["webhook", "delivery"]
 
 
 class Pipeline:
@@ -84,14 +80,13 @@ class Pipeline:
 
     def __init__(self, collaborators: Collaborators) -> None:
         self._webhooks = collaborators.webhooks
-        self._identities = collaborators.identities
+        self._requests = collaborators.requests
         self._sender = collaborators.sender
         self._producer = collaborators.producer
         self._recorder = collaborators.recorder
         self._lanes = collaborators.lanes
         self._claims = collaborators.claims
         self._policy = collaborators.policy
-        self._id_header = collaborators.id_header
         self._loop = asyncio.get_running_loop()
         self._starting = False  # whether `start_waiting` is to run
         self._ageing: asyncio.TimerHandle | None = None
@@ -167,57 +162,33 @@ class Pipeline:
         if webhook is not None and webhook.client_certificate is not None:
             self._spawn(self._send_identified(ticket, webhook, began_ms, in_lane=in_lane))
             return
-        request = self._prepare(ticket.delivery, webhook, began_ms)
+        request = self._requests.make(ticket.delivery, webhook, began_ms)
         if isinstance(request, NoAnswer):
             self._end(ticket, request, began_ms, in_lane=in_lane)
             return
         if not self._sender.send_now(request, lambda response: self._end(ticket, response, began_ms, in_lane=in_lane)):
             self._spawn(self._send(ticket, request, None, began_ms, in_lane=in_lane))
 
-    def _prepare(self, delivery: Delivery, webhook: Webhook | None, at_ms: int) -> SignedRequest | NoAnswer:
-        if webhook is None:  # deleted this very moment, by the live copy's thread; the retry finds it so
-            return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
-        try:
-            secrets = self._webhooks.secrets(webhook, at_ms)
-            return prepare(delivery, webhook.url, secrets, at_ms, self._id_header)
-        except TargetError as error:
-            return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
-        except SealError:
-            log.error(  # noqa: TRY400  # the traceback says nothing more
-                "secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=delivery.webhook_id
-            )
-            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
-        except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
-            log.exception("request could not be prepared", delivery_id=delivery.id)
-            return _FAILED_INSIDE
-
     async def _send_identified(self, ticket: Ticket, webhook: Webhook, began_ms: int, *, in_lane: bool) -> None:
         """Under the webhook's client certificate, which may have to be fetched."""
-        identity = await self._identify(webhook)
+        identity = await self._requests.identify(webhook)
         if isinstance(identity, NoAnswer):
             self._end(ticket, identity, began_ms, in_lane=in_lane)
             return
-        request = self._prepare(ticket.delivery, self._webhooks.get(webhook.id), now_ms())  # as it is by now
+        request = self._requests.make(ticket.delivery, self._webhooks.get(webhook.id), now_ms())  # as it is by now
         if isinstance(request, NoAnswer):
             self._end(ticket, request, began_ms, in_lane=in_lane)
         else:
             await self._send(ticket, request, identity, began_ms, in_lane=in_lane)
-
-    async def _identify(self, webhook: Webhook) -> Identity | NoAnswer | None:
-        try:
-            return await self._identities.find(webhook)
-        except Exception:  # likewise
-            log.exception("client certificate could not be fetched", webhook_id=webhook.id)
-            return _FAILED_INSIDE
 
     async def _send(
         self, ticket: Ticket, request: SignedRequest, identity: Identity | None, began_ms: int, *, in_lane: bool
     ) -> None:
         try:
             response = await self._sender.send(request, identity)
-        except Exception:  # likewise
+        except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
             log.exception("attempt failed inside", delivery_id=ticket.delivery.id)
-            response = _FAILED_INSIDE
+            response = FAILED_INSIDE
         self._end(ticket, response, began_ms, in_lane=in_lane)
 
     def _end(self, ticket: Ticket, response: Response, began_ms: int, *, in_lane: bool) -> None:

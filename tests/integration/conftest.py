@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import documented
 import psycopg
 import pytest
+import trustme
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
@@ -122,6 +123,12 @@ def _is_ready(port_file: Path) -> bool:
             return response.status == 200
     except OSError:
         return False
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Vouches for receivers and for clients."""
+    return trustme.CA()
 
 
 @pytest.fixture

@@ -11,120 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from api_process import HANGING_S, Gate, Process, eventually, through
 
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.settings import Settings
 
-HANGING_S = 30.0  #: after so long something is taken to hang
 HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", "events": ["click"]}
-
-
-class Gate:
-    """A TCP proxy in front of a server, which can be shut: then connections break and none succeeds."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open = True
-        self._sockets: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def shut(self) -> None:
-        self._open = False
-        for each in list(self._sockets):
-            with suppress(OSError):  # it may have ended by itself
-                each.shutdown(socket.SHUT_RDWR)
-
-    def open(self) -> None:
-        self._open = True
-
-    def close(self) -> None:
-        self.shut()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed: the test is over
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
-
-    def _relay(self, client: socket.socket) -> None:
-        with client:
-            if not self._open:
-                return
-            with socket.create_connection(self._target) as server:
-                self._sockets |= {client, server}
-                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-                back.start()
-                self._pump(client, server)
-                back.join()
-                self._sockets -= {client, server}
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):  # a broken connection is what this is for
-            while chunk := source.recv(65536):
-                sink.sendall(chunk)
-        for each in (source, sink):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-
-@dataclass
-class Process:
-    """A running API."""
-
-    popen: subprocess.Popen[bytes]
-    port: int
-    key: str
-    log: Path
-
-    def call(
-        self, method: str, path: str, body: object = None, **headers: str
-    ) -> tuple[int, dict, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"} | headers
-        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection.request(method, path, raw, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return (
-            answer.status,
-            json.loads(content) if answer.headers["Content-Type"] == "application/json" else content,
-            answer.headers,
-        )
-
-    def raw(self, *parts: bytes, pause_s: float = 0) -> bytes:
-        """Send bytes as they are and read until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(pause_s)
-            received = b""
-            while chunk := connection.recv(65536):
-                received += chunk
-        return received
-
-
-def eventually(check: Callable[[], bool], within_s: float = HANGING_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def through(url: str, gate: Gate) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{gate.port}"))
 
 
 @pytest.fixture

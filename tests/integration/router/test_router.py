@@ -2,56 +2,27 @@
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from math import inf
-from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from routing import BOUNDS, webhook
 
 from go2hooks.codec import EventCodec, decode_delivery
 from go2hooks.core.delivery import Delivery, delivery_id
 from go2hooks.core.event import Event
-from go2hooks.core.fair_queue import FairQueue
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.samples import example_payload
-from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import read_dead
 from go2hooks.kafka.reading import LogReader
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
+from go2hooks.kafka.topics import DELIVERIES, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
 from services.router import fanout
-from services.router.fanout import Bounds, Router
-from services.router.reading import Batch
-
-BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24, gather_s=0.0)
-
-
-def webhook(webhook_id: str, account: str, *events: str, is_active: bool = True) -> Webhook:
-    return Webhook(webhook_id, account, "https://a.example", frozenset(events), is_active, False, b"", None, 0)  # noqa: FBT003
-
-
-@pytest.fixture(scope="module")
-def settings(kafka_bootstrap: str) -> Settings:
-    settings = Settings(kafka_bootstrap_servers=kafka_bootstrap)
-    ensure_topics(settings)
-    return settings
-
-
-@pytest.fixture
-def account() -> str:
-    return f"acc_{secrets.token_hex(6)}"
-
-
-@pytest.fixture
-def group() -> str:
-    return f"tests.{secrets.token_hex(6)}"
+from services.router.fanout import Router
 
 
 @pytest.fixture
@@ -90,25 +61,6 @@ def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, i
 
     yield step
     consumer.close()
-
-
-@pytest.fixture
-def build(settings: Settings, group: str) -> Iterator[Callable[..., Router]]:
-    routers: list[Router] = []
-
-    def make(*webhooks: Webhook) -> Router:
-        index = SubscriptionIndex()
-        for each in webhooks:
-            index.apply(each)
-        routers.append(
-            router := Router(consumer_config(settings, group), producer_config(settings), index, EventCodec(), BOUNDS)
-        )
-        router.start()
-        return router
-
-    yield make
-    for router in routers:
-        router.close(5.0)
 
 
 def test_an_event_becomes_one_delivery_per_webhook_that_wants_it(build, emit, deliveries, account):
@@ -245,162 +197,3 @@ def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, de
     assert sorted(letter.value for letter in letters) == sorted([*bad, b""])
     assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", EVENTS_CLICK)}
     assert all(letter.detail for letter in letters)
-
-
-@pytest.fixture
-def emit_in_order(settings: Settings) -> Callable[..., None]:
-    """Write these numbers of events to one partition, one account after the other: `emit_in_order(acc_1=3000, acc_2=1)`."""
-
-    def send(**counts: int) -> None:
-        codec, data = EventCodec(), example_payload("click").data
-        producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
-        for account, count in counts.items():
-            for _ in range(count):
-                event = Event(new_event_id(), account, "click", 1_704_110_400_000, data)
-                producer.produce(EVENTS_CLICK, codec.encode(event), account, partition=0)
-        assert producer.flush(20) == 0
-
-    return send
-
-
-@pytest.fixture
-def hooks(account: str) -> tuple[Webhook, Webhook]:
-    """Of the account that has a burst, and of another one."""
-    return webhook(f"wh_{account}", account, "click"), webhook(f"wh_{account}_other", f"{account}_other", "click")
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch, hooks: tuple[Webhook, Webhook]) -> list[tuple[str, str]]:
-    """Topic and webhook of what routers write to these webhooks, in order."""
-    order: list[tuple[str, str]] = []
-    produce, ours = Router._produce, {hook.id for hook in hooks}
-
-    def noting(self: Router, batch: Batch, topic: str, key: str, *rest: Any) -> None:
-        if key in ours:
-            order.append((topic, key))
-        produce(self, batch, topic, key, *rest)
-
-    monkeypatch.setattr(Router, "_produce", noting)
-    return order
-
-
-def step_until(router: Router, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        router.step()
-
-
-def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) -> None:
-    """Let so many events of these accounts wait, and nothing else, before the first is routed; nothing is read after it.
-
-    The log is shared with other tests. `alone` says whether the last account's have been the only ones for a second.
-    """
-    router._bounds = replace(BOUNDS, window=0, lookahead=50_000)
-    step_until(
-        router,
-        lambda: all(len(router._waiting._queues.get(a.encode(), ())) >= count for a, count in counts.items()),
-    )
-    read, router._waiting = router._waiting, FairQueue()
-    while taken := read.take(inf) or read.take_heavy():
-        account, item = taken
-        if account.decode() in counts:
-            router._waiting.put(account, item, 0.0)
-    router._waiting.company.changed_at = -inf if alone else inf
-    router._bounds = replace(BOUNDS, lookahead=0)
-
-
-@pytest.mark.plain
-def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_order, written, account, hooks):
-    burst, other = hooks
-    emit_in_order(**{account: 2000, other.account_id: 1})
-    router = build(burst, other)
-    read_before_routing(router, {account: 2000, other.account_id: 1}, alone=False)
-    step_until(router, lambda: len(written) == 2001)
-    place = [webhook_id for _, webhook_id in written].index(other.id)
-    assert place <= 1
-    assert written[place][0] == DELIVERIES
-    assert [topic for topic, _ in written[2:]] == [DELIVERIES_OVERFLOW] * 999 + [DELIVERIES] * 1000
-
-
-@pytest.mark.plain
-def test_who_brings_much_is_gathered_unless_the_room_gets_full(
-    build, emit_in_order, written, account, hooks, monkeypatch
-):
-    heavy, other = hooks
-    emit_in_order(**{account: 400, other.account_id: 50})
-    router = build(heavy, other)
-    read_before_routing(router, {account: 400, other.account_id: 50}, alone=False)
-    monkeypatch.setattr(router, "_read", lambda: None)  # the log has other tests' events too
-    router._bounds = replace(BOUNDS, lookahead=10_000, gather_s=inf)
-    router.step()
-    router._waiting._counted_since = inf  # who is heavy stays so, however long this takes
-    for _ in range(20):
-        router.step()
-    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50}  # 400 have come at once, and more may
-    router._heavy_at = 0.0
-    for _ in range(20):
-        router.step()
-    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50, heavy.id: 4}  # one turn's
-    router._heavy_at, router._left = 0.0, len(router._waiting) - 30
-    router.step()
-    assert 38 <= Counter(webhook_id for _, webhook_id in written)[heavy.id] <= 40  # the thirty that came, and some more
-    router._bounds = replace(router._bounds, lookahead=0)
-    step_until(router, lambda: len(written) == 450)
-
-
-@pytest.mark.plain
-def test_turns_without_anybody_who_brings_much_teach_nothing(
-    build, emit_in_order, written, account, hooks, monkeypatch
-):
-    emit_in_order(**{account: 50})
-    router = build(*hooks)
-    read_before_routing(router, {account: 50}, alone=False)
-    monkeypatch.setattr(router, "_read", lambda: None)  # the log has other tests' events too
-    router._heavy_pace.items = 40
-    router._bounds = replace(BOUNDS, lookahead=10_000)
-    step_until(router, lambda: len(written) == 50)
-    for _ in range(20):
-        router._route_next()
-    assert router._heavy_pace.items == 40
-
-
-@pytest.mark.plain
-def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_in_order, written, account, hooks):
-    emit_in_order(**{account: 3000})
-    router = build(*hooks)
-    read_before_routing(router, {account: 3000}, alone=True)
-    step_until(router, lambda: len(written) == 3000)
-    assert {topic for topic, _ in written} == {DELIVERIES}
-
-
-@pytest.mark.plain
-def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_in_order, written, account, hooks):
-    burst, other = hooks
-    emit_in_order(**{account: 2000, other.account_id: 10})
-    first = build(burst, other)
-    read_before_routing(first, {account: 2000, other.account_id: 10}, alone=False)
-    step_until(first, lambda: (DELIVERIES, other.id) in written)
-    before = len(written)
-    assert before < 2010
-    first.close(10.0)  # what waits is nobody's now, and what has overtaken it is routed again
-    second = build(burst, other)
-    step_until(second, lambda: len(written) >= 2020)
-    assert [webhook_id for _, webhook_id in written].count(burst.id) >= 2000
-    assert [webhook_id for _, webhook_id in written].count(other.id) == 20
-
-
-@pytest.mark.plain
-def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, hooks):
-    emit_in_order(**{account: 500})
-    router = build(*hooks)
-    router._bounds = replace(BOUNDS, lookahead=50)
-    most = 0
-
-    def routed() -> bool:
-        nonlocal most
-        most = max(most, len(router._waiting))
-        return len(written) == 500
-
-    step_until(router, routed)
-    assert most <= 50

@@ -1,0 +1,58 @@
+"""What a delivery is sent as: a signed request, and the client certificate that it goes under; or why there is none.
+
+A defect of ours, or a secret that cannot be opened, must harm this delivery alone, and must not harm it for good: it
+comes out as an attempt that got no answer, and is tried again.
+"""
+
+from typing import Final, Literal
+
+import structlog
+
+from go2hooks.core.delivery import Delivery
+from go2hooks.core.errors import SealError, TargetError
+from go2hooks.core.outcome import Failure, NoAnswer
+from go2hooks.core.request import SignedRequest, prepare
+from go2hooks.core.webhook import Webhook
+from services.dispatcher.identities import Identities
+from services.dispatcher.senders.identity import Identity
+from services.dispatcher.webhooks import Webhooks
+
+log = structlog.get_logger(__name__)
+
+FAILED_INSIDE: Final = NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
+
+
+class Requests:
+    """Makes them from the live copy. Neither method raises."""
+
+    def __init__(self, webhooks: Webhooks, identities: Identities, id_header: Literal["webhook", "delivery"]) -> None:
+        """`id_header` says whose id goes out in `X-Webhook-ID`."""
+        self._webhooks = webhooks
+        self._identities = identities
+        self._id_header = id_header
+
+    def make(self, delivery: Delivery, webhook: Webhook | None, at_ms: int) -> SignedRequest | NoAnswer:
+        """Signed with the secrets that are in force at `at_ms`, in milliseconds of the epoch."""
+        if webhook is None:  # deleted this very moment, by the live copy's thread; the retry finds it so
+            return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
+        try:
+            secrets = self._webhooks.secrets(webhook, at_ms)
+            return prepare(delivery, webhook.url, secrets, at_ms, self._id_header)
+        except TargetError as error:
+            return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
+        except SealError:
+            log.error(  # noqa: TRY400  # the traceback says nothing more
+                "secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=delivery.webhook_id
+            )
+            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
+        except Exception:
+            log.exception("request could not be prepared", delivery_id=delivery.id)
+            return FAILED_INSIDE
+
+    async def identify(self, webhook: Webhook) -> Identity | NoAnswer | None:
+        """The webhook's client certificate, fetched when it is not here yet; None when it has none any more."""
+        try:
+            return await self._identities.find(webhook)
+        except Exception:
+            log.exception("client certificate could not be fetched", webhook_id=webhook.id)
+            return FAILED_INSIDE

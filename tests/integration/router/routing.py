@@ -1,0 +1,10 @@
+"""What tests of the router begin with."""
+
+from go2hooks.core.webhook import Webhook
+from services.router.fanout import Bounds
+
+BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24, gather_s=0.0)
+
+
+def webhook(webhook_id: str, account: str, *events: str, is_active: bool = True) -> Webhook:
+    return Webhook(webhook_id, account, "https://a.example", frozenset(events), is_active, False, b"", None, 0)  # noqa: FBT003

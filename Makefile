@@ -8,7 +8,7 @@ READY := .venv/.ready
 COMPILED := build/compiled
 MEASURED := PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python
 OF_COMPILED := tests/unit tests/integration/senders tests/integration/router $(patsubst %,tests/integration/test_%.py,dispatcher recorder \
-	metrics metrics_lag dispatcher_processes client_certificates attempts strays) $(patsubst %,tests/acceptance/test_%.py,crashes \
+	metrics metrics_lag dispatcher_processes client_certificates api_client_certificates attempts strays) $(patsubst %,tests/acceptance/test_%.py,crashes \
 	retrying poison changes)
 MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
 

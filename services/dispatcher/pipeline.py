@@ -63,7 +63,7 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Collaborators:
-    """What the pipeline works with; built in `__main__`."""
+    """What the pipeline works with; built in `app`."""
 
     webhooks: Webhooks
     requests: Requests

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import psycopg
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, ResourceType
 from recording import Endpoint, Recorder
 from running import eventually
@@ -54,16 +54,16 @@ class Cluster:
 
     @property
     def id(self) -> str:
-        return self.metadata().cluster_id
+        return self._metadata().cluster_id
 
-    def metadata(self) -> ClusterMetadata:
+    def _metadata(self) -> ClusterMetadata:
         """Asked again when a broker hangs up, as after its start or its end: librdkafka says so and asks no other."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self._admin.list_topics(timeout=30)
-            except KafkaException:
-                if time.monotonic() > deadline:
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._TRANSPORT or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 
@@ -77,17 +77,17 @@ class Cluster:
 
     def replicas(self) -> dict[str, list[int]]:
         """How many replicas each partition of each topic has."""
-        topics = self.metadata().topics
+        topics = self._metadata().topics
         return {name: [len(p.replicas) for p in topic.partitions.values()] for name, topic in topics.items()}
 
     def in_sync_everywhere(self) -> set[int]:
         """The brokers that are in sync for every partition."""
-        topics = self.metadata().topics.values()
+        topics = self._metadata().topics.values()
         return set(BROKERS).intersection(*(p.isrs for topic in topics for p in topic.partitions.values()))
 
     def remedies(self) -> list[str]:
         """What the doctor advises about the replicas."""
-        return [finding.remedy for finding in _check_replicas(self._admin, self.metadata())]
+        return [finding.remedy for finding in _check_replicas(self._admin, self._metadata())]
 
     def config(self, topic: str, name: str) -> str:
         resource = ConfigResource(ResourceType.TOPIC, topic)

@@ -7,16 +7,19 @@ BIN := .venv/bin
 READY := .venv/.ready
 COMPILED := build/compiled
 MEASURED := PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python
-OF_COMPILED := tests/unit tests/integration/senders tests/integration/router $(patsubst %,tests/integration/test_%.py,dispatcher recorder \
-	metrics metrics_lag dispatcher_processes client_certificates api_client_certificates attempts strays) $(patsubst %,tests/acceptance/test_%.py,crashes \
-	retrying poison changes)
+# Files as they are listed, not those with most tests first: the slowest, which start whole stacks, have few.
+TESTS := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Whole stacks, for either; then what is run on both. Fewer made-up examples the second time.
+STORIES := $(patsubst %,tests/acceptance/test_%.py,changes crashes poison retrying)
+OF_COMPILED := $(patsubst %,tests/integration/test_%.py,dispatcher recorder metrics metrics_lag dispatcher_processes client_certificates \
+	api_client_certificates attempts strays) tests/integration/router tests/integration/senders tests/unit
 MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
 
 .PHONY: setup compiled demo test torture models hostile lint format audit sbom bench bench-isolation bench-scale bench-bounded clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka-jars.txt
+$(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka-jars.txt go2hooks/local/rehearsal.py
 	@test -n "$(PYTHON)" || { \
 	  echo "Python 3.11 or newer is needed; $$(python3 --version 2>/dev/null || echo no python3) is here." >&2; \
 	  echo "Install one (apt install python3.11, brew install python@3.13, python.org), then: make setup PYTHON=/path/to/python3" >&2; \
@@ -46,10 +49,12 @@ hostile: $(READY)
 demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)
 
-# All of it on the plain modules; then, where there is a C compiler, what exercises the compiled ones on those.
+# On the plain modules; then, where there is a C compiler, what exercises the compiled ones on those.
 test: lint $(COMPILED)/.ready
-	$(BIN)/pytest -n 3 --dist loadfile
-	@test ! -d $(COMPILED) || { echo "Compiled:"; PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/pytest -n 3 --dist loadfile $(OF_COMPILED); }
+	@if test -d $(COMPILED); then \
+	  $(TESTS) $(STORIES:%=--ignore %) $(ARGS) && echo "Compiled:" && \
+	  HYPOTHESIS_PROFILE=brief PYTHONPATH=$(CURDIR)/$(COMPILED) $(TESTS) $(STORIES) $(OF_COMPILED); \
+	else $(TESTS) $(ARGS); fi
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -22,9 +22,11 @@ from go2hooks.postgres.migrate import migrate
 
 TEMPLATE = "go2hooks_template"
 
-# A machine that is busy with something else is no failure. `make models` asks for many more examples.
+# A machine that is busy with something else is no failure. `make models` asks for many more examples, `make test` for fewer where it
+# tries the same once more.
 settings.register_profile("go2hooks", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "10000"))
+settings.register_profile("brief", settings.get_profile("go2hooks"), max_examples=25)
 settings.register_profile("long", settings.get_profile("go2hooks"), max_examples=EXAMPLES, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "go2hooks"))
 
@@ -41,6 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if COMPILED and item.get_closest_marker("plain"):
             item.add_marker(pytest.mark.skip(reason="patches what is compiled here"))
 
+
+# Of every Kafka that a test starts, by whatever command, the quick compiler alone: none lives long enough for the thorough
+# one to pay off.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 # A traceback with every local of every frame takes seconds, in the very event loop that a test waits for.
 structlog.configure(
@@ -76,9 +82,7 @@ def kafka_bootstrap(docker: bool, servers_dir: Path) -> Iterator[str]:
 
             yield stack.enter_context(KafkaContainer().with_kraft()).get_bootstrap_server()
         else:
-            # The quick compiler alone: a test run is too short for the thorough one to pay off.
-            options = ("-XX:TieredStopAtLevel=1",)
-            yield stack.enter_context(Broker(servers_dir / "kafka", jvm_options=options)).bootstrap
+            yield stack.enter_context(Broker(servers_dir / "kafka")).bootstrap
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +127,7 @@ def create_topic(kafka_bootstrap: str) -> Callable[..., str]:
         name = f"test.{secrets.token_hex(6)}"
         settings = {key.replace("_", "."): value for key, value in config.items()}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
-        admin.create_topics([topic])[name].result(timeout=20)
+        admin.create_topics([topic])[name].result(timeout=60)
         return name
 
     return create

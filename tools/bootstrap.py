@@ -48,7 +48,7 @@ def main() -> None:
         "--editable",
         f"{ROOT}[dev]",
     )
-    if subprocess.call([PYTHON, "-m", "go2hooks.local.artifacts"]) != 0:
+    if subprocess.call([PYTHON, "-m", "go2hooks.local.rehearsal"]) != 0:
         sys.exit(1)
     print("Ready. Next: make demo, make test, or .venv/bin/go2hooks --help", flush=True)
 

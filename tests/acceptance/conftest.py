@@ -1,4 +1,4 @@
-"""One stack for all acceptance tests, an account and a receiver for each."""
+"""One stack for the acceptance tests of a module, an account and a receiver for each."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from recording import Recorder
 from running import Account, Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a session's would take a quarter of a processor from all other tests
 def running_stack() -> Iterator[Stack]:
     # Not pytest's own directory: it takes away the permission by which an unprivileged Postgres gets there.
     with tempfile.TemporaryDirectory(prefix="go2hooks-acceptance-", ignore_cleanup_errors=True) as directory:

@@ -146,7 +146,7 @@ class Stack:
     def __init__(self, directory: Path) -> None:
         self.dir = DataDir.open(directory)
         # Servers of its own, embedded even where Docker answers: tests stop them, and start them at the same address.
-        self.broker = Broker(directory / "kafka", jvm_options=("-XX:TieredStopAtLevel=1",))
+        self.broker = Broker(directory / "kafka")
         self.database = Database(directory / "postgres")  # durable: what it has confirmed outlives its own death, too
         self.producer: EventProducer
 

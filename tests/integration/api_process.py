@@ -7,10 +7,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+
+from accepting import Acceptor, break_off, pump
 
 HANGING_S = 30.0  #: after so long something is taken to hang
 
@@ -20,51 +21,32 @@ class Gate:
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
         self._open = True
         self._sockets: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = Acceptor(self._relay)
+        self.port = self._acceptor.port
 
     def shut(self) -> None:
         self._open = False
-        for each in list(self._sockets):
-            with suppress(OSError):  # it may have ended by itself
-                each.shutdown(socket.SHUT_RDWR)
+        break_off(*list(self._sockets))
 
     def open(self) -> None:
         self._open = True
 
     def close(self) -> None:
         self.shut()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed: the test is over
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+        self._acceptor.close()
 
     def _relay(self, client: socket.socket) -> None:
-        with client:
-            if not self._open:
-                return
-            with socket.create_connection(self._target) as server:
-                self._sockets |= {client, server}
-                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-                back.start()
-                self._pump(client, server)
-                back.join()
-                self._sockets -= {client, server}
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):  # a broken connection is what this is for
-            while chunk := source.recv(65536):
-                sink.sendall(chunk)
-        for each in (source, sink):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        if not self._open:
+            return
+        with socket.create_connection(self._target) as server:
+            self._sockets |= {client, server}
+            back = threading.Thread(target=pump, args=(server, client), daemon=True)
+            back.start()
+            pump(client, server)
+            back.join()
+            self._sockets -= {client, server}
 
 
 @dataclass

@@ -3,9 +3,11 @@
 import socket
 import struct
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from accepting import Acceptor, break_off, pump
 
 from bench.torture.stack import ProxiedBroker
 
@@ -19,38 +21,33 @@ class CoordinatorProxy:
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
         self.moved = 0  #: so many requests for committed offsets are still to be answered with "not the coordinator"
         self.swallowed: set[int] = set()  #: kinds of requests that get no answer
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = Acceptor(self._relay)
+        self.port = self._acceptor.port
 
     def close(self) -> None:
-        self._listener.close()
+        self._acceptor.close()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _address = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target_port))
-                for work in (self._forward_requests, self._forward_answers):
-                    threading.Thread(target=work, args=(client, server), daemon=True).start()
+    def _relay(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._target_port)) as server:
+            answers = threading.Thread(target=pump, args=(server, client), daemon=True)
+            answers.start()
+            with suppress(OSError):
+                self._forward_requests(client, server)
+            break_off(client, server)
+            answers.join()
 
     def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError), closing(client), closing(server):
-            while True:
-                request = _read_frame(client)
-                (kind,) = struct.unpack_from(">h", request)
-                if kind == OFFSET_FETCH and self.moved > 0:
-                    self.moved -= 1
-                    client.sendall(_frame(_moved(request)))
-                elif kind not in self.swallowed:
-                    server.sendall(_frame(request))
-
-    def _forward_answers(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError), closing(client), closing(server):
-            while chunk := server.recv(65_536):
-                client.sendall(chunk)
+        """Until either ends, which raises OSError."""
+        while True:
+            request = _read_frame(client)
+            (kind,) = struct.unpack_from(">h", request)
+            if kind == OFFSET_FETCH and self.moved > 0:
+                self.moved -= 1
+                client.sendall(_frame(_moved(request)))
+            elif kind not in self.swallowed:
+                server.sendall(_frame(request))
 
 
 class CoordinatedBroker(ProxiedBroker):

@@ -72,7 +72,7 @@ def broker(servers_dir: Path) -> Iterator[CoordinatedBroker]:
 def topic(broker: CoordinatedBroker) -> Iterator[str]:
     name = f"test.{secrets.token_hex(6)}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])[name].result(timeout=20)
+    admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])[name].result(timeout=60)
     yield name
     broker.proxy.moved = 0
     broker.proxy.swallowed.clear()

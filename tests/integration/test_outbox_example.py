@@ -263,7 +263,7 @@ def test_relays_share_accounts_and_never_one_account(outbox, account, database_u
 def test_while_kafka_is_away_the_outbox_keeps_and_then_all_of_it_arrives_once(
     outbox, account, start_relay, servers_dir
 ):
-    broker = Broker(servers_dir / "kafka-of-the-outbox", jvm_options=("-XX:TieredStopAtLevel=1",))
+    broker = Broker(servers_dir / "kafka-of-the-outbox")
     with broker:
         ensure_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
         process = start_relay(broker.bootstrap)

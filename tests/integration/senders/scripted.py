@@ -146,6 +146,7 @@ def blocking_server(context: ssl.SSLContext, *, abrupt: bool = False) -> Iterato
 
 def _read_to_the_end(line: ssl.SSLSocket) -> None:
     line.shutdown(socket.SHUT_WR)  # from here on it is a plain socket
+    line.settimeout(1.0)  # aiohttp on uvloop has read the alert by then, and does not hang up
     while line.recv(65536):
         pass
 

@@ -19,7 +19,7 @@ MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::Tes
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka-jars.txt go2hooks/local/rehearsal.py
+$(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka-jars.txt
 	@test -n "$(PYTHON)" || { \
 	  echo "Python 3.11 or newer is needed; $$(python3 --version 2>/dev/null || echo no python3) is here." >&2; \
 	  echo "Install one (apt install python3.11, brew install python@3.13, python.org), then: make setup PYTHON=/path/to/python3" >&2; \

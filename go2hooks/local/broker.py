@@ -118,16 +118,9 @@ class Broker(Server):
         properties = self._write_properties(self._quorum, self._node)
         if not (self._dir / "log" / _META).exists():
             self._format(self._quorum, self._node, properties)
-        options = (
-            *(_ALONE if self._quorum.is_alone else _AMONG_OTHERS),
-            *_AS_REHEARSED,
-            *_LOG_OPTIONS,
-            *self._jvm_options,
-        )
-        if (rehearsed := aot_cache()).exists():
-            options += (
-                f"-XX:AOTCache={rehearsed}",
-            )  # one that does not fit, as after a change of Java, is passed over
+        learnt = aot_cache()  # passed over by Java if it does not fit, as after a change of Java
+        options = [*(_ALONE if self._quorum.is_alone else _AMONG_OTHERS), *_AS_REHEARSED, *_LOG_OPTIONS]
+        options += [*([f"-XX:AOTCache={learnt}"] if learnt.exists() else []), *self._jvm_options]
         return Command(
             argv=(_java(), *options, "-cp", kafka_classpath(), "kafka.Kafka", str(properties)), log=self._log
         )
@@ -148,7 +141,7 @@ class Broker(Server):
         return path
 
     def _format(self, quorum: Quorum, node: Node, properties: Path) -> None:
-        """The metadata that a cluster begins with is the same for each of one version: Kafka's tool, a JVM more, is asked once."""
+        """As Kafka's tool would, a JVM more, which is asked once: what a cluster's metadata begins with depends on the version alone."""
         kept = kafka_dir() / _BOOTSTRAP
         if not kept.exists():
             tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", kafka_classpath(), "kafka.tools.StorageTool")

@@ -14,10 +14,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import psycopg
+from usable_topics import make_topics
 
 from go2hooks.core.event import Event
 from go2hooks.core.samples import example_payload
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker
 from go2hooks.local.data_dir import DataDir
 from go2hooks.local.database import Database
@@ -158,7 +158,7 @@ class Stack:
         self.database.ensure_database()
         migrate(self.database.url())
         settings = Settings(kafka_bootstrap_servers=self.broker.bootstrap, retry_delays=DELAYS)
-        ensure_topics(settings)
+        make_topics(settings)
         self.producer = EventProducer(self.broker.bootstrap)
         self.env = {
             "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from usable_topics import make_topics
 
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.settings import Settings
 
@@ -26,7 +26,7 @@ SPEC.loader.exec_module(hostile_api)
 @pytest.fixture
 def api(run_service, database, kafka_bootstrap, tmp_path):
     """Its URL and the keys of two accounts."""
-    ensure_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
     run_service("api", GO2HOOKS_API_PORT="0", GO2HOOKS_API_REQUESTS_PER_S="0", GO2HOOKS_LOG_LEVEL="error")
     port = json.loads((tmp_path / "api-port.json").read_bytes())["port"]
     keys = [create_key(database, account).key for account in ("attacker", "victim")]

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from api_process import HANGING_S, Gate, Process, eventually, through
+from usable_topics import make_topics
 
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.settings import Settings
 
@@ -27,7 +27,7 @@ HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", 
 
 @pytest.fixture
 def environment(database_url: str, secret_key: str, kafka_bootstrap: str, tmp_path: Path) -> dict[str, str]:
-    ensure_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GO2HOOKS_")}
     return inherited | {
         "GO2HOOKS_DATABASE_URL": database_url,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from usable_topics import make_topics
 
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.settings import Settings
 
@@ -46,7 +46,7 @@ def deliveries_recorded(database_url):
 
 @pytest.fixture
 def url(run_service, kafka_bootstrap, tmp_path):
-    ensure_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
     limits = {"GO2HOOKS_API_REQUESTS_PER_S": "0", "GO2HOOKS_API_FAILED_LOGINS_PER_MINUTE": "0"}
     run_service("api", GO2HOOKS_API_PORT="0", GO2HOOKS_LOG_LEVEL="error", **limits)
     port = json.loads((tmp_path / "api-port.json").read_bytes())["port"]

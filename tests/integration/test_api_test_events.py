@@ -9,12 +9,12 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer
 from pydantic import SecretStr
+from usable_topics import make_topics
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import delivery_id
 from go2hooks.core.errors import UnavailableError
 from go2hooks.core.event import EventType
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.topics import DELIVERIES
 from go2hooks.settings import Settings
 from services.api.outbox import KafkaDeliveryWriter
@@ -146,7 +146,7 @@ def test_a_test_event_that_kafka_does_not_take_leaves_no_record(acme, outbox):
 @pytest.fixture
 def kafka_settings(kafka_bootstrap):
     settings = Settings(kafka_bootstrap_servers=kafka_bootstrap, database_url=SecretStr("postgresql://unused"))
-    ensure_topics(settings)
+    make_topics(settings)
     return settings
 
 

@@ -15,12 +15,12 @@ import trustme
 from certificates import issued, path_of
 from confluent_kafka import Producer
 from pydantic import SecretStr
+from usable_topics import make_topics
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.outcome import NoAnswer
 from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.topics import DELIVERIES
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.settings import Settings
@@ -99,7 +99,7 @@ async def receiver(authority: trustme.CA) -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def dispatcher(api_settings: Settings) -> AsyncIterator[Dispatcher]:
-    ensure_topics(api_settings)
+    make_topics(api_settings)
     dispatcher = Dispatcher(api_settings, build_sender(api_settings))
     await dispatcher.start()
     await until(lambda: all(dispatcher.ready().values()))

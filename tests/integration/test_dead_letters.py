@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
+from usable_topics import make_topics
 
 from go2hooks.cli import main
 from go2hooks.codec import EventCodec, encode_delivery
 from go2hooks.core.delivery import Delivery, delivery_id
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.postgres.webhooks import NewWebhook, create
@@ -32,7 +32,7 @@ def settings(kafka_bootstrap, database_url, monkeypatch):
     monkeypatch.setenv("GO2HOOKS_DATABASE_URL", database_url)
     monkeypatch.setenv("GO2HOOKS_RETRY_DELAYS", "200ms")
     monkeypatch.setenv("GO2HOOKS_TOPIC_PARTITIONS", "2")
-    ensure_topics(found := load_settings())
+    make_topics(found := load_settings())
     return found
 
 

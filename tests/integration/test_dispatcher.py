@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 from pydantic import SecretStr
+from usable_topics import make_topics
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.outcome import Answer, Response
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import generate_secret
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
@@ -63,7 +63,7 @@ def settings(kafka_bootstrap: str, database_url: str, secret_key: str) -> Settin
         kafka_bootstrap_servers=kafka_bootstrap, database_url=SecretStr(database_url), secret_keys=secret_key,
         retry_delays="300ms,1s", circuit_probe_ms=100, delivery_timeout_s=2.0,
     )  # fmt: skip
-    ensure_topics(settings)
+    make_topics(settings)
     return settings
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from usable_topics import make_topics
 
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.settings import load_settings
 
 
@@ -49,7 +49,7 @@ class Dispatchers:
 @pytest.fixture
 def dispatchers(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Iterator[Dispatchers]:
     settings = load_settings(kafka_bootstrap_servers=kafka_bootstrap, topic_replication=1)
-    ensure_topics(settings)
+    make_topics(settings)
     env = os.environ | {
         "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
         "GO2HOOKS_DATABASE_URL": database_url,

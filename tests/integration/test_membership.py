@@ -14,12 +14,12 @@ import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from coordinator import JOIN_GROUP, CoordinatedBroker
+from usable_topics import make_topics
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import UnavailableError
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.kafka import membership as module
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.membership import Membership
@@ -198,7 +198,7 @@ async def test_the_poll_thread_of_a_consumer_that_does_not_get_into_its_group_fa
 def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
     """Its lag is not known: 0 would say that all is well."""
     settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{broker.proxy.port}")
-    ensure_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
+    make_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
     group = f"tests.{secrets.token_hex(6)}"
     router = Router(
         consumer_config(settings, group),

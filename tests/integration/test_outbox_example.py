@@ -17,12 +17,12 @@ import psycopg
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from psycopg import errors as sql_errors
+from usable_topics import make_topics
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.topics import TOPIC_OF_EVENT
 from go2hooks.local.broker import Broker
 from go2hooks.producer import new_event_id
@@ -61,7 +61,7 @@ def account():
 
 @pytest.fixture
 def kafka(kafka_bootstrap):
-    ensure_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
     return kafka_bootstrap
 
 
@@ -265,7 +265,7 @@ def test_while_kafka_is_away_the_outbox_keeps_and_then_all_of_it_arrives_once(
 ):
     broker = Broker(servers_dir / "kafka-of-the-outbox")
     with broker:
-        ensure_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
+        make_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
         process = start_relay(broker.bootstrap)
         written = [write(outbox, account, 0)]
         until(lambda: is_empty(outbox), "the outbox is empty")

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
+from usable_topics import make_topics
 
 from go2hooks.cli import main
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Position, delivery_id
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
@@ -62,7 +62,7 @@ def settings(kafka_bootstrap, database_url, monkeypatch):
                  "TOPIC_PARTITIONS": "2", "STRAY_GRACE_S": "1"}  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(f"GO2HOOKS_{name}", value)
-    ensure_topics(found := load_settings())
+    make_topics(found := load_settings())
     return found
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from routing import BOUNDS
+from usable_topics import make_topics
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.settings import Settings
 from services.router.fanout import Router
@@ -18,7 +18,7 @@ from services.router.fanout import Router
 @pytest.fixture(scope="module")
 def settings(kafka_bootstrap: str) -> Settings:
     settings = Settings(kafka_bootstrap_servers=kafka_bootstrap)
-    ensure_topics(settings)
+    make_topics(settings)
     return settings
 
 

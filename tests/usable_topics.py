@@ -1,0 +1,29 @@
+"""Topics that a test can use at once: Kafka says that it has created one before it leads every partition of it."""
+
+import time
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.admin import ensure_topics, wanted_topics
+from go2hooks.kafka.partitions import PartitionKey
+from go2hooks.kafka.reading import LogReader
+from go2hooks.settings import Settings
+
+WITHIN_S = 60.0
+
+
+def make_topics(settings: Settings) -> None:
+    """`ensure_topics`, until all of their partitions answer."""
+    ensure_topics(settings)
+    keys = [PartitionKey(topic.name, number) for topic in wanted_topics(settings) for number in range(topic.partitions)]
+    deadline = time.monotonic() + WITHIN_S
+    with LogReader(settings) as reader:
+        while not _answer(reader, keys):
+            assert time.monotonic() < deadline, f"not all of {len(keys)} partitions answer within {WITHIN_S:g} s"
+            time.sleep(0.05)
+
+
+def _answer(reader: LogReader, keys: list[PartitionKey]) -> bool:
+    try:
+        return set(reader.partitions({key.topic for key in keys})) >= set(keys) and len(reader.ends(keys)) == len(keys)
+    except UnavailableError:
+        return False

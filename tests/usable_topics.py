@@ -1,6 +1,11 @@
-"""Topics that a test can use at once: Kafka says that it has created one before it leads every partition of it."""
+"""Topics that a test can use at once: Kafka says that it has created one before it leads every partition of it.
+
+After a restart, too: it answers for some partitions before it leads the others.
+"""
 
 import time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.admin import ensure_topics, wanted_topics
@@ -9,6 +14,7 @@ from go2hooks.kafka.reading import LogReader
 from go2hooks.settings import Settings
 
 WITHIN_S = 60.0
+_NOT_LED = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def make_topics(settings: Settings) -> None:
@@ -27,3 +33,15 @@ def _answer(reader: LogReader, keys: list[PartitionKey]) -> bool:
         return set(reader.partitions({key.topic for key in keys})) >= set(keys) and len(reader.ends(keys)) == len(keys)
     except UnavailableError:
         return False
+
+
+def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """The partition's first offset and the one after its last, as soon as it is led."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=WITHIN_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_LED or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)

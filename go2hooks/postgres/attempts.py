@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -21,8 +22,12 @@ _UNSTAGE: Final = f"""INSERT INTO attempts ({_COLUMNS}) SELECT {_COLUMNS} FROM s
     ON CONFLICT DO NOTHING
     RETURNING webhook_id, (extract(epoch FROM created_at) * 1000)::bigint, delivery_id, attempt"""  # noqa: S608  # our columns
 
+_TRIPS: Final = """(peak >= %(threshold)s
+    AND (%(min_span)s::interval = interval '0' OR clock_timestamp() - since >= %(min_span)s) IS TRUE)"""
+
 # Locked in the order of ids, so that two dispatchers cannot deadlock. A webhook that is already disabled keeps its count.
-_COUNT_FAILURES: Final = """
+# Those that would be disabled are left as they are, and returned: the history has a say in that.
+_COUNT_FAILURES: Final = f"""
 WITH batch AS (
     SELECT * FROM unnest(%(ids)s::text[], %(succeeded)s::bool[], %(leading)s::int[], %(longest)s::int[], %(trailing)s::int[],
                          %(leading_since)s::timestamptz[], %(trailing_since)s::timestamptz[])
@@ -33,7 +38,7 @@ WITH batch AS (
     WHERE w.is_active AND w.deleted_at IS NULL AND (b.head > 0 OR b.longest > 0 OR w.consecutive_failures > 0)
     ORDER BY w.id FOR UPDATE OF w
 ), counted AS (
-    SELECT l.id,
+    SELECT l.id, l.failing_since AS failing_before,
         CASE WHEN b.succeeded THEN b.tail ELSE l.consecutive_failures + b.head END AS failures,
         CASE WHEN b.succeeded THEN CASE WHEN b.tail > 0 THEN b.tail_since END
              WHEN l.consecutive_failures = 0 THEN b.head_since
@@ -41,17 +46,46 @@ WITH batch AS (
         greatest(CASE WHEN b.head > 0 THEN l.consecutive_failures + b.head ELSE 0 END, b.longest) AS peak
     FROM locked l JOIN batch b USING (id)
 ), judged AS (
-    SELECT *, peak >= %(threshold)s
-        AND (%(min_span)s::interval = interval '0' OR clock_timestamp() - since >= %(min_span)s) IS TRUE AS trips FROM counted
+    SELECT *, {_TRIPS} AS trips FROM counted
+), updated AS (
+    UPDATE webhooks w SET consecutive_failures = j.failures, failing_since = j.since FROM judged j WHERE w.id = j.id AND NOT j.trips
 )
+SELECT id, failing_before FROM judged WHERE trips"""  # noqa: S608  # ours
+
+# An attempt that failed is recorded once Kafka has its retry, one that succeeded at once, and dispatchers know nothing of each
+# other: while Kafka stands still failures gather that were no row. So who is to be disabled is judged by when attempts ended.
+# Failures are looked up by an index of their own: thousands that wait meanwhile may be recorded between them. What is not found
+# (an attempt for a delivery that is older, or behind too many) does not count: it takes another failure, and disables nobody.
+_ENDED_AT: Final = "attempted_at + duration_ms * interval '1 millisecond'"
+_RECENT: Final = f"""
+SELECT s.id, r.failed, r.ended_at FROM unnest(%(ids)s::text[], %(since)s::timestamptz[], %(created)s::timestamptz[]) AS s(id, since, created),
+LATERAL (
+    (SELECT true AS failed, kind, {_ENDED_AT} AS ended_at FROM attempts
+     WHERE webhook_id = s.id AND state = 'retrying' AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s)
+    UNION ALL
+    (SELECT true, kind, {_ENDED_AT} FROM attempts
+     WHERE webhook_id = s.id AND state = 'failed' AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s)
+    UNION ALL
+    SELECT false, kind, {_ENDED_AT} FROM (
+        SELECT * FROM attempts WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s
+    ) newest WHERE state = 'delivered'
+) r WHERE r.kind <> 'test' AND r.ended_at >= s.since ORDER BY r.ended_at, r.failed DESC"""  # noqa: S608  # ours
+#: The retries of a delivery are over by then, with the default delays.
+_LONGEST_RETRIED: Final = timedelta(hours=2)
+_RECENT_ROWS: Final = 20_000
+
+_SETTLE: Final = f"""
 UPDATE webhooks w SET
     consecutive_failures = CASE WHEN j.trips THEN j.peak ELSE j.failures END,
     failing_since = j.since,
     is_active = NOT j.trips,
     disabled_at = CASE WHEN j.trips THEN clock_timestamp() END,
     disabled_reason = CASE WHEN j.trips THEN j.peak || ' consecutive failed attempts' END
-FROM judged j WHERE w.id = j.id
-RETURNING w.id, j.trips"""
+FROM (
+    SELECT *, {_TRIPS} AS trips
+    FROM unnest(%(ids)s::text[], %(peaks)s::int[], %(failures)s::int[], %(since)s::timestamptz[]) AS s(id, peak, failures, since)
+) j WHERE w.id = j.id
+RETURNING w.id, j.trips"""  # noqa: S608  # ours
 
 # The same for a batch without a failure, which nearly all are. Filling the seven arrays above for every webhook took a tenth
 # of a dispatcher at a thousand deliveries a second: they hold only those that failed.
@@ -122,12 +156,16 @@ async def _count(
         if others:
             await connection.execute(_FORGET_FAILURES, [list(others)])
         return []
-    streaks = fold((r.webhook_id, r.failed, r.attempted_ms) for r in records if r.counts and r.webhook_id in failing)
-    cursor = await connection.execute(_COUNT_FAILURES, _parameters(streaks, policy) | {"others": list(others)})
-    return [webhook_id for webhook_id, trips in await cursor.fetchall() if trips]
+    counting = sorted((r for r in records if r.counts and r.webhook_id in failing), key=attrgetter("ended_ms"))
+    streaks = fold((r.webhook_id, r.failed, r.ended_ms) for r in counting)
+    parameters = _parameters(streaks) | policy._asdict() | {"others": list(others)}
+    suspects = await (await connection.execute(_COUNT_FAILURES, parameters)).fetchall()
+    if not suspects:
+        return []
+    return await _settle(connection, dict(suspects), [r for r in counting if r.failed], policy)
 
 
-def _parameters(streaks: dict[str, Streak], policy: DisablePolicy) -> dict[str, Any]:
+def _parameters(streaks: dict[str, Streak]) -> dict[str, Any]:
     values = streaks.values()
     return {
         "ids": list(streaks),
@@ -137,9 +175,42 @@ def _parameters(streaks: dict[str, Streak], policy: DisablePolicy) -> dict[str, 
         "trailing": [s.trailing for s in values],
         "leading_since": [from_ms(s.leading_since_ms) for s in values],
         "trailing_since": [from_ms(s.trailing_since_ms) for s in values],
-        "threshold": policy.threshold,
-        "min_span": policy.min_span,
     }
+
+
+async def _settle(
+    connection: AsyncConnection[Any],
+    suspects: dict[str, datetime | None],
+    failures: Sequence[AttemptRecord],
+    policy: DisablePolicy,
+) -> list[str]:
+    """Disable those that failed so often without a success between, or give them their true count.
+
+    `suspects` says since when each was failing before these failures, which are in the order of their ends.
+    """
+    first_ended: dict[str, datetime] = {}
+    first_created: dict[str, datetime] = {}
+    for record in failures:
+        created_at = from_ms(record.created_ms)
+        first_ended.setdefault(record.webhook_id, from_ms(record.ended_ms))
+        first_created[record.webhook_id] = min(first_created.get(record.webhook_id, created_at), created_at)
+    since = {webhook_id: before or first_ended[webhook_id] for webhook_id, before in suspects.items()}
+    parameters = {
+        "ids": list(since),
+        "since": list(since.values()),
+        "created": [min(at, first_created[webhook_id]) - _LONGEST_RETRIED for webhook_id, at in since.items()],
+        "rows": _RECENT_ROWS,
+    }
+    recent = await (await connection.execute(_RECENT, parameters)).fetchall()
+    streaks = fold((webhook_id, failed, round(ended_at.timestamp() * 1000)) for webhook_id, failed, ended_at in recent)
+    settled = {
+        "ids": list(streaks),
+        "peaks": [s.peak for s in streaks.values()],
+        "failures": [s.trailing for s in streaks.values()],
+        "since": [from_ms(s.trailing_since_ms) if s.trailing else None for s in streaks.values()],
+    }
+    cursor = await connection.execute(_SETTLE, settled | policy._asdict())
+    return [webhook_id for webhook_id, trips in await cursor.fetchall() if trips]
 
 
 async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:

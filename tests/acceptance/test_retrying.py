@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from recording import HANG, HANG_UP, Endpoint, Reply, Request
 from running import DELAYS_S, IN_FORCE_S, TIMEOUT_S, Stack, assert_not_early, eventually
+from usable_topics import watermarks
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.signing import verify_body_signature, verify_standard
@@ -20,7 +21,7 @@ def dead_letters(stack: Stack) -> Iterator[Callable[[str], list[Message]]]:
 
     def read(account_id: str) -> list[Message]:
         consumer.assign([TopicPartition(DELIVERIES_DEAD, 0, 0)])
-        _low, high = consumer.get_watermark_offsets(TopicPartition(DELIVERIES_DEAD, 0), timeout=10)
+        _low, high = watermarks(consumer, TopicPartition(DELIVERIES_DEAD, 0))
         messages: list[Message] = []
         while len(messages) < high:
             messages += consumer.consume(high - len(messages), timeout=1)

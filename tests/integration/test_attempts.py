@@ -128,6 +128,62 @@ async def test_failures_are_counted_as_if_one_by_one_however_they_are_batched(co
     assert row == ((True, None) if active else (False, f"{count} consecutive failed attempts"))
 
 
+def ended(letter: str, *seconds: float, **changes: Any) -> list[AttemptRecord]:
+    """Attempts that began all at once, and ended so many seconds later."""
+    (one,) = stream(letter)
+    return [one._replace(delivery_id=f"{letter}{at}", duration_ms=at * 1000.0, **changes) for at in seconds]
+
+
+@pytest.mark.parametrize(
+    ("batches", "count", "active"),
+    [
+        ([ended("S", 1, 11, 21), ended("F", *range(2, 11), *range(12, 20))], 0, True),
+        ([ended("S", 10.5), ended("F", *range(2, 19))], 8, True),  # nine, a success, eight
+        ([ended("S", 11.5), ended("F", *range(2, 19))], 10, False),  # ten, and only then a success
+        ([ended("S", 5), ended("F", 1, 2), ended("F", *range(6, 15))], 9, True),
+        ([ended("S", 9), ended("F", *range(10, 19)), ended("F", 8)], 9, True),  # the last to be recorded failed first
+        ([ended("S", 5, kind=Kind.TEST), ended("F", *range(10))], 10, False),
+        (
+            [ended("F", *range(5)), ended("F", *range(5, 10), state=State.FAILED)],
+            10,
+            False,
+        ),  # for good, and to be retried
+    ],
+)
+async def test_who_is_disabled_follows_the_order_of_the_ends_whatever_is_recorded_first(
+    connection, batches, count, active
+):
+    """As after a pause of Kafka: a failure is recorded once its retry is kept, a success at once."""
+    for batch in batches:
+        await write_batch(connection, batch[::-1], TEN)
+    assert await webhook(connection) == (count, active)
+
+
+async def test_a_count_that_was_put_right_goes_on_from_there(connection):
+    await write_batch(connection, ended("S", 10.5), TEN)
+    assert await write_batch(connection, ended("F", *range(2, 19)), TEN) == []
+    assert await write_batch(connection, ended("F", 21), TEN) == []
+    assert await write_batch(connection, ended("F", 22), TEN) == ["wh_1"]
+
+
+async def test_what_failed_before_it_was_enabled_again_is_not_counted_again(connection):
+    await write_batch(connection, ended("F", *range(10)), TEN)
+    await connection.execute("UPDATE webhooks SET is_active = true, consecutive_failures = 0, failing_since = NULL")
+    assert await write_batch(connection, ended("F", *range(10, 19)), TEN) == []
+    assert await write_batch(connection, ended("F", 19), TEN) == ["wh_1"]
+    assert await webhook(connection) == (10, False)
+
+
+async def test_failures_are_found_among_all_that_waits(connection):
+    await connection.execute(
+        """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at)
+           SELECT 'wh_1', %s::timestamptz + interval '1 minute', 'waits_' || n, 0, 'acc', '', 'click', 'event', 'pending', now()
+           FROM generate_series(1, %s) n""",
+        [attempts.from_ms(CREATED_MS), attempts._RECENT_ROWS + 1],
+    )
+    assert await write_batch(connection, stream("F" * 10), TEN) == ["wh_1"]
+
+
 async def test_tests_skips_and_pending_rows_do_not_count(connection):
     await write_batch(connection, stream("F" * 20, kind=Kind.TEST), TEN)
     await write_batch(connection, stream("F" * 3, prefix="event"), TEN)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from usable_topics import watermarks
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
@@ -62,14 +63,14 @@ def events_of(kafka_bootstrap: str, account: str) -> list[Event]:
     consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
     metadata = consumer.list_topics(timeout=10).topics
     ends = {
-        (topic, partition): consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        (topic, partition): watermarks(consumer, TopicPartition(topic, partition))[1]
         for topic in EVENT_TOPICS
         for partition in metadata[topic].partitions
     }
     consumer.assign([TopicPartition(topic, partition, 0) for (topic, partition), end in ends.items() if end])
     messages, codec = [], EventCodec()
     while len(messages) < sum(ends.values()):
-        message = consumer.poll(10)
+        message = consumer.poll(60)
         assert message is not None
         messages.append(message)
     consumer.close()

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from psycopg import sql
 from up_command import UpCommand, children
+from usable_topics import watermarks
 
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
@@ -273,7 +274,7 @@ def messages_of(bootstrap: str) -> Iterator[tuple[str, bytes]]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "canary", "enable.auto.commit": False})
     topics = consumer.list_topics(timeout=10).topics
     partitions = [TopicPartition(name, n, OFFSET_BEGINNING) for name, topic in topics.items() for n in topic.partitions]
-    spans = [(p, consumer.get_watermark_offsets(p, timeout=10)) for p in partitions]
+    spans = [(p, watermarks(consumer, p)) for p in partitions]
     unread = {(p.topic, p.partition): high - 1 for p, (low, high) in spans if high > low}  # offset of the last one
     consumer.assign(partitions)
     quiet = 0

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from psycopg import errors as sql_errors
-from usable_topics import make_topics
+from usable_topics import make_topics, watermarks
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError
@@ -114,7 +114,7 @@ def arrived(kafka, account):
     """Ids of all events of accounts that begin so, by account, in the order of their arrival."""
     ids = defaultdict(list)
     with reader(kafka) as consumer:
-        ends = {p.partition: consumer.get_watermark_offsets(p, timeout=20)[1] for p in consumer.assignment()}
+        ends = {p.partition: watermarks(consumer, p)[1] for p in consumer.assignment()}
         while any(
             p.offset < ends[p.partition] for p in consumer.position(consumer.assignment()) if ends[p.partition] > 0
         ):

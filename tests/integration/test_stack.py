@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from up_command import GO2HOOKS, UpCommand, call_api, children, wait_gone
+from usable_topics import watermarks
 
 
 def webhooks_of(endpoints: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
     assert webhooks_of(after)["success"]
     assert AdminClient({"bootstrap.servers": after["kafka"]}).list_topics(timeout=10).cluster_id == cluster
     consumer = Consumer({"bootstrap.servers": after["kafka"], "group.id": "kept"})
-    assert consumer.get_watermark_offsets(TopicPartition("go2.events.dead", 0), timeout=10) == (0, 1)
+    assert watermarks(consumer, TopicPartition("go2.events.dead", 0)) == (0, 1)
     consumer.close()
     assert again.end() == 0
 

@@ -1,7 +1,8 @@
 """The count of consecutive failures in Postgres, model-checked: as if every attempt had been counted on its own.
 
-Two dispatchers write batches in turns. Partitions move between them and processes are killed, so that attempts are
-recorded twice, in part and in other batches; webhooks are enabled again. The model counts one attempt after the other.
+Two dispatchers write batches in turns, so that attempts are recorded long after others that ended later. Partitions move
+between them and processes are killed, so that attempts are recorded twice, in part and in other batches; webhooks are
+enabled again. The model counts one attempt after the other, and disables nobody who succeeded in between.
 """
 
 import asyncio
@@ -33,9 +34,24 @@ class Count:
     """What the model knows of a webhook."""
 
     failures: int = 0
+    since: int = 0  # the first of them
     active: bool = True
     disabled: int = 0  # how often it has been
-    recorded: set[int] = field(default_factory=set)
+    recorded: dict[int, bool] = field(
+        default_factory=dict
+    )  # numbers, in the order of their ends, and whether they failed
+
+    def add(self, number: int, *, failed: bool) -> int:
+        """One after the other. Returns the count."""
+        if failed and not self.failures:
+            self.since = number
+        self.failures = self.failures + 1 if failed else 0
+        return self.failures
+
+    def settle(self) -> int:
+        """Count anew what is recorded, from the first failure on. Returns the highest count."""
+        first, self.failures = self.since, 0
+        return max(self.add(n, failed=self.recorded[n]) for n in sorted(self.recorded) if n >= first)
 
 
 def record(webhook_id: str, number: int, *, failed: bool) -> AttemptRecord:
@@ -106,19 +122,20 @@ class FailuresMachine(RuleBasedStateMachine):
 
     def _count(self, batch: list[AttemptRecord]) -> None:
         """One by one, what is recorded already left out."""
-        tripped: set[str] = set()
-        for each in batch:
-            count, number = self.counts[each.webhook_id], int(each.delivery_id[4:])
-            if number in count.recorded:
+        for webhook_id, count in self.counts.items():
+            new = {int(r.delivery_id[4:]): r.failed for r in batch if r.webhook_id == webhook_id}
+            new = {number: new[number] for number in sorted(new) if number not in count.recorded}
+            count.recorded |= new
+            if not count.active or not new:
                 continue
-            count.recorded.add(number)
-            if count.active:
-                count.failures = count.failures + 1 if each.failed else 0
-                if count.failures >= THRESHOLD:
-                    tripped.add(each.webhook_id)
-        for webhook_id in tripped:
-            self.counts[webhook_id].active = False
-            self.counts[webhook_id].disabled += 1
+            since = count.since if count.failures else min((n for n, failed in new.items() if failed), default=0)
+            peak = max(count.add(number, failed=failed) for number, failed in new.items())
+            if peak < THRESHOLD:
+                continue
+            count.since = since
+            if count.settle() >= THRESHOLD:
+                count.active = False
+                count.disabled += 1
 
     @rule(webhook_id=st.sampled_from(IDS))
     def enable(self, webhook_id: str) -> None:

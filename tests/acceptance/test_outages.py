@@ -1,11 +1,14 @@
 """Kafka and Postgres go away under load and come back: everything arrives, and no service has to be restarted."""
 
+import itertools
+import os
+import signal
 import threading
 import time
 
 import pytest
-from recording import Reply
-from running import Stack, eventually
+from recording import Reply, Request
+from running import Stack, eventually, metric
 
 from go2hooks.local.server import Server
 from go2hooks.local.service import Service
@@ -59,3 +62,29 @@ def test_an_outage_under_load_heals_by_itself(stack, account, receiver, record_p
         eventually(service.is_ready, every_s=0.1)
     assert [service.pid for service in services(stack)] == pids
     assert all(service.exit_status() is None for service in services(stack))
+
+
+def test_a_pause_of_kafka_disables_nobody_who_succeeded_in_between(stack, account, receiver):
+    """While it lasts, attempts that succeeded are recorded, and those that failed wait until their retries are kept."""
+    turns = itertools.count()
+
+    def every_other(_request: Request) -> Reply:
+        turn = next(turns)
+        return Reply(500 if turn % 2 else 200, delay_s=0.02 if paused.is_set() else 1.5)
+
+    paused = threading.Event()
+    endpoint = receiver.endpoint(every_other)
+    webhook = account.subscribe(endpoint.url)
+    account.emit_many(40)
+    series = "go2hooks_dispatcher_in_flight", 'go2hooks_dispatcher_queued{place="lanes"}'
+    eventually(lambda: sum(metric(stack.dispatcher, each) for each in series) == 40)
+    assert stack.broker.pid is not None
+    os.kill(stack.broker.pid, signal.SIGSTOP)
+    try:
+        paused.set()
+        endpoint.wait(40)
+        eventually(lambda: len(account.history(webhook)) == 20, every_s=0.1)  # those that succeeded
+    finally:
+        os.kill(stack.broker.pid, signal.SIGCONT)
+    eventually(lambda: len(account.history(webhook)) == 40, every_s=0.1)
+    assert account.webhook(webhook)["isActive"]

@@ -202,7 +202,7 @@ async def _settle(
         "rows": _RECENT_ROWS,
     }
     recent = await (await connection.execute(_RECENT, parameters)).fetchall()
-    streaks = fold((webhook_id, failed, round(ended_at.timestamp() * 1000)) for webhook_id, failed, ended_at in recent)
+    streaks = fold((webhook_id, failed, int(ended_at.timestamp() * 1000)) for webhook_id, failed, ended_at in recent)
     settled = {
         "ids": list(streaks),
         "peaks": [s.peak for s in streaks.values()],

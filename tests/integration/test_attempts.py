@@ -129,9 +129,9 @@ async def test_failures_are_counted_as_if_one_by_one_however_they_are_batched(co
 
 
 def ended(letter: str, *seconds: float, **changes: Any) -> list[AttemptRecord]:
-    """Attempts that began all at once, and ended so many seconds later."""
+    """Attempts that began all at once, and ended so many seconds later, and a part of a millisecond."""
     (one,) = stream(letter)
-    return [one._replace(delivery_id=f"{letter}{at}", duration_ms=at * 1000.0, **changes) for at in seconds]
+    return [one._replace(delivery_id=f"{letter}{at}", duration_ms=at * 1000 + 0.7, **changes) for at in seconds]
 
 
 @pytest.mark.parametrize(

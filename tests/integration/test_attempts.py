@@ -143,11 +143,7 @@ def ended(letter: str, *seconds: float, **changes: Any) -> list[AttemptRecord]:
         ([ended("S", 5), ended("F", 1, 2), ended("F", *range(6, 15))], 9, True),
         ([ended("S", 9), ended("F", *range(10, 19)), ended("F", 8)], 9, True),  # the last to be recorded failed first
         ([ended("S", 5, kind=Kind.TEST), ended("F", *range(10))], 10, False),
-        (
-            [ended("F", *range(5)), ended("F", *range(5, 10), state=State.FAILED)],
-            10,
-            False,
-        ),  # for good, and to be retried
+        ([ended("F", *range(5)), ended("F", *range(5, 10), state=State.FAILED)], 10, False),  # dead letters, too
     ],
 )
 async def test_who_is_disabled_follows_the_order_of_the_ends_whatever_is_recorded_first(

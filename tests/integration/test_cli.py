@@ -70,7 +70,7 @@ def events_of(kafka_bootstrap: str, account: str) -> list[Event]:
     consumer.assign([TopicPartition(topic, partition, 0) for (topic, partition), end in ends.items() if end])
     messages, codec = [], EventCodec()
     while len(messages) < sum(ends.values()):
-        message = consumer.poll(60)
+        message = consumer.poll(10)
         assert message is not None
         messages.append(message)
     consumer.close()

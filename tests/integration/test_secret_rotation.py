@@ -130,7 +130,7 @@ def test_live_copies_hear_of_it(database, database_url, add, new_box):
     try:
         assert not new_box.is_current(seen[-1])
         reseal_all(database, new_box)
-        assert heard.wait(60)
+        assert heard.wait(5)
     finally:
         follower.stop()
 

@@ -37,9 +37,7 @@ class Count:
     since: int = 0  # the first of them
     active: bool = True
     disabled: int = 0  # how often it has been
-    recorded: dict[int, bool] = field(
-        default_factory=dict
-    )  # numbers, in the order of their ends, and whether they failed
+    recorded: dict[int, bool] = field(default_factory=dict)  # who ended when, and whether it failed
 
     def add(self, number: int, *, failed: bool) -> int:
         """One after the other. Returns the count."""

@@ -91,7 +91,7 @@ class Scene:
             self._offset += 1
 
     async def until(self, check: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(5):
             while not check():  # noqa: ASYNC110  # bounded, and what it waits for has no event
                 await asyncio.sleep(0.005)
 
@@ -227,7 +227,7 @@ async def test_what_is_taken_together_leaves_the_loop_to_others_in_between():
     scene.intake._pace.items = 20
     seen: list[int] = []
     async with running(scene):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(5):
             while len(scene.admitted) < 20:
                 seen.append(len(scene.admitted))
                 await asyncio.sleep(0)

@@ -233,7 +233,7 @@ class RetryMachine(RuleBasedStateMachine):
         self._do()
         while self.admitted:
             self._record(self.admitted.pop())
-        self.loop.run_until_complete(asyncio.wait([revoking], timeout=60))
+        self.loop.run_until_complete(asyncio.wait([revoking], timeout=5))
         self.consumer.store(revoking.result())
 
     @rule()

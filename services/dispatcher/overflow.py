@@ -6,13 +6,17 @@ writing here and committing there leaves two messages for one attempt.
 
 What has been held for a while makes place for what lies behind it: to the end of the topic, or, with its circuit open, to
 the retry tier that fits the next probe. So a burst to one webhook, or a dead one, delays its own deliveries alone. While
-nobody else turns up behind, the rounds become rarer: each costs as much as a delivery.
+nobody else turns up behind, the rounds become rarer: each costs as much as a delivery. What was read at once does not leave
+at once: a thousand messages written in one turn, and as many read, would hold up everybody else's for as long as they take.
 """
 
 import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
+from math import ceil
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from go2hooks.core.pace import Pace
@@ -59,6 +63,7 @@ class OverflowIntake(Intake):
         self._hold_s = _HOLD_S
         self._pace = Pace(*_TURN_TICKETS)
         self._period_began = 0.0
+        self._made_place_at = 0.0
         self._seen: set[str] = set()  # webhooks that something was held of, in this period and in the one before
         self._seen_before: set[str] = set()
 
@@ -106,10 +111,19 @@ class OverflowIntake(Intake):
     def _make_place(self, now: float) -> None:
         if now - self._period_began >= self._hold_s:
             self._begin_period(now)
-        for queue in self._held.values():
-            while queue and now - queue[0].since >= self._hold_s:
-                self._send_round(queue.popleft().ticket)
+        share, self._made_place_at = (now - self._made_place_at) / self._hold_s, now
+        for ticket in self._due(now - self._hold_s, max(_FEW, ceil(len(self) * min(1.0, share)))):
+            self._held[ticket.delivery.webhook_id].popleft()
+            self._send_round(ticket)
         self._drop_empty()
+
+    def _due(self, before: float, most: int) -> list[Ticket]:
+        """Those held since `before` or longer, the longest held first; the first `most` of them."""
+        due: list[_Held] = []
+        for queue in self._held.values():
+            due += islice(takewhile(lambda held: held.since <= before, queue), most)
+        due.sort(key=attrgetter("since"))
+        return [held.ticket for held in due[:most]]
 
     def _begin_period(self, now: float) -> None:
         others_came = bool(self._seen - self._seen_before)

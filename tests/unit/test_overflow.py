@@ -168,6 +168,22 @@ async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_
         assert scene.now - began <= 2.5
 
 
+def test_what_was_read_at_once_does_not_leave_at_once():
+    scene = Scene()
+    left: list[int] = []
+    scene.read(*["wh_other"] * 50, *["wh_stuck"] * 100)
+    scene.now += 0.01
+    scene.read(*["wh_other"] * 50)
+    while len(scene.intake):
+        before = len(scene.sent_round)
+        scene.now += 0.1
+        scene.intake._make_place(scene.now)
+        left.append(len(scene.sent_round) - before)
+    assert max(left) <= 21, left  # of 200, in a tenth of a second
+    assert len(left) <= 60, left
+    assert scene.sent_round[150:] == ["wh_other"] * 50  # the longest held first
+
+
 async def test_little_is_taken_at_a_time_while_the_loop_is_late_and_more_each_time_it_is_not():
     scene = Scene()
     scene.room["wh_a"] = inf

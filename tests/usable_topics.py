@@ -3,9 +3,8 @@
 After a restart, too: it answers for some partitions before it leads the others.
 """
 
-import time
-
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from waiting import WITHIN_S, eventually
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.admin import ensure_topics, wanted_topics
@@ -13,7 +12,6 @@ from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.reading import LogReader
 from go2hooks.settings import Settings
 
-WITHIN_S = 60.0
 _NOT_LED = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
@@ -21,11 +19,8 @@ def make_topics(settings: Settings) -> None:
     """`ensure_topics`, until all of their partitions answer."""
     ensure_topics(settings)
     keys = [PartitionKey(topic.name, number) for topic in wanted_topics(settings) for number in range(topic.partitions)]
-    deadline = time.monotonic() + WITHIN_S
     with LogReader(settings) as reader:
-        while not _answer(reader, keys):
-            assert time.monotonic() < deadline, f"not all of {len(keys)} partitions answer within {WITHIN_S:g} s"
-            time.sleep(0.05)
+        eventually(lambda: _answer(reader, keys), every_s=0.05)
 
 
 def _answer(reader: LogReader, keys: list[PartitionKey]) -> bool:
@@ -37,11 +32,14 @@ def _answer(reader: LogReader, keys: list[PartitionKey]) -> bool:
 
 def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
     """The partition's first offset and the one after its last, as soon as it is led."""
-    deadline = time.monotonic() + WITHIN_S
-    while True:
+
+    def asked() -> tuple[int, int] | None:
         try:
             return consumer.get_watermark_offsets(partition, timeout=WITHIN_S)
         except KafkaException as error:
-            if error.args[0].code() not in _NOT_LED or time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
+            if error.args[0].code() in _NOT_LED:
+                return None
+            raise
+
+    low, high = eventually(asked, every_s=0.05)
+    return low, high

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import io
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from typing import Any, Final, NamedTuple
 import fastavro
 import orjson
 import psycopg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 _SCHEMA: Final = Path(__file__).parents[2] / "schemas" / "delivery.avsc"
 _HEADER_BYTES: Final = 10
 _KAFKA_S: Final = 60.0  # it answers, however busy the machine
+_NOT_LED: Final = KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE
 _GROUPS: Final = {
     "go2.deliveries": "go2hooks.dispatcher",
     "go2.deliveries.overflow": "go2hooks.dispatcher.overflow",
@@ -250,7 +252,7 @@ def unfinished(bootstrap: str) -> dict[str, int]:
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
         try:
             for partition in consumer.committed(_partitions(consumer, prefix), timeout=_KAFKA_S):
-                low, high = consumer.get_watermark_offsets(partition, timeout=_KAFKA_S)
+                low, high = _bounds(consumer, partition)
                 if partition.topic != "go2.events.dead":
                     left[partition.topic] += high - max(low, partition.offset)
         finally:
@@ -262,6 +264,20 @@ def _partitions(consumer: Consumer, prefix: str) -> list[TopicPartition]:
     topics = consumer.list_topics(timeout=_KAFKA_S).topics
     names = [name for name in topics if name == prefix or (prefix.endswith(".") and name.startswith(prefix))]
     return [TopicPartition(name, n) for name in names for n in topics[name].partitions]
+
+
+def _bounds(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Its first offset and the one after its last. A broker that was started again answers before it leads them all."""
+    deadline = time.monotonic() + _KAFKA_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(partition, timeout=_KAFKA_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_LED or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return low, high
 
 
 def _read_kafka(ledger: Ledger, bootstrap: str) -> None:
@@ -302,7 +318,7 @@ def _read_all(bootstrap: str, prefix: str, group: str) -> Iterator[tuple[Any, in
     try:
         partitions = _partitions(consumer, prefix)
         committed = {(p.topic, p.partition): max(0, p.offset) for p in consumer.committed(partitions, timeout=_KAFKA_S)}
-        bounds = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=_KAFKA_S) for p in partitions}
+        bounds = {(p.topic, p.partition): _bounds(consumer, p) for p in partitions}
         missing = sum(high - low for low, high in bounds.values())
         consumer.assign([TopicPartition(p.topic, p.partition, bounds[p.topic, p.partition][0]) for p in partitions])
         while missing:

@@ -7,7 +7,6 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 
 import psycopg
 from usable_topics import make_topics
+from waiting import eventually
 
 from go2hooks.core.event import Event
 from go2hooks.core.samples import example_payload
@@ -33,15 +33,6 @@ TIMEOUT_S = 3.0  # a busy machine's receiver answers within it
 IN_FORCE_S = (
     2.0  # by then every change of a webhook is in force everywhere: the contract's 1 s, twice for a busy machine
 )
-
-
-def eventually(check: Callable[[], Any], within_s: float = 60.0, every_s: float = 0.02) -> Any:
-    """What `check` gives, as soon as it is true."""
-    deadline = time.monotonic() + within_s
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s; it gave {found!r}"
-        time.sleep(every_s)
-    return found
 
 
 def assert_not_early(failed: float, again: float, delay_s: float) -> None:

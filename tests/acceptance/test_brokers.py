@@ -20,8 +20,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, ResourceType
 from recording import Endpoint, Recorder
-from running import eventually
 from up_command import GO2HOOKS, UpCommand, call_api
+from waiting import eventually
 
 from go2hooks.cli.kafka_checks import _check_replicas
 from go2hooks.core.delivery import delivery_id

@@ -3,7 +3,8 @@
 import threading
 import time
 
-from running import IN_FORCE_S, eventually
+from running import IN_FORCE_S
+from waiting import eventually
 
 from go2hooks.core.signing import body_signature, verify_standard
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from recording import Endpoint, Reply
-from running import DELAYS_S, Account, Stack, assert_not_early, eventually, kill, metric
+from running import DELAYS_S, Account, Stack, assert_not_early, kill, metric
+from waiting import eventually
 
 from go2hooks.local.service import Service
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 from recording import Reply, Request
-from running import Stack, eventually, metric
+from running import Stack, metric
+from waiting import eventually
 
 from go2hooks.local.server import Server
 from go2hooks.local.service import Service

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from recording import HANG, HANG_UP, Endpoint, Reply, Request
-from running import DELAYS_S, IN_FORCE_S, TIMEOUT_S, Stack, assert_not_early, eventually
+from running import DELAYS_S, IN_FORCE_S, TIMEOUT_S, Stack, assert_not_early
 from usable_topics import watermarks
+from waiting import eventually
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.signing import verify_body_signature, verify_standard

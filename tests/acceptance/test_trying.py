@@ -2,7 +2,8 @@
 
 import json
 
-from running import DELAYS_S, eventually
+from running import DELAYS_S
+from waiting import eventually
 
 
 def test_a_test_event_reaches_its_webhook_alone_and_waits_for_the_result(account, receiver):

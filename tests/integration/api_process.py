@@ -6,7 +6,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -84,13 +83,6 @@ class Process:
             while chunk := connection.recv(65536):
                 received += chunk
         return received
-
-
-def eventually(check: Callable[[], bool], within_s: float = HANGING_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def through(url: str, gate: Gate) -> str:

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from api_process import HANGING_S, Gate, Process, eventually, through
+from api_process import HANGING_S, Gate, Process, through
 from usable_topics import make_topics
+from waiting import eventually
 
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.settings import Settings
@@ -55,7 +56,7 @@ def running(environment, database_url, tmp_path):
         with log.open("wb") as stderr:
             popen = subprocess.Popen([sys.executable, "-m", "services.api"], env=environment | changes, stderr=stderr)
         started.append(popen)
-        eventually(lambda: port_file.exists() or popen.poll() is not None)
+        eventually(lambda: port_file.exists() or popen.poll() is not None, HANGING_S)
         assert popen.poll() is None, log.read_text()
         return Process(popen, json.loads(port_file.read_text())["port"], key, log)
 
@@ -70,7 +71,7 @@ def running(environment, database_url, tmp_path):
 
 def test_it_takes_a_free_port_says_which_and_becomes_ready(start):
     api = start()
-    eventually(lambda: api.call("GET", "/readyz")[0] == 200)
+    eventually(lambda: api.call("GET", "/readyz")[0] == 200, HANGING_S)
     assert api.call("GET", "/readyz")[1] == {"postgres": True, "kafka": True}
     assert api.call("GET", "/healthz")[1] == {"status": "ok"}
     status, answer, _ = api.call("POST", "/api/v1/webhooks", HOOK)
@@ -241,10 +242,10 @@ def test_it_answers_503_while_postgres_is_away_and_recovers_by_itself(start, dat
         assert int(headers["Retry-After"]) > 0
         assert time.monotonic() - started < HANGING_S
     assert api.call("GET", "/healthz")[0] == 200
-    eventually(lambda: api.call("GET", "/readyz")[1] == {"postgres": False, "kafka": True})
+    eventually(lambda: api.call("GET", "/readyz")[1] == {"postgres": False, "kafka": True}, HANGING_S)
     gate.open()
-    eventually(lambda: api.call("GET", "/api/v1/webhooks")[0] == 200)
-    eventually(lambda: api.call("GET", "/readyz")[0] == 200)
+    eventually(lambda: api.call("GET", "/api/v1/webhooks")[0] == 200, HANGING_S)
+    eventually(lambda: api.call("GET", "/readyz")[0] == 200, HANGING_S)
     gate.close()
 
 
@@ -267,7 +268,7 @@ def test_it_starts_without_postgres_and_serves_once_it_is_there(start, database_
     api = start(GO2HOOKS_DATABASE_URL=through(database_url, gate))
     assert api.call("GET", "/api/v1/webhooks")[0] == 503
     gate.open()
-    eventually(lambda: api.call("GET", "/api/v1/webhooks")[0] == 200)
+    eventually(lambda: api.call("GET", "/api/v1/webhooks")[0] == 200, HANGING_S)
     gate.close()
 
 
@@ -327,7 +328,7 @@ def test_what_has_arrived_is_answered_before_it_stops_even_what_waits_for_a_thre
     queued = [call("GET", f"/api/v1/webhooks/{hook}") for _ in range(3)]
     time.sleep(0.5)
     api.popen.send_signal(signal.SIGTERM)
-    eventually(lambda: refuses_connections(api.port))
+    eventually(lambda: refuses_connections(api.port), HANGING_S)
     assert api.popen.wait(HANGING_S) == 0
     for thread in (under_way, *queued):
         thread.join(5)

@@ -16,6 +16,7 @@ from certificates import issued, path_of
 from confluent_kafka import Producer
 from pydantic import SecretStr
 from usable_topics import make_topics
+from waiting import until
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
@@ -131,14 +132,6 @@ def history(database: psycopg.Connection[Any]) -> Callable[[Delivery], list[tupl
         return database.execute(query, [delivery.id]).fetchall()
 
     return read
-
-
-async def until(check: Callable[[], Any], within_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s"
-        await asyncio.sleep(0.01)
-    return found
 
 
 async def test_an_upload_a_rotation_and_a_removal_are_in_force_within_a_second(

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from waiting import until
 
 from go2hooks.kafka.client import consumer_config
 from go2hooks.kafka.consumer import PolledConsumer
@@ -114,13 +115,6 @@ def committed(kafka_bootstrap: str, group: str) -> Callable[[str, int], int]:
         return found.offset
 
     return read
-
-
-async def until(check: Callable[[], object], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s"
-        await asyncio.sleep(0.01)
 
 
 async def test_messages_come_in_order_after_their_assignment(create_topic, open_consumer, produce):

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from pydantic import SecretStr
 from usable_topics import make_topics
+from waiting import until
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
@@ -124,13 +125,6 @@ def records(database: psycopg.Connection[Any]) -> Callable[[Delivery], list[tupl
         return database.execute(query, [delivery.id]).fetchall()
 
     return read
-
-
-async def until(check: Callable[[], object], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s"
-        await asyncio.sleep(0.01)
 
 
 async def test_a_delivery_that_comes_twice_is_sent_once(run, put, records):

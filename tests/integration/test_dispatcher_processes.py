@@ -6,24 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from usable_topics import make_topics
+from waiting import eventually
 
 from go2hooks.settings import load_settings
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
-        time.sleep(0.05)
 
 
 class Dispatchers:
@@ -62,7 +55,7 @@ def dispatchers(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Iter
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     running = Dispatchers(process, tmp_path / "port.json")
     try:
-        wait_until(lambda: running.get("/readyz"), 60, "readiness")
+        eventually(lambda: running.get("/readyz"), 60)
         yield running
     finally:
         if process.poll() is None:
@@ -78,8 +71,8 @@ def test_one_endpoint_shows_both_processes_and_a_dead_one_comes_back(dispatchers
 
     victim, *_ = dispatchers.workers()
     victim.kill()
-    wait_until(lambda: victim.pid not in {w.pid for w in dispatchers.workers()}, 10, "the death of a worker")
-    wait_until(lambda: len(dispatchers.workers()) == 2 and dispatchers.get("/readyz"), 60, "a new worker's readiness")
+    eventually(lambda: victim.pid not in {w.pid for w in dispatchers.workers()}, 10)
+    eventually(lambda: len(dispatchers.workers()) == 2 and dispatchers.get("/readyz"), 60)
 
     workers = dispatchers.workers()
     dispatchers.process.terminate()

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 from up_command import UpCommand
+from waiting import eventually
 
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
@@ -115,13 +116,6 @@ class Figures:
     def texts(self, kind: str) -> list[str]:
         urls = self._urls[kind]
         return [urlopen(url, timeout=10).read().decode() for url in ([urls] if isinstance(urls, str) else urls)]
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import secrets
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from psycopg import sql
 from up_command import UpCommand, children
 from usable_topics import watermarks
+from waiting import eventually
 
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
@@ -161,13 +162,6 @@ class Api:
         return answer
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def use_client_certificates(stack: UpCommand, api: Api, authority: trustme.CA, canaries: Canaries) -> None:
     """One that delivers, one that does not open, and uploads that are refused."""
     leaf, other = authority.issue_cert("client.test"), authority.issue_cert("other.test")
@@ -202,11 +196,8 @@ def use_client_certificates(stack: UpCommand, api: Api, authority: trustme.CA, c
             )
             connection.execute("UPDATE client_certificates SET digest = sha256(digest)")  # so that it is fetched again
             connection.execute("UPDATE webhooks SET client_certificate = sha256(client_certificate)")
-        wait_until(
-            lambda: (
-                api("POST", f"/webhooks/{hook['id']}/test?wait=true")["data"].get("errorCode") == "secret_unavailable"
-            )
-        )
+        path = f"/webhooks/{hook['id']}/test?wait=true"
+        eventually(lambda: api("POST", path)["data"].get("errorCode") == "secret_unavailable", DEADLINE_S)
         receiver.shutdown()
 
 
@@ -244,7 +235,7 @@ def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Can
         counts = dict(rows)
         return counts.get("delivered", 0) == 3 and counts.get("failed", 0) + counts.get("skipped", 0) == 6
 
-    wait_until(settled)
+    eventually(settled, DEADLINE_S)
     for hook in hooks.values():
         api("GET", f"/webhooks/{hook['id']}")
         api("GET", f"/webhooks/{hook['id']}/deliveries")

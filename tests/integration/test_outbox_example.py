@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from psycopg import errors as sql_errors
 from usable_topics import make_topics, watermarks
+from waiting import eventually
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError
@@ -82,13 +83,6 @@ def start_relay(database_url, tmp_path):
         process.wait()
 
 
-def until(holds, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.02)
-
-
 def is_empty(outbox):
     return outbox.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
 
@@ -131,7 +125,7 @@ def first_seen(ids):
 def test_a_link_and_its_event_are_committed_together_and_the_event_arrives(outbox, kafka, account, start_relay):
     written = [write(outbox, account, number) for number in range(20)]
     start_relay(kafka)
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     assert arrived(kafka, account) == {account: written}
     assert outbox.execute("SELECT count(*) FROM links").fetchone() == (20,)
 
@@ -142,7 +136,7 @@ def test_a_transaction_that_is_rolled_back_sends_nothing(outbox, kafka, account,
         links.create_link(outbox, account, "never")
         outbox.execute("SELECT 1 / 0")
     written = write(outbox, account, 1)  # a later one: once it is there, the other would have been
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     assert arrived(kafka, account) == {account: [written]}
     assert outbox.execute("SELECT slug FROM links").fetchall() == [("slug-1",)]
 
@@ -153,14 +147,14 @@ def test_a_relay_killed_between_acknowledgement_and_delete_sends_again_with_the_
     written = [write(outbox, account, number) for number in range(10)]
     with hung_delete(outbox):
         first = start_relay(kafka)
-        until(lambda: is_deleting(outbox), "the relay deletes")
+        eventually(lambda: is_deleting(outbox))
         assert arrived(kafka, account) == {account: written}  # so Kafka has acknowledged, and no row is gone
         first.send_signal(signal.SIGKILL)
         first.wait()
-        until(lambda: not is_deleting(outbox, terminate=True), "its session has ended")
+        eventually(lambda: not is_deleting(outbox, terminate=True))
     assert outbox.execute("SELECT count(*) FROM outbox").fetchone() == (10,)
     start_relay(kafka)
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     assert arrived(kafka, account) == {account: written * 2}
 
 
@@ -203,7 +197,7 @@ def test_relays_killed_at_random_moments_lose_nothing_and_keep_each_accounts_ord
     for _ in range(8):
         relays = [start_relay(kafka) for _ in range(2)]
         before = left_so_far(outbox)
-        until(lambda before=before: left_so_far(outbox) > before, "something was relayed")
+        eventually(lambda before=before: left_so_far(outbox) > before)
         time.sleep(kills.uniform(0, 0.3))
         for process in relays:
             process.kill()
@@ -211,7 +205,7 @@ def test_relays_killed_at_random_moments_lose_nothing_and_keep_each_accounts_ord
     over.set()
     producing.join()
     start_relay(kafka)
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     seen = arrived(kafka, account)
     assert {each: first_seen(ids) for each, ids in seen.items()} == written
 
@@ -240,7 +234,7 @@ def test_two_relays_at_once_send_each_event_once_and_in_order(outbox, kafka, acc
         writer.start()
     for writer in writers:
         writer.join()
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     for each, event_id in outbox.execute("SELECT account_id, event_id FROM commits ORDER BY n").fetchall():
         committed[each].append(event_id)
     assert arrived(kafka, account) == committed
@@ -268,7 +262,7 @@ def test_while_kafka_is_away_the_outbox_keeps_and_then_all_of_it_arrives_once(
         make_topics(Settings(kafka_bootstrap_servers=broker.bootstrap))
         process = start_relay(broker.bootstrap)
         written = [write(outbox, account, 0)]
-        until(lambda: is_empty(outbox), "the outbox is empty")
+        eventually(lambda: is_empty(outbox))
         broker.stop()
         written += [write(outbox, account, number) for number in range(1, 21)]
         time.sleep(2.0)  # it tries, and must neither delete nor die
@@ -276,14 +270,14 @@ def test_while_kafka_is_away_the_outbox_keeps_and_then_all_of_it_arrives_once(
         assert process.poll() is None
         broker.start()
         broker.wait_ready()
-        until(lambda: is_empty(outbox), "the outbox is empty")
+        eventually(lambda: is_empty(outbox))
         assert arrived(broker.bootstrap, account) == {account: written}
 
 
 def test_a_relay_asked_to_stop_while_kafka_is_away_ends_and_leaves_all_in_the_outbox(outbox, account, start_relay):
     write(outbox, account, 1)
     process = start_relay("127.0.0.1:1")  # nothing listens there
-    until(lambda: is_taken(outbox), "the relay holds the row")
+    eventually(lambda: is_taken(outbox))
     process.terminate()
     assert process.wait(20) == 0
     assert outbox.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
@@ -296,11 +290,11 @@ def is_taken(outbox):
 def test_a_relay_survives_the_end_of_its_database_session(outbox, kafka, account, start_relay):
     process = start_relay(kafka)
     written = [write(outbox, account, 1)]
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     outbox.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
                    " AND datname = current_database()")  # fmt: skip
     written.append(write(outbox, account, 2))
-    until(lambda: is_empty(outbox), "the outbox is empty")
+    eventually(lambda: is_empty(outbox))
     assert first_seen(arrived(kafka, account)[account]) == written
     assert process.poll() is None
 
@@ -320,7 +314,7 @@ def test_an_event_that_kafka_refuses_stands_in_nobodys_way(outbox, kafka, accoun
         links.put(outbox, huge)
     after = write(outbox, account, 2)
     start_relay(kafka)
-    until(lambda: len(left(outbox)) == 1, "the others have gone")
+    eventually(lambda: len(left(outbox)) == 1)
     [(event_id, refused)] = left(outbox)
     assert event_id == huge.id
     assert "too large" in refused

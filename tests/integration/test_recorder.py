@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
 import psycopg
 import pytest
+from waiting import until
 
 from go2hooks.core.delivery import Kind, Position
 from go2hooks.core.outcome import State
@@ -35,13 +36,6 @@ async def recorder(database_url: str) -> AsyncIterator[Recorder]:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await connection.close()
-
-
-async def until(check: Callable[[], object], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
 
 
 def rows(database: Database) -> list[tuple[Any, ...]]:

@@ -19,6 +19,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
 from go2hooks.kafka.topics import EVENTS_CLICK
+from go2hooks.producer import BATCH_BYTES
 
 _ID_DIGITS = 32
 _SLUG_DIGITS = 16
@@ -114,6 +115,7 @@ class Load:
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": orders.get("linger_ms", 0),
+                "batch.size": BATCH_BYTES,
                 "message.timeout.ms": round(orders.get("keep_s", _KEEP_S) * 1000),
                 "queue.buffering.max.messages": _QUEUE,
                 "reconnect.backoff.max.ms": 1000,

@@ -24,10 +24,13 @@ from go2hooks.kafka.topics import TOPIC_OF_EVENT
 
 OnDelivery = Callable[[Exception | None], None]
 
+#: A batch is fetched and read whole: a burst in batches of a megabyte (librdkafka's default) holds up what others bring.
+BATCH_BYTES: Final = 65_536
 _DEFAULTS: Final[dict[str, Any]] = {
     "enable.idempotence": True,  # a retry inside librdkafka neither doubles nor reorders
     "acks": "all",
     "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
+    "batch.size": BATCH_BYTES,
     "message.timeout.ms": 120_000,
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,

@@ -1,5 +1,6 @@
 """The producer against a real broker, and against none."""
 
+import json
 import secrets
 import time
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message
 from confluent_kafka.admin import AdminClient, NewTopic
+from waiting import eventually
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError, UnavailableError
@@ -82,6 +84,27 @@ def test_the_events_of_one_account_keep_their_order(bootstrap: str, account: str
     messages = received(bootstrap, account, 500)
     assert [EventCodec().decode(message.value()).id for message in messages] == [event.id for event in events]
     assert len({message.partition() for message in messages}) == 1
+
+
+def test_a_burst_is_sent_in_batches_that_are_read_quickly(bootstrap: str, account: str) -> None:
+    """Though all of it waits to be sent together. Sizes are librdkafka's own statistics, of what it sent within an interval."""
+    largest: list[int] = []
+
+    def note(statistics: str) -> None:
+        of_topic = json.loads(statistics)["topics"].get("go2.events.click", {})
+        largest.append(of_topic.get("batchsize", {}).get("max", 0))
+
+    def told() -> bool:
+        producer._producer.poll(0.05)  # what statistics come by
+        return any(largest)
+
+    config = {"linger.ms": 300, "statistics.interval.ms": 50, "stats_cb": note}
+    with EventProducer(bootstrap, config=config) as producer:
+        for _ in range(1000):
+            producer.send(own("click", account))
+        assert producer.flush(DEADLINE_S) == 0
+        eventually(told)
+    assert 32_768 < max(largest) <= 65_536 + 1000
 
 
 def test_a_queue_smaller_than_the_burst_makes_send_wait_instead_of_fail(bootstrap: str, account: str) -> None:

@@ -19,14 +19,13 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
 from go2hooks.kafka.topics import EVENTS_CLICK
-from go2hooks.producer import BATCH_BYTES
+from go2hooks.producer import DEFAULTS
 
 _ID_DIGITS = 32
 _SLUG_DIGITS = 16
 _VARIANTS = 16
 _VARIED_ACCOUNTS = 2000  # beyond that, one click each: encoding takes its time
 _SLICE = 100  # events of one part before the others get their turn
-_QUEUE = 100_000
 _KEEP_S = 300.0  # how long an event waits for a Kafka that is away
 NOBODY = "acc_bench_nobody"  #: no webhook wants its events
 
@@ -110,17 +109,12 @@ class Load:
             self._messages.append(iter(list(islice(messages, part.count))) if part.prepared else messages)
         self._failed = 0
         self._producer = Producer(
-            {
+            DEFAULTS
+            | {
                 "bootstrap.servers": orders["bootstrap"],
-                "enable.idempotence": True,
-                "acks": "all",
                 "linger.ms": orders.get("linger_ms", 0),
-                "batch.size": BATCH_BYTES,
                 "message.timeout.ms": round(orders.get("keep_s", _KEEP_S) * 1000),
-                "queue.buffering.max.messages": _QUEUE,
-                "reconnect.backoff.max.ms": 1000,
                 "log_level": 2,  # what fails is counted; a Kafka that is away on purpose would fill the terminal
-                "partitioner": "murmur2_random",
                 "on_delivery": self._delivered,
                 "delivery.report.only.error": True,
             }

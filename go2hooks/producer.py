@@ -24,13 +24,13 @@ from go2hooks.kafka.topics import TOPIC_OF_EVENT
 
 OnDelivery = Callable[[Exception | None], None]
 
-#: A batch is fetched and read whole: a burst in batches of a megabyte (librdkafka's default) holds up what others bring.
-BATCH_BYTES: Final = 65_536
-_DEFAULTS: Final[dict[str, Any]] = {
+#: librdkafka's settings, but for where Kafka is.
+DEFAULTS: Final[dict[str, Any]] = {
     "enable.idempotence": True,  # a retry inside librdkafka neither doubles nor reorders
     "acks": "all",
     "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
-    "batch.size": BATCH_BYTES,
+    # A batch is fetched and read whole: a burst in batches of a megabyte (librdkafka's default) holds up what others bring.
+    "batch.size": 65_536,
     "message.timeout.ms": 120_000,
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,
@@ -70,7 +70,7 @@ class EventProducer:
         the queue. Raises ValueError for a setting that librdkafka does not know.
         """
         try:
-            self._producer = Producer(_DEFAULTS | (config or {}) | {"bootstrap.servers": bootstrap_servers})
+            self._producer = Producer(DEFAULTS | (config or {}) | {"bootstrap.servers": bootstrap_servers})
         except KafkaException as error:
             raise ValueError(f"librdkafka refuses its configuration: {error}") from error
         self._codec = EventCodec(schema_dir)

@@ -31,7 +31,6 @@ from go2hooks.settings import Settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "outbox"
 TOPIC = TOPIC_OF_EVENT[EventType.LINK_CREATED]
-DEADLINE_S = 60.0
 CODEC = EventCodec()
 
 

@@ -10,10 +10,15 @@ WITHIN_S = 60.0
 
 def eventually(check: Callable[[], Any], within_s: float = WITHIN_S, every_s: float = 0.02) -> Any:
     """What `check` gives, as soon as it is true."""
+    return step_until(lambda: time.sleep(every_s), check, within_s)
+
+
+def step_until(step: Callable[[], object], check: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
+    """The same, for what comes about by steps that the test takes."""
     deadline = time.monotonic() + within_s
     while not (found := check()):
         assert time.monotonic() < deadline, f"not within {within_s:g} s; it gave {found!r}"
-        time.sleep(every_s)
+        step()
     return found
 
 

@@ -15,6 +15,7 @@ from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from coordinator import JOIN_GROUP, CoordinatedBroker
 from usable_topics import make_topics
+from waiting import step_until
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import UnavailableError
@@ -52,13 +53,13 @@ class Reader:
         self.losses.append(set(keys))
 
     def read_until(self, check: Callable[[], object], within_s: float = 60.0) -> None:
-        deadline = time.monotonic() + within_s
-        while not check():
-            assert time.monotonic() < deadline, f"not within {within_s:g} s"
-            self.membership.tend()
-            message = self.membership.consumer.poll(0.1)
-            if message is not None and message.error() is None:
-                self.messages.append(message)
+        step_until(self.read, check, within_s)
+
+    def read(self) -> None:
+        self.membership.tend()
+        message = self.membership.consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            self.messages.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -154,21 +155,21 @@ def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_thos
     with ExitStack() as stack:
         readers = [stack.enter_context(reading(broker, topic, group)) for _ in range(3)]  # of two partitions
 
-        def each_has_its_own() -> bool:
+        def read() -> None:
             for reader in readers:
-                reader.membership.tend()
-                reader.membership.consumer.poll(0.05)
+                reader.read()
+
+        def each_has_its_own() -> bool:
             return sorted(len(r.membership.owned) for r in readers) == [0, 1, 1] and all(
                 r.membership.assigned for r in readers
             )
 
-        deadline = time.monotonic() + 60
-        while not each_has_its_own():
-            assert time.monotonic() < deadline
+        step_until(read, each_has_its_own)
         for reader in readers:
             reader.membership._patience_s = 2.0
         long_enough = time.monotonic() + 6.0
         while time.monotonic() < long_enough:
+            read()
             assert each_has_its_own()
     with reading(broker, topic) as alone:
         alone.read_until(lambda: alone.membership.assigned)
@@ -212,23 +213,17 @@ def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
     def lag() -> tuple[float, float]:
         return tuple(gauge._values[(EVENTS_CLICK,)] for gauge in (metrics.LAG_MESSAGES, metrics.LAG_SECONDS))
 
-    def step_until(check: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
-        while not check():
-            assert time.monotonic() < deadline
-            router.step()
-
     router.start()
     try:
-        step_until(lambda: broker.proxy.moved < ALWAYS)
+        step_until(router.step, lambda: broker.proxy.moved < ALWAYS)
         blind_until = time.monotonic() + 2.5
-        step_until(lambda: time.monotonic() > blind_until)
+        step_until(router.step, lambda: time.monotonic() > blind_until)
         messages, seconds = lag()
         assert math.isnan(messages)
         assert seconds > 1.0
         assert not router.ready
         broker.proxy.moved = 0
-        step_until(lambda: router.ready and lag() == (0, 0))
+        step_until(router.step, lambda: router.ready and lag() == (0, 0))
     finally:
         broker.proxy.moved = 0
         router.close(5.0)

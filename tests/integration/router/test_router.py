@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from routing import BOUNDS, webhook
+from waiting import step_until
 
 from go2hooks.codec import EventCodec, decode_delivery
 from go2hooks.core.delivery import Delivery, delivery_id
@@ -116,10 +117,7 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
     cut_off = Router(consumer_config(settings, group), producer_config(nowhere), index, EventCodec(), BOUNDS)
     emit(20)
     cut_off.start()
-    deadline = time.monotonic() + 20
-    while cut_off._in_flight < 20:
-        assert time.monotonic() < deadline
-        cut_off.step()
+    step_until(cut_off.step, lambda: cut_off._in_flight >= 20, 20)
     committing_until = time.monotonic() + 1.5  # three times the interval of commits
     while time.monotonic() < committing_until:
         cut_off.step()
@@ -139,10 +137,7 @@ def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, accoun
     router = Router(config, producer_config(nowhere), index, EventCodec(), bounds)
     emit(1500)  # many times what is read ahead
     router.start()
-    deadline = time.monotonic() + 60
-    while len(router._waiting) < bounds.lookahead:
-        assert time.monotonic() < deadline
-        router.step()
+    step_until(router.step, lambda: len(router._waiting) >= bounds.lookahead)
     thrown_out_by = time.monotonic() + 12
     while time.monotonic() < thrown_out_by:
         router.step()
@@ -167,10 +162,7 @@ def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries
     router = Router(consumer_config(settings, group), nowhere, index, EventCodec(), BOUNDS, stopping)
     emit(1)
     router.start()
-    deadline = time.monotonic() + 60
-    while not asked:
-        assert time.monotonic() < deadline
-        router.step()
+    step_until(router.step, lambda: asked)
     router.close(0.1)
     assert len(asked) == 2 + 5  # twice there was still time, then each of the five that found no place was given up
     assert len(deliveries(build(*hooks), 10)) == 10
@@ -192,13 +184,14 @@ def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, de
     router = build(webhook("wh_1", account, "click"))
     events = emit(5)
     assert {delivery.event_id for delivery in deliveries(router, 5)} == {event.id for event in events}
-    letters: list[DeadLetter] = []
-    deadline = time.monotonic() + 60
-    while len(letters) < len(bad) + 1:  # those of other partitions may come later than the deliveries
-        assert time.monotonic() < deadline, f"{len(letters)} of {len(bad) + 1}"
-        router.step()
+
+    def buried() -> list[DeadLetter]:
         with LogReader(settings) as reader:
-            letters = [letter for letter in read_dead(reader, EVENTS_DEAD) if letter.key == account.encode()]
+            return [letter for letter in read_dead(reader, EVENTS_DEAD) if letter.key == account.encode()]
+
+    # Those of other partitions may come later than the deliveries.
+    step_until(router.step, lambda: len(buried()) == len(bad) + 1)
+    letters = buried()
     assert sorted(letter.value for letter in letters) == sorted([*bad, b""])
     assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", EVENTS_CLICK)}
     assert all(letter.detail for letter in letters)

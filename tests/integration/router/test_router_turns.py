@@ -1,6 +1,5 @@
 """The router's turns: who brings much does not make others wait, and what waits is bounded."""
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 from routing import BOUNDS, webhook
+from waiting import step_until
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event
@@ -62,13 +62,6 @@ def written(monkeypatch: pytest.MonkeyPatch, hooks: tuple[Webhook, Webhook]) -> 
     return order
 
 
-def step_until(router: Router, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        router.step()
-
-
 def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) -> None:
     """Let so many events of these accounts wait, and nothing else, before the first is routed; nothing is read after it.
 
@@ -76,7 +69,7 @@ def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) 
     """
     router._bounds = replace(BOUNDS, window=0, lookahead=50_000)
     step_until(
-        router,
+        router.step,
         lambda: all(len(router._waiting._queues.get(a.encode(), ())) >= count for a, count in counts.items()),
     )
     read, router._waiting = router._waiting, FairQueue()
@@ -93,7 +86,7 @@ def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_
     emit_in_order(**{account: 2000, other.account_id: 1})
     router = build(burst, other)
     read_before_routing(router, {account: 2000, other.account_id: 1}, alone=False)
-    step_until(router, lambda: len(written) == 2001)
+    step_until(router.step, lambda: len(written) == 2001)
     place = [webhook_id for _, webhook_id in written].index(other.id)
     assert place <= 1
     assert written[place][0] == DELIVERIES
@@ -122,7 +115,7 @@ def test_who_brings_much_is_gathered_unless_the_room_gets_full(
     router.step()
     assert 38 <= Counter(webhook_id for _, webhook_id in written)[heavy.id] <= 40  # the thirty that came, and some more
     router._bounds = replace(router._bounds, lookahead=0)
-    step_until(router, lambda: len(written) == 450)
+    step_until(router.step, lambda: len(written) == 450)
 
 
 def test_turns_without_anybody_who_brings_much_teach_nothing(
@@ -134,7 +127,7 @@ def test_turns_without_anybody_who_brings_much_teach_nothing(
     monkeypatch.setattr(router, "_read", lambda: None)  # the log has other tests' events too
     router._heavy_pace.items = 40
     router._bounds = replace(BOUNDS, lookahead=10_000)
-    step_until(router, lambda: len(written) == 50)
+    step_until(router.step, lambda: len(written) == 50)
     for _ in range(20):
         router._route_next()
     assert router._heavy_pace.items == 40
@@ -144,7 +137,7 @@ def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_
     emit_in_order(**{account: 3000})
     router = build(*hooks)
     read_before_routing(router, {account: 3000}, alone=True)
-    step_until(router, lambda: len(written) == 3000)
+    step_until(router.step, lambda: len(written) == 3000)
     assert {topic for topic, _ in written} == {DELIVERIES}
 
 
@@ -153,12 +146,12 @@ def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_
     emit_in_order(**{account: 2000, other.account_id: 10})
     first = build(burst, other)
     read_before_routing(first, {account: 2000, other.account_id: 10}, alone=False)
-    step_until(first, lambda: (DELIVERIES, other.id) in written)
+    step_until(first.step, lambda: (DELIVERIES, other.id) in written)
     before = len(written)
     assert before < 2010
     first.close(10.0)  # what waits is nobody's now, and what has overtaken it is routed again
     second = build(burst, other)
-    step_until(second, lambda: len(written) >= 2020)
+    step_until(second.step, lambda: len(written) >= 2020)
     assert [webhook_id for _, webhook_id in written].count(burst.id) >= 2000
     assert [webhook_id for _, webhook_id in written].count(other.id) == 20
 
@@ -174,5 +167,5 @@ def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, h
         most = max(most, len(router._waiting))
         return len(written) == 500
 
-    step_until(router, routed)
+    step_until(router.step, routed)
     assert most <= 50

@@ -36,7 +36,7 @@ def retry_after_s(header: str | None, now_ms: int) -> float | None:
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a number that no C int holds
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

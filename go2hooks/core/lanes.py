@@ -9,6 +9,8 @@ What keeps one webhook from delaying another:
   fills up and the partition never stops. What exceeds the share overflows. A lane that empties its queue within five
   seconds keeps its share however crowded it is, and takes all there is while no other webhook has anything: a backlog
   that only waits for its turn need not take the longer way.
+  It may have filled the window so, and become slow since: then what it has beyond the share that it would be given now
+  is taken out again.
 - Lanes that have something to start take turns, one attempt each.
 - A lane whose attempts last longer than a second is tardy, from the moment that they do. All tardy lanes together have half
   of the attempts and half of the window, however many they are, and with those that have not answered yet three quarters
@@ -37,10 +39,13 @@ _RATE_S: Final = 0.25  # how long a lane's rate is measured
 # will have emptied it in a moment.
 QUICK_ROOM: Final = 1.5
 _QUICK_DRAIN_S: Final = 5.0
+_SLOW_DRAIN_S: Final = 10.0  # a rate is not known to the last answer: who needs a little longer is left alone
 _QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing; an attempt that lasts longer makes it tardy
 _NEW: Final = 0  # standing of a lane: no attempt has ended yet
 _PROMPT: Final = 1  # the latest ended in time
 _TARDY: Final = 2  # it did not, or those under way take long; or there is no room for more that are new
+_FORGIVEN_S: Final = 3600.0  # so long after a probe was due that nobody made, nobody will
+_GROWTHS: Final = 64  # of the pause between probes; many more are no float any more
 YOUNG_S: Final = 0.01  #: an attempt has just begun for at least as long, at most twice as long
 
 
@@ -74,8 +79,8 @@ class Lane(Generic[T]):
     """State of one webhook in this process."""
 
     __slots__ = (
-        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "probe_at", "progress_at", "queue", "rate", "standing",
-        "used_at", "waiting", "webhook_id",
+        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "opened_at", "probe_at", "progress_at", "queue",
+        "rate", "standing", "used_at", "waiting", "webhook_id",
     )  # fmt: skip
 
     def __init__(self, webhook_id: str, limit: float) -> None:
@@ -86,6 +91,7 @@ class Lane(Generic[T]):
         self.queue: deque[T] | None = None  # an empty deque is 600 bytes: only lanes that wait have one
         self.failures = 0  # in a row
         self.earning = True  # slow start: doubles until the first failure
+        self.opened_at = 0.0  # its circuit
         self.probe_at = 0.0
         self.standing = _NEW
         self.used_at = 0.0
@@ -158,7 +164,7 @@ class Lanes(Generic[T]):
         if ok:
             self._reward(lane, duration_s)
         else:
-            self._punish(lane, now)
+            self._punish(lane, now - duration_s, now)
             if self._is_open(lane):
                 return self._clear(lane)
         self._make_ready(lane)
@@ -202,12 +208,29 @@ class Lanes(Generic[T]):
                     evicted += gone
         return evicted
 
+    def surplus(self, now: float, most: int) -> list[T]:
+        """Take out what waits beyond the share that its lane would be given now, the latest first, at most so many items.
+
+        Nothing while half of the window is free, nor of a lane that works it off by itself in good time.
+        """
+        surplus: list[T] = []
+        if self._waiting <= self.limits.window * self.limits.tardy_share:
+            return surplus
+        for lane in self._lanes.values():
+            queue = lane.queue
+            while queue is not None and len(surplus) < most and self._has_surplus(lane, now):
+                item = queue.pop()  # never the last
+                self._count(lane, -1, -self._weigh(item))
+                surplus.append(item)
+        return surplus
+
     def sweep(self, now: float, idle_s: float = 60.0) -> None:
         """See who has become tardy. Forget lanes that have been idle for `idle_s` and have nothing against them."""
         idle: list[str] = []
         for lane in self._lanes.values():
             self._becomes_tardy(lane, now)
-            if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not self._is_open(lane):
+            is_held_against = self._is_open(lane) and now - lane.probe_at < _FORGIVEN_S
+            if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not is_held_against:
                 idle.append(lane.webhook_id)
         for webhook_id in idle:
             del self._lanes[webhook_id]
@@ -345,6 +368,12 @@ class Lanes(Generic[T]):
             return min(allowed, (window * self.limits.tardy_share - self._waiting_by[_TARDY]) * share)
         return allowed
 
+    def _has_surplus(self, lane: Lane[T], now: float) -> bool:
+        waiting = len(lane.queue or ())
+        if waiting <= 1 or lane.waiting <= self._queue_allowed(lane, now):
+            return False
+        return lane.standing == _TARDY or 0.0 < _SLOW_DRAIN_S * lane.rate < waiting
+
     def _is_quick(self, lane: Lane[T], now: float) -> bool:
         waiting = len(lane.queue or ())
         return waiting > 0 and _QUICK_DRAIN_S * lane.rate >= waiting and now - lane.progress_at < _STALLED_S
@@ -364,13 +393,17 @@ class Lanes(Generic[T]):
         if duration_s <= _QUICK_S and lane.queue:  # more only for a lane that could use it
             lane.limit = min(lane.limit + (1.0 if lane.earning else 1.0 / lane.limit), self.limits.webhook_max_sends)
 
-    def _punish(self, lane: Lane[T], now: float) -> None:
+    def _punish(self, lane: Lane[T], began: float, now: float) -> None:
+        if self._is_open(lane) and began < lane.opened_at:
+            return  # it was under way when the circuit opened, and says nothing of how things stand since
         lane.failures += 1
         lane.earning = False
         lane.limit = max(1.0, lane.limit / 2)
         beyond = lane.failures - self.limits.circuit_failures
+        if beyond == 0:
+            lane.opened_at = now
         if beyond >= 0:
-            lane.probe_at = now + min(self.limits.probe_s * 1.5**beyond, self.limits.probe_max_s)
+            lane.probe_at = now + min(self.limits.probe_s * 1.5 ** min(beyond, _GROWTHS), self.limits.probe_max_s)
             lane.limit = min(lane.limit, self.limits.webhook_first_sends)
 
     def _clear(self, lane: Lane[T]) -> list[T]:

@@ -37,6 +37,13 @@ class OffsetTracker:
         """The lowest offset that is not complete; None when all are."""
         return self._begun[0] if self._begun else None
 
+    @property
+    def resume_at(self) -> int | None:
+        """Next offset to read after a restart, whether it has been stored or not; None when none has begun."""
+        if self._next < 0:
+            return None
+        return self._begun[0] if self._begun else self._next
+
     def begin(self, offset: int) -> None:
         """Note that `offset` is being worked on. Raises ValueError when it is not above all earlier ones."""
         if offset < self._next:
@@ -54,10 +61,8 @@ class OffsetTracker:
 
     def committable(self) -> int | None:
         """Next offset to read after a restart; None when nothing is new since `committed`."""
-        if self._next < 0:
-            return None
-        offset = self._begun[0] if self._begun else self._next
-        return offset if offset > self._committed else None
+        offset = self.resume_at
+        return offset if offset is not None and offset > self._committed else None
 
     def committed(self, offset: int) -> None:
         """Note that Kafka has stored `offset`."""

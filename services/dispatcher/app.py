@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 _STORE_S: Final = 0.1
 _REPORT_S: Final = 1.0
 _TIDY_S: Final = 0.5
+_SHED_S: Final = 0.1
+_SHED: Final = 200  # deliveries at a time: more would hold up everybody else's
 _OVERFLOW_BESIDE_BACKLOG: Final = 50
 _LINGER_MS: Final = 50  # whatever a dispatcher writes is to wait anyway
 _MAINTAIN_S: Final = 1800.0
@@ -97,6 +99,7 @@ class Dispatcher:
             self._every(_STORE_S, self._store_offsets),
             self._every(_REPORT_S, self._report),
             self._every(_TIDY_S, self._tidy),
+            self._every(_SHED_S, self._shed),
             asyncio.create_task(self._maintain_for_ever(), name="maintenance"),
             asyncio.create_task(count_strays_for_ever(self._settings), name="strays"),
         ]
@@ -220,6 +223,11 @@ class Dispatcher:
         self._lanes.sweep(time.monotonic())
         for intake in self._intakes:
             intake.report_lag(now_ms())
+
+    def _shed(self) -> None:
+        """Have what fills the window behind receivers that have become slow come round again: others are to be read."""
+        for ticket in self._lanes.surplus(time.monotonic(), _SHED):
+            self._pipeline.overflow(ticket, "busy")
 
     def _tidy(self) -> None:
         """Have what is new looked through for garbage while it is little.

@@ -162,7 +162,8 @@ class Intake:
         finally:
             for partition in leaving:
                 partition.leaving = False
-        offsets = ((partition.key, partition.tracker.committable()) for partition in leaving)
+        # Those that were stored too: the poll thread may not have come to it.
+        offsets = ((partition.key, partition.tracker.resume_at) for partition in leaving)
         return {key: offset for key, offset in offsets if offset is not None}
 
     def lost(self, keys: Sequence[PartitionKey]) -> None:

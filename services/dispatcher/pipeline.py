@@ -39,6 +39,7 @@ from go2hooks.core.outcome import (
     RetryAt,
     Skip,
     SkipReason,
+    Step,
 )
 from go2hooks.core.record import AttemptRecord, record_attempt, record_pending, record_skip
 from go2hooks.core.request import SignedRequest
@@ -200,15 +201,18 @@ class Pipeline:
             log.exception("delivery died", delivery_id=ticket.delivery.id)
 
     def _conclude(self, ticket: Ticket, response: Response, began_ms: int, *, in_lane: bool) -> None:
-        delivery = ticket.delivery
         ended_ms = now_ms()
-        outcome = classify(response, ended_ms)
-        step = next_step(delivery, outcome, ended_ms, self._policy)
+        try:
+            outcome, step, record = self._judge(ticket, response, began_ms, ended_ms)
+        except (
+            Exception
+        ):  # a receiver's doing must not keep the delivery, its place in the lane and its offset for good
+            log.exception("answer could not be judged", delivery_id=ticket.delivery.id)
+            response = FAILED_INSIDE
+            outcome, step, record = self._judge(ticket, response, began_ms, ended_ms)
         self._measure(ticket, outcome, response, began_ms, ended_ms)
         if in_lane:
             self._give_back(ticket, ok=isinstance(outcome, Delivered), duration_s=response.duration_ms / 1000)
-        excerpt = response.excerpt if isinstance(response, Answer) else b""
-        record = record_attempt(delivery, ticket.position, outcome, step, began_ms, response.duration_ms, excerpt)
         match step:
             case Done():
                 self._record(ticket, record)
@@ -220,6 +224,18 @@ class Pipeline:
                 self._skip(ticket, step)
             case _:
                 assert_never(step)
+
+    def _judge(
+        self, ticket: Ticket, response: Response, began_ms: int, ended_ms: int
+    ) -> tuple[Outcome, Step, AttemptRecord]:
+        """What it means, what comes next, and what is recorded of it."""
+        outcome = classify(response, ended_ms)
+        step = next_step(ticket.delivery, outcome, ended_ms, self._policy)
+        excerpt = response.excerpt if isinstance(response, Answer) else b""
+        record = record_attempt(
+            ticket.delivery, ticket.position, outcome, step, began_ms, response.duration_ms, excerpt
+        )
+        return outcome, step, record
 
     def _give_back(self, ticket: Ticket, *, ok: bool, duration_s: float) -> None:
         """The lane has a place free: start what waits, move aside what must not wait in memory."""

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Final
 
 from psycopg import AsyncConnection
@@ -22,6 +23,7 @@ class Webhooks:
     def __init__(self, box: SecretBox, connection: PatientConnection) -> None:
         self._by_id: dict[str, Webhook] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()  # deleted, or never there: bounded, oldest forgotten first
+        self._changing = Lock()
         self._connection = connection
         self._open = lru_cache(maxsize=_OPENED_SECRETS)(box.open)
 
@@ -30,6 +32,10 @@ class Webhooks:
 
     def apply(self, webhook: Webhook) -> Webhook | None:
         """Take over a new or changed webhook, or a tombstone. Returns what was there before."""
+        with self._changing:
+            return self._apply(webhook)
+
+    def _apply(self, webhook: Webhook) -> Webhook | None:
         if webhook.is_deleted:
             self._bury(webhook.id)
             return self._by_id.pop(webhook.id, None)
@@ -53,10 +59,15 @@ class Webhooks:
             return await find_webhook(connection, webhook_id)
 
         webhook = await self._connection.run(work)
-        if webhook is None:
-            self._bury(webhook_id)
-        else:
-            self.apply(webhook)
+        with self._changing:
+            if self.knows(
+                webhook_id
+            ):  # the live copy has told of it meanwhile, and will not tell of the same change again
+                return
+            if webhook is None:
+                self._bury(webhook_id)
+            else:
+                self._apply(webhook)
 
     def secrets(self, webhook: Webhook, now_ms: int) -> Sequence[str]:
         """The secrets that sign now, the present one first. Raises SealError when no key opens them."""
@@ -78,8 +89,8 @@ class Webhooks:
 
 def gets_fresh_start(old: Webhook | None, new: Webhook) -> bool:
     """Whether a change of a webhook lets its receiver begin anew: nothing that came before counts against it."""
-    return old is not None and (old.url, old.is_active, old.client_certificate) != (
-        new.url,
-        new.is_active,
-        new.client_certificate,
-    )
+    return old is not None and _circumstances(old) != _circumstances(new)
+
+
+def _circumstances(webhook: Webhook) -> tuple[object, ...]:
+    return webhook.url, webhook.is_active, webhook.is_deleted, webhook.client_certificate

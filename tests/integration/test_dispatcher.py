@@ -16,14 +16,15 @@ from usable_topics import make_topics
 from waiting import until
 
 from go2hooks.codec import encode_delivery
+from go2hooks.core.classify import classify
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
-from go2hooks.core.outcome import Answer, Response
+from go2hooks.core.outcome import Answer, Outcome, Response
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import generate_secret
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
-from services.dispatcher import intake
+from services.dispatcher import intake, pipeline
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.intake import Ticket
 from services.dispatcher.senders.identity import Identity
@@ -258,6 +259,22 @@ async def test_a_sender_that_breaks_harms_its_delivery_alone(run, put, records):
     await run(sender)
     delivery = put()
     await until(lambda: records(delivery) == [(1, "retrying"), (2, "delivered")])
+
+
+@pytest.mark.plain
+async def test_an_answer_that_cannot_be_judged_is_a_failed_attempt(run, put, records, monkeypatch):
+    """Else it would keep its place in the lane, and its offset, and come again after every restart."""
+
+    def broken(response: Response, at_ms: int) -> Outcome:
+        if isinstance(response, Answer) and response.status == 599:
+            raise RuntimeError("a defect of ours")
+        return classify(response, at_ms)
+
+    monkeypatch.setattr(pipeline, "classify", broken)
+    dispatcher = await run(ScriptedSender(lambda headers: 599 if headers["X-Webhook-Attempt"] == "1" else 200))
+    delivery = put()
+    await until(lambda: records(delivery) == [(1, "retrying"), (2, "delivered")])
+    assert dispatcher._lanes.in_flight == 0
 
 
 async def test_a_webhook_of_another_account_gets_nothing(run, put, records):

@@ -1,7 +1,7 @@
 """The intake: what it takes on, and what becomes of a message when partitions come and go."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -62,12 +62,16 @@ class Consumer:
 
     failure: BaseException | None = None
     released = 0
+    stored: Mapping[PartitionKey, int] = {}
 
     def weigh(self, size: int) -> int:
         return -(-size // 1000)
 
     def release(self, weight: int = 1) -> None:
         self.released += weight
+
+    def store(self, offsets: Mapping[PartitionKey, int]) -> None:
+        self.stored = offsets
 
 
 class Scene:
@@ -154,6 +158,17 @@ async def test_what_waits_when_its_partition_is_given_back_is_handed_on_and_leav
     handed_on.pop().finish()
     assert await revoking == {KEY: 5}
     assert handed_on == []
+
+
+async def test_what_is_finished_when_its_partition_is_given_back_is_committed_though_it_was_stored_a_moment_ago(scene):
+    """To store is to ask the poll thread, which may not come to it before the partition goes."""
+    scene.assign()
+    scene.read(3)
+    scene.admitted.pop().finish()
+    scene.intake.store_offsets()
+    assert scene.intake.consumer.stored == {KEY: 4}
+    assert scene.committable() is None
+    assert await scene.intake.revoked([KEY]) == {KEY: 4}
 
 
 @pytest.mark.parametrize("how", ["lost", "late"])

@@ -1,5 +1,7 @@
 """Requests as bytes, and what is read from a response's head."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,14 @@ def test_line_ends_without_carriage_returns_are_understood() -> None:
 )
 def test_retry_after_is_found(head: bytes, value: str | None) -> None:
     assert retry_after(head) == value
+
+
+@pytest.mark.parametrize("value", [b"x" + b" " * 65_000 + b"y", b" " * 65_000, b"\t " * 32_000 + b"1", b"9" * 65_000])
+def test_no_retry_after_keeps_anybody_waiting(value: bytes) -> None:
+    """While an expression is matched nothing else runs, and a receiver chooses what it is matched against."""
+    began = time.process_time()
+    assert retry_after(b"HTTP/1.1 503 B\r\nRetry-After: " + value) in (None, "", "1")
+    assert time.process_time() - began < 1.0
 
 
 def test_a_body_is_framed_by_length_or_encoding() -> None:

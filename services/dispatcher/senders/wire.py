@@ -9,8 +9,10 @@ from go2hooks.core.target import Target
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _INTERIM: Final = re.compile(rb"\s*HTTP/\d\.\d 1")
-_RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+# No two repetitions in a row may match the same bytes: a head of 64 KiB of them would stop the process for a minute.
+_RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _FRAMING: Final = re.compile(rb"^(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_VALUE_BYTES: Final = 128  # a date has 29
 
 
 class UnsendableError(ValueError):
@@ -50,9 +52,10 @@ def final_head(received: bytes) -> bytes:
 
 
 def retry_after(head: bytes) -> str | None:
-    """The raw value of Retry-After."""
+    """The raw value of Retry-After; None for one that is longer than any that means something."""
     found = _RETRY_AFTER.search(head)
-    return found[1].decode("latin-1") if found else None
+    value = found[1].strip(b" \t") if found else None
+    return None if value is None or len(value) > _VALUE_BYTES else value.decode("latin-1")
 
 
 def is_framed(head: bytes) -> bool:

@@ -6,10 +6,13 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import psycopg
+import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.failures import Streak, fold
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
+
+log = structlog.get_logger(__name__)
 
 _COLUMNS: Final = (
     "webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, status_code, duration_ms, "
@@ -244,6 +247,7 @@ _MOVE: Final = (
        INSERT INTO {name} SELECT * FROM moved""",
     "ALTER TABLE attempts ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({after})",
 )
+_DO_NOT_WAIT: Final = "SET LOCAL lock_timeout = '200ms'"
 _MAINTENANCE_LOCK: Final = 0x60_2A77
 DAYS_AHEAD: Final = 3
 
@@ -251,9 +255,20 @@ DAYS_AHEAD: Final = 3
 async def maintain_partitions(connection: AsyncConnection[Any], today: date, retention_days: int) -> tuple[int, int]:
     """Create the partitions of yesterday to three days ahead, drop those past the retention, forget old tombstones.
 
-    Returns how many were created and dropped. Any process may call it at any time: an advisory lock lets one work.
+    Returns how many were created and dropped. Any process may call it at any time: an advisory lock lets one work. None
+    are while somebody reads the table for long, as a backup does: what waits for such a lock keeps all others waiting
+    behind it, records among them, and there are three days in which to try again.
     """
+    try:
+        return await _maintain(connection, today, retention_days)
+    except psycopg.errors.LockNotAvailable:
+        log.info("attempts is being read for long, as by a backup: its partitions are made and dropped later")
+        return 0, 0
+
+
+async def _maintain(connection: AsyncConnection[Any], today: date, retention_days: int) -> tuple[int, int]:
     async with connection.transaction():
+        await connection.execute(_DO_NOT_WAIT)
         cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_MAINTENANCE_LOCK])
         if (await cursor.fetchone()) != (True,):
             return 0, 0

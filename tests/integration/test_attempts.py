@@ -1,5 +1,6 @@
 """Attempt records in a real Postgres: written once, whatever is in them, and counted as if one by one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -246,9 +247,22 @@ async def test_rows_that_came_before_their_partition_move_into_it(connection):
     assert indexes == await ask(connection, "SELECT count(*) FROM pg_indexes WHERE tablename = 'attempts_20310511'")
 
 
-async def test_two_writers_of_the_same_webhooks_do_not_block_each_other_for_good(connection, database_url):
-    import asyncio
+async def test_a_backup_keeps_nobody_waiting_and_partitions_are_made_after_it(connection, database_url):
+    """`pg_dump` holds this lock for as long as it runs. Who waits for a stronger one makes all others wait behind it."""
+    today = date(2031, 5, 10)
+    async with await AsyncConnection.connect(database_url, autocommit=True) as backup:
+        async with backup.transaction():
+            await backup.execute("LOCK TABLE attempts IN ACCESS SHARE MODE")
+            assert await asyncio.wait_for(maintain_partitions(connection, today, 30), 20) == (0, 0)
+            await write_batch(connection, [record()], TEN)
+        assert await maintain_partitions(connection, today, 30) == (5, 0)
+        async with backup.transaction():
+            await backup.execute("LOCK TABLE attempts_20310509 IN ACCESS SHARE MODE")
+            assert await asyncio.wait_for(maintain_partitions(connection, today + timedelta(days=31), 30), 20) == (0, 0)
+    assert await maintain_partitions(connection, today + timedelta(days=31), 30) == (5, 2)
 
+
+async def test_two_writers_of_the_same_webhooks_do_not_block_each_other_for_good(connection, database_url):
     async with await AsyncConnection.connect(database_url, autocommit=True) as other:
         for n in range(20):
             one = stream("F", prefix=f"a{n}") + stream("F", prefix=f"b{n}", webhook_id="wh_2")

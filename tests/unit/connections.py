@@ -14,6 +14,8 @@ class _Transport:
     def close(self) -> None:
         self.closed = True
 
+    abort = close
+
 
 def connection_to(origin: Origin = A, idle_since: float = 0.0) -> Connection:
     """Connected, and idle."""

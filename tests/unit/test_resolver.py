@@ -103,6 +103,14 @@ async def test_memory_is_bounded_by_the_number_of_names(monkeypatch: pytest.Monk
     assert len(resolver._entries) == 10
 
 
+async def test_of_many_addresses_a_few_of_each_family_are_tried() -> None:
+    """A name server may say thousands, and each would be connected to."""
+    v4 = [f"192.0.2.{number}" for number in range(200)]
+    v6 = [f"2001:db8::{number:x}" for number in range(1, 200)]
+    infos = await Resolver(Zone([*v6, *v4, *v6])).resolve("a.example", 80)
+    assert [info[4][0] for info in infos] == [*v6[:4], *v4[:4]]
+
+
 async def test_addresses_that_are_none_are_no_answer() -> None:
     with pytest.raises(DnsError):
         await Resolver(Zone(["localhost"])).resolve("a.example", 80)

@@ -105,7 +105,9 @@ class Connection(asyncio.BaseProtocol):
         self._bucket = bucket
         bucket.add(self)
         self._report = report
-        if self._transport is None:  # lost since it was made or taken
+        if bucket.expired:  # its time was up between its being given this connection and its getting to run
+            self.expire()
+        elif self._transport is None:  # lost since it was made or taken
             self.connection_lost(self._loss)
         else:
             self._write(message)
@@ -163,7 +165,8 @@ class Connection(asyncio.BaseProtocol):
 
     def eof_received(self) -> None:
         """The receiver sends no more: the transport closes itself, and must not be chosen meanwhile."""
-        self._owner.forget(self)
+        if self._report is None:
+            self._owner.forget(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None and self._is_refusal(exc):
@@ -269,7 +272,7 @@ class Connection(asyncio.BaseProtocol):
     def _is_lasting(self) -> bool:
         """Whether the connection is young enough for another exchange, and has nothing of this one left to write."""
         transport = self._transport
-        if transport is None or self._head_at - self.connected_at > MAX_AGE_S:
+        if transport is None or transport.is_closing() or self._head_at - self.connected_at > MAX_AGE_S:
             return False
         return transport.get_write_buffer_size() == 0
 

@@ -44,6 +44,9 @@ class RefusedHandshakeError(OSError):
     """The receiver hung up where it judges our side of the TLS handshake."""
 
 
+TLS_FLOOD: Final = (
+    "TLS_FLOOD"  #: the `ssl.SSLError` of a receiver that sends more of TLS's own messages than any has reason to
+)
 BLOCKED: Final = Cause(Failure.BLOCKED_ADDRESS, "The address of this URL is not allowed.")
 REFUSED: Final = Cause(Failure.CONNECTION_REFUSED, "The receiver refused the connection.")
 RESET: Final = Cause(Failure.CONNECTION_ERROR, "The receiver reset the connection.")
@@ -110,6 +113,7 @@ _TLS_REASONS: Final = (
     ),
     ("UNRECOGNIZED_NAME", "The receiver has no TLS certificate for this host name."),
     ("UNEXPECTED_EOF", _TLS_CLOSED.message),
+    (TLS_FLOOD, "The receiver sent too many TLS messages that are no response."),
 )
 
 

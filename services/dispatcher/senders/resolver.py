@@ -21,6 +21,9 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]  #: host name → numeric add
 
 _PERMANENT: Final = frozenset({ares.ARES_ENOTFOUND, ares.ARES_ENODATA, ares.ARES_EBADNAME})
 _MAX_ENTRIES: Final = 10_000
+# Of IPv4 and of IPv6 each. All are tried, one after the other and side by side while none answers; a name server may say
+# thousands, of other people's machines.
+_MAX_ADDRESSES: Final = 4
 
 
 class AresLookup:
@@ -108,7 +111,7 @@ class Resolver:
 
     async def _ask(self, host: str) -> _Entry:
         try:
-            addresses, temporary = tuple(await self._lookup(host)), False
+            addresses, temporary = _first_of_each_family(await self._lookup(host)), False
         except DnsError as error:
             addresses, temporary = (), error.temporary
         finally:
@@ -119,6 +122,13 @@ class Resolver:
         self._entries.pop(host, None)
         self._entries[host] = entry = _Entry(self._clock() + ttl_s, addresses, temporary)
         return entry
+
+
+def _first_of_each_family(addresses: Sequence[str]) -> tuple[str, ...]:
+    """`_MAX_ADDRESSES` of each, in their order."""
+    families = ([address for address in addresses if (":" in address) is is_v6] for is_v6 in (True, False))
+    kept = {address for family in families for address in family[:_MAX_ADDRESSES]}
+    return tuple(address for address in dict.fromkeys(addresses) if address in kept)
 
 
 @lru_cache(_MAX_ENTRIES)

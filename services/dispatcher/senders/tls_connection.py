@@ -9,15 +9,32 @@ import contextlib
 import ssl
 from typing import Final, cast
 
+from services.dispatcher.senders import failures
 from services.dispatcher.senders.connection import Connection, Limits, Origin, Owner
 
 _READ_BYTES: Final = 65536  # handed on together at most
+_HEADER_BYTES: Final = 5  # of a record: its type, two bytes of a version, and its length
+# What a receiver may send over a connection's life that carries nothing for us: handshakes take some ten thousand bytes,
+# tickets a few thousand. A short record counts for more than it has, since OpenSSL works for 20 us on a change of keys.
+_ALLOWANCE_BYTES: Final = 262_144
+_RECORD_BYTES: Final = 2048
 
 
 class TlsConnection(Connection, asyncio.Protocol):
     """Ready when the handshake has ended."""
 
-    __slots__ = ("_fault", "_incoming", "_is_farewell", "_outgoing", "_secured", "_tls")
+    __slots__ = (
+        "_allowance",
+        "_begun",
+        "_fault",
+        "_incoming",
+        "_is_farewell",
+        "_left",
+        "_outgoing",
+        "_record",
+        "_secured",
+        "_tls",
+    )
 
     def __init__(self, owner: Owner, origin: Origin, limits: Limits, context: ssl.SSLContext) -> None:
         """Raises ValueError when the origin's host cannot be a name in TLS."""
@@ -26,8 +43,11 @@ class TlsConnection(Connection, asyncio.Protocol):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=origin[1])
-        self._fault: ssl.SSLError | None = None  # what OpenSSL could not go on after
+        self._fault: ssl.SSLError | None = None  # what OpenSSL, or we, could not go on after
         self._is_farewell = False  # the receiver has said that it sends no more
+        self._begun = b""  # less than a header
+        self._record = self._left = 0  # bytes of the record that arrives, and those of it that are still to come
+        self._allowance = _ALLOWANCE_BYTES
 
     # --- what the sender calls
 
@@ -59,12 +79,33 @@ class TlsConnection(Connection, asyncio.Protocol):
         self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
-        self._incoming.write(data)
-        if not self._secured.done():
-            self._shake_hands()
-        if self.connected_at and self._fault is None:
-            self._read_all()
-            self._flush()
+        """Give OpenSSL one record after the other: of those that carry nothing for us it works off as many as it is given
+        before it comes back, while everything else stands still.
+
+        What has arrived belongs together, since bytes after an answer make it unfit, and so does a farewell.
+        """
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+        heard = b""
+        at = 0
+        while at < len(data) and not self._is_over():
+            end = self._cut(data, at)
+            if end == at:
+                self._begun = data[at:]
+                break
+            piece = self._take_in(data[at:end])
+            at = end
+            if piece:
+                heard = heard + piece if heard else piece
+                if len(heard) >= _READ_BYTES:
+                    super().data_received(heard)
+                    heard = b""
+            elif not self._left:
+                self._spend()
+        if heard:
+            super().data_received(heard)
+        self._end_if_over()
+        self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.connected_at:
@@ -79,11 +120,55 @@ class TlsConnection(Connection, asyncio.Protocol):
 
         What tells this from one that hangs up on the request: a server that is content sends session tickets first.
         """
-        if self.idle_since or self._received or not (exc is None or isinstance(exc, ConnectionError)):
+        if self.idle_since or self._received or self._is_farewell:
+            return False
+        if not (exc is None or isinstance(exc, ConnectionError)):
             return False
         return self._tls.version() == "TLSv1.3" and not (self._tls.session and self._tls.session.has_ticket)
 
+    def _is_lasting(self) -> bool:
+        return self._fault is None and not self._is_farewell and super()._is_lasting()
+
     # --- the rest is ours
+
+    def _cut(self, data: bytes, at: int) -> int:
+        """Where the record ends in which `at` lies, or what there is of it; `at` itself when there is less than a header."""
+        if not self._left:
+            if len(data) - at < _HEADER_BYTES:
+                return at
+            self._record = self._left = _HEADER_BYTES + (data[at + 3] << 8) + data[at + 4]
+        end = min(at + self._left, len(data))
+        self._left -= end - at
+        return end
+
+    def _take_in(self, piece: bytes) -> bytes:
+        """What a record, or a part of one, holds for us."""
+        self._incoming.write(piece)
+        if not self._secured.done():
+            self._shake_hands()
+        return self._read() if self.connected_at and not self._is_over() else b""
+
+    def _spend(self) -> None:
+        """A record has ended that carried nothing for us."""
+        self._allowance -= max(self._record, _RECORD_BYTES)
+        if self._allowance < 0 and self._fault is None:
+            self._fault = ssl.SSLError(failures.TLS_FLOOD)
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is read."""
+        return self._fault is not None or self._is_farewell or self._transport is None or self._transport.is_closing()
+
+    def _end_if_over(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._fault is not None:
+            if not self._secured.done():
+                self._secured.set_exception(self._fault)
+            self._owner.forget(self)
+            self.abort()
+        elif self._is_farewell:
+            self.eof_received()
+            self.close()
 
     def _shake_hands(self) -> None:
         try:
@@ -101,37 +186,17 @@ class TlsConnection(Connection, asyncio.Protocol):
                 super().connection_made(self._transport)
             self._secured.set_result(None)
 
-    def _read_all(self) -> None:
-        is_all = False
-        while not is_all and self._transport is not None and not self._transport.is_closing():
-            data, is_all = self._read()
-            if data:
-                super().data_received(data)
-        if self._fault is not None:
-            self.abort()
-        elif self._is_farewell:
-            self.eof_received()
-            self.close()
-
-    def _read(self) -> tuple[bytes, bool]:
-        """What has arrived, and whether that is all: it belongs together, since bytes after an answer make it unfit."""
-        data = b""
+    def _read(self) -> bytes:
         try:
-            while len(data) < _READ_BYTES:
-                piece = self._tls.read(_READ_BYTES)
-                if not piece:
-                    self._is_farewell = True
-                    return data, True
-                data = data + piece if data else piece
-                if not self._incoming.pending and not self._tls.pending():
-                    return data, True
-        except ssl.SSLWantReadError:  # the rest of a record is on its way
-            return data, True
+            data = self._tls.read(_READ_BYTES)  # one record, whose rest is not asked for: there is none
+        except ssl.SSLWantReadError:  # its rest is on its way, or it was one of TLS's own
+            return b""
         except ssl.SSLError as error:
             self._fault = error
-            return data, True
-        return data, False
+            return b""
+        self._is_farewell = not data
+        return data
 
     def _flush(self) -> None:
-        if self._outgoing.pending and self._transport is not None:
+        if self._outgoing.pending and self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._outgoing.read())

@@ -171,7 +171,33 @@ async def test_a_send_cancelled_at_any_moment_leaks_nothing_and_harms_no_other(r
     await receiver.until(lambda: receiver.open == 0)
 
 
-async def test_close_interrupts_what_is_under_way(receive: Any, make_sender: Any, kind: str) -> None:
+async def test_close_interrupts_what_a_receiver_has_half_closed(receive: Any, make_sender: Any, kind: str) -> None:
+    """It sends no more, and reads no more of a request that is larger than all buffers on the way."""
+    if kind == "aiohttp":
+        pytest.skip("aiohttp ends it at once")
+    eof = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        line.writer.write_eof()
+        eof.set()
+        await ended.wait()
+
+    ended = asyncio.Event()
+    receiver = await receive(script)
+    sender = make_sender()
+    sending = asyncio.create_task(sender.send(post(receiver.target(), bytes(30_000_000))))
+    await eof.wait()
+    await asyncio.sleep(0.2)
+    assert sending.done() or sender.connections()["busy"] == 1  # uvloop ends it at once
+    await sender.close()
+    response = await asyncio.wait_for(sending, 2)
+    ended.set()
+    assert isinstance(response, NoAnswer)
+    assert response.failure == Failure.CONNECTION_ERROR
+
+
+async def test_close_interrupts_what_is_is_under_way(receive: Any, make_sender: Any, kind: str) -> None:
     async def script(line: Line) -> None:
         await line.request()
         await line.until_closed()

@@ -254,6 +254,60 @@ async def test_a_receiver_that_hangs_up_in_the_handshake_is_said_to(
     assert response.failure == (Failure.TLS_ERROR if kind != "aiohttp" else Failure.CONNECTION_ERROR)
 
 
+@pytest.mark.parametrize("tickets", [0, 8, 5000])
+async def test_tls_of_its_own_is_read_within_bounds(
+    receive: Any, make_sender: Any, authority: trustme.CA, kind: str, tickets: int
+) -> None:
+    """OpenSSL works off as much of it as it is given, and all other deliveries stand still meanwhile."""
+    if kind == "aiohttp" and tickets > 8:
+        pytest.skip("aiohttp reads it all")
+    context = server_context(authority.issue_cert("localhost"))
+    context.num_tickets = tickets
+    receiver = await receive(OK, context=context)
+    response = await make_sender().send(post(receiver.target()))
+    if tickets > 8:
+        assert isinstance(response, NoAnswer)
+        assert response.failure == Failure.TLS_ERROR
+        assert response.message == "The receiver sent too many TLS messages that are no response."
+    else:
+        assert isinstance(response, Answer), response
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+async def test_a_receiver_that_closes_after_each_answer_answers_all_the_same(
+    receive: Any, make_sender: Any, server_tls: ssl.SSLContext, kind: str, tls: bool
+) -> None:
+    """It does not say so beforehand, and there are many who wait for a connection."""
+    if kind == "aiohttp":
+        pytest.skip("aiohttp opens one for each")
+
+    async def script(line: Line) -> None:
+        await line.request()
+        line.writer.write(OK)
+        line.writer.close()
+
+    receiver = await receive(script, context=server_tls if tls else None)
+    sender = make_sender()
+    responses = await asyncio.gather(*(sender.send(post(receiver.target())) for _ in range(100)))
+    assert [response for response in responses if not isinstance(response, Answer)] == []
+
+
+async def test_a_receiver_without_tickets_that_hangs_up_on_the_request_has_not_refused_the_handshake(
+    receive: Any, sender: Any, authority: trustme.CA
+) -> None:
+    """Who says farewell has taken the handshake for ended."""
+    context = server_context(authority.issue_cert("localhost"))
+    context.num_tickets = 0
+
+    async def script(line: Line) -> None:
+        await line.request()
+
+    receiver = await receive(script, context=context)
+    response = await sender.send(post(receiver.target()))
+    assert isinstance(response, NoAnswer)
+    assert response.failure == Failure.CONNECTION_ERROR
+
+
 async def test_a_farewell_on_an_idle_connection_is_understood(
     receive: Any, sender: Any, server_tls: ssl.SSLContext
 ) -> None:

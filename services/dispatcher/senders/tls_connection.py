@@ -88,7 +88,7 @@ class TlsConnection(Connection, asyncio.Protocol):
             data, self._begun = self._begun + data, b""
         heard = b""
         at = 0
-        while at < len(data) and not self._is_over():
+        while at < len(data):
             end = self._cut(data, at)
             if end == at:
                 self._begun = data[at:]
@@ -102,9 +102,12 @@ class TlsConnection(Connection, asyncio.Protocol):
                     heard = b""
             elif not self._left:
                 self._spend()
+            if self._has_ended or self._is_closing():
+                break
         if heard:
             super().data_received(heard)
-        self._end_if_over()
+        if self._has_ended and not self._is_closing():
+            self._end()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,7 +130,7 @@ class TlsConnection(Connection, asyncio.Protocol):
         return self._tls.version() == "TLSv1.3" and not (self._tls.session and self._tls.session.has_ticket)
 
     def _is_lasting(self) -> bool:
-        return self._fault is None and not self._is_farewell and super()._is_lasting()
+        return not self._has_ended and super()._is_lasting()
 
     # --- the rest is ours
 
@@ -146,7 +149,7 @@ class TlsConnection(Connection, asyncio.Protocol):
         self._incoming.write(piece)
         if not self._secured.done():
             self._shake_hands()
-        return self._read() if self.connected_at and not self._is_over() else b""
+        return self._read() if self.connected_at else b""
 
     def _spend(self) -> None:
         """A record has ended that carried nothing for us."""
@@ -154,21 +157,23 @@ class TlsConnection(Connection, asyncio.Protocol):
         if self._allowance < 0 and self._fault is None:
             self._fault = ssl.SSLError(failures.TLS_FLOOD)
 
-    def _is_over(self) -> bool:
-        """Whether nothing more is read."""
-        return self._fault is not None or self._is_farewell or self._transport is None or self._transport.is_closing()
+    @property
+    def _has_ended(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self._is_farewell or self._fault is not None
 
-    def _end_if_over(self) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._fault is not None:
-            if not self._secured.done():
-                self._secured.set_exception(self._fault)
-            self._owner.forget(self)
-            self.abort()
-        elif self._is_farewell:
+    def _is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def _end(self) -> None:
+        if self._fault is None:
             self.eof_received()
             self.close()
+            return
+        if not self._secured.done():
+            self._secured.set_exception(self._fault)
+        self._owner.forget(self)
+        self.abort()
 
     def _shake_hands(self) -> None:
         try:

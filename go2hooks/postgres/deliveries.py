@@ -1,7 +1,8 @@
 """SQL of `attempts`, as the API asks it: a webhook's deliveries, newest first, each as its last row.
 
-Every page is read off an index in the order of the primary key, so its cost does not grow with the table. The conditions
-of the partial indexes are spelled out: a parameter alone would not let the planner prove that they apply.
+Every page is read off an index in the order of the primary key, and reads a bounded number of rows: its cost grows neither
+with the table nor with what the filters leave out. The conditions of the partial indexes are spelled out: a parameter
+alone would not let the planner prove that they apply.
 """
 
 from datetime import datetime
@@ -16,16 +17,27 @@ from go2hooks.core.record import AttemptRecord, timestamptz
 
 _COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
     error_code, error_message, next_attempt_at, attempted_at""")
-_PAGE: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) {columns} FROM attempts a WHERE {conditions}
-    ORDER BY created_at DESC, delivery_id DESC, attempt DESC LIMIT %(limit)s""")
+_ORDER: Final = sql.SQL("ORDER BY created_at DESC, delivery_id DESC, attempt DESC")
+# What is looked through is cut off before the filters, which stand outside: a LIMIT that they were within would let a page
+# read on and on for rows that pass. It is one index range, so a page that is full early ends there. The limits are no
+# parameters: a plan for all values would have to guess them, and Postgres would plan over all days for each page instead.
+_LOOKED_THROUGH: Final = sql.SQL("SELECT webhook_id, {columns} FROM attempts WHERE {conditions} {order}")
+_PAGE: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) {columns}
+    FROM ({looked_through} LIMIT {most}) a WHERE {filters} {order} LIMIT {limit}""")
+_END: Final = sql.SQL("""SELECT created_at, delivery_id FROM ({looked_through} LIMIT 1 OFFSET {most} - 1) a""")
 _LATEST: Final = sql.SQL("""SELECT {columns} FROM attempts
     WHERE webhook_id = %s AND created_at = %s::timestamptz AND delivery_id = %s ORDER BY attempt DESC LIMIT 1""")
 _NO_LATER: Final = """NOT EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = a.webhook_id
     AND later.created_at = a.created_at AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt)"""
-_NOT_FINAL: Final = (
-    State.PENDING,
-    State.RETRYING,
-)  # a later attempt may have overtaken these rows; the others are last
+# One snapshot, see `page`; and along the index whatever the statistics say: of a webhook that they do not know yet, all rows
+# might be read and sorted.
+_BEGIN: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_sort = off"
+# Of two filters with an index, one leads and the other is looked for in what it leads to. These states lead, since most
+# webhooks have few such deliveries; there are as many rows of the others as of everything, if not more.
+_LEADING: Final = (State.FAILED, State.SKIPPED)
+#: How many rows a page looks through: a fraction of a second, a tenth of the statement timeout, even with each one's later
+#: attempts. A filter that finds less than a page in so many gives a short page, and a place to go on.
+_MOST_READ: Final = 20_000
 
 
 class DeliveryRow(NamedTuple):
@@ -53,6 +65,13 @@ class Place(NamedTuple):
     delivery_id: str
 
 
+class Page(NamedTuple):
+    """Some deliveries, and where the next page begins; None when there are no more."""
+
+    rows: list[DeliveryRow]
+    ended: Place | None
+
+
 class Filter(NamedTuple):
     """Which deliveries; None leaves out none."""
 
@@ -62,20 +81,45 @@ class Filter(NamedTuple):
     until: datetime | None = None  #: created before this time
 
 
-def page(
-    conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, below: Place | None = None
-) -> list[DeliveryRow]:
-    """At most `limit` deliveries, newest first, starting below a place."""
-    query, values = page_query(webhook_id, wanted, limit, below)
-    with conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
-        return cursor.execute(query, values).fetchall()
+def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, below: Place | None = None) -> Page:
+    """At most `limit` deliveries, newest first, starting below a place.
+
+    Fewer, or none, does not mean that there are no more: with a filter a page ends, too, where it has read enough.
+    `conn` must not be in a transaction.
+    """
+    with conn.transaction(), conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
+        # Both statements see the same rows. A retry's row that came between them would lie in the middle, and one that was
+        # taken back is missing there: counted anew, the place would be another than the one up to which the first has read.
+        cursor.execute(_BEGIN, prepare=False)  # two statements cannot be prepared as one
+        rows = cursor.execute(*page_query(webhook_id, wanted, limit + 1, below)).fetchall()
+        if len(rows) > limit:
+            return Page(rows[:limit], Place(rows[limit - 1].created_at, rows[limit - 1].delivery_id))
+        end = conn.execute(*end_query(webhook_id, wanted, below)).fetchone()
+    # A delivery's newest row comes first. So nothing of the delivery in which the reading ended is left for the next page.
+    return Page(rows, None if end is None else Place(*end))
 
 
 def page_query(
     webhook_id: str, wanted: Filter, limit: int, below: Place | None = None
 ) -> tuple[sql.Composed, dict[str, Any]]:
-    conditions = ["webhook_id = %(webhook_id)s", *_status_conditions(wanted.status), *_event_conditions(wanted.event)]
-    values: dict[str, Any] = {"webhook_id": webhook_id, "limit": limit} | wanted._asdict()
+    looked_through, values = _looked_through(webhook_id, wanted, below)
+    filters = _and(_filters(wanted))
+    query = _PAGE.format(
+        columns=_COLUMNS, looked_through=looked_through, most=_MOST_READ, filters=filters, order=_ORDER, limit=limit
+    )
+    return query, values
+
+
+def end_query(webhook_id: str, wanted: Filter, below: Place | None = None) -> tuple[sql.Composed, dict[str, Any]]:
+    """Where `page_query` stops reading, if there is that much."""
+    looked_through, values = _looked_through(webhook_id, wanted, below)
+    return _END.format(looked_through=looked_through, most=_MOST_READ), values
+
+
+def _looked_through(webhook_id: str, wanted: Filter, below: Place | None) -> tuple[sql.Composed, dict[str, Any]]:
+    """Rows in the order of an index, whatever is left out of them later; without a limit."""
+    conditions = ["webhook_id = %(webhook_id)s", *_leading(wanted)]
+    values: dict[str, Any] = {"webhook_id": webhook_id} | wanted._asdict()
     if wanted.since is not None:
         conditions.append("created_at >= %(since)s")
     if wanted.until is not None:
@@ -84,22 +128,27 @@ def page_query(
         # The first alone would do; the second is what leaves out whole partitions.
         conditions += ["(created_at, delivery_id) < (%(below_at)s, %(below_id)s)", "created_at <= %(below_at)s"]
         values |= {"below_at": below.created_at, "below_id": below.delivery_id}
-    joined = sql.SQL(" AND ").join(map(sql.SQL, conditions))
-    return _PAGE.format(columns=_COLUMNS, conditions=joined), values
+    return _LOOKED_THROUGH.format(columns=_COLUMNS, conditions=_and(conditions), order=_ORDER), values
 
 
-def _status_conditions(status: str | None) -> list[str]:
-    if status is None:
-        return []
-    index = ["state <> 'delivered'"] if status != State.DELIVERED else []
-    overtaken = [_NO_LATER] if status in _NOT_FINAL else []
-    return ["state = %(status)s", *index, *overtaken]
+def _leading(wanted: Filter) -> list[str]:
+    """The condition by which a small index serves, and that index's own. None for what is common, which is in neither."""
+    by_event = wanted.event not in (None, EventType.CLICK)
+    by_state = wanted.status not in (None, State.DELIVERED)
+    if by_state and (wanted.status in _LEADING or not by_event):
+        return ["state = %(status)s", "state <> 'delivered'"]
+    return ["event = %(event)s", "event <> 'click'"] if by_event else []
 
 
-def _event_conditions(event: str | None) -> list[str]:
-    if event is None:
-        return []
-    return ["event = %(event)s", *(["event <> 'click'"] if event != EventType.CLICK else [])]
+def _filters(wanted: Filter) -> list[str]:
+    """A status is that of a delivery's last row: not only retries are overtaken, a failed delivery may be sent again."""
+    status = ["state = %(status)s", _NO_LATER] if wanted.status is not None else []
+    event = ["event = %(event)s"] if wanted.event is not None else []
+    return [*status, *event] or ["true"]
+
+
+def _and(conditions: list[str]) -> sql.Composed:
+    return sql.SQL(" AND ").join(map(sql.SQL, conditions))
 
 
 def latest(conn: Connection[Any], webhook_id: str, created_ms: int, delivery_id: str) -> DeliveryRow | None:

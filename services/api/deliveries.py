@@ -71,16 +71,19 @@ class DeliveriesQuery(Query):
 @blueprint.get("/<webhook_id>/deliveries")
 @operation("What was sent to a webhook", Answer(list[Delivery], meta=CursorMeta))
 def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
-    """Newest first. `meta.nextCursor` continues where this page ended, whatever has arrived since."""
+    """Newest first. `meta.nextCursor` continues where this page ended, whatever has arrived since.
+
+    A page reads a bounded part of the history. With `status` or `event` it may therefore have fewer deliveries than `perPage`,
+    or none, though there are more: go on while `meta.hasMore` is true.
+    """
     below = None if query.cursor is None else read_cursor(query.cursor, webhook_id)
     wanted = Filter(query.status, query.event, query.since, query.until)
     own_webhook(webhook_id)
     with services().pool.connection() as conn:
-        rows = deliveries.page(conn, webhook_id, wanted, query.per_page + 1, below)
-    shown_rows, more = rows[: query.per_page], len(rows) > query.per_page
-    cursor = write_cursor(webhook_id, shown_rows[-1]) if more else None
-    meta: CursorMeta = {"perPage": query.per_page, "hasMore": more, "nextCursor": cursor}
-    return success([shown(row) for row in shown_rows], meta=meta)
+        page = deliveries.page(conn, webhook_id, wanted, query.per_page, below)
+    cursor = None if page.ended is None else write_cursor(webhook_id, page.ended)
+    meta: CursorMeta = {"perPage": query.per_page, "hasMore": cursor is not None, "nextCursor": cursor}
+    return success([shown(row) for row in page.rows], meta=meta)
 
 
 def shown(row: DeliveryRow) -> Delivery:
@@ -110,8 +113,8 @@ def milliseconds(duration_ms: float | None) -> float | None:
 # --- cursor: the place where a page ended, and a check that it was ours for this webhook
 
 
-def write_cursor(webhook_id: str, last: DeliveryRow) -> str:
-    place = f"{(last.created_at - _EPOCH) // _MICROSECOND}.{last.delivery_id}".encode()
+def write_cursor(webhook_id: str, ended: Place) -> str:
+    place = f"{(ended.created_at - _EPOCH) // _MICROSECOND}.{ended.delivery_id}".encode()
     return base64.urlsafe_b64encode(_check(place, webhook_id) + place).rstrip(b"=").decode()
 
 

@@ -74,6 +74,7 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(HTTPException, _on_http_error)
     app.register_error_handler(UnavailableError, _on_unavailable)
     app.register_error_handler(psycopg.OperationalError, _on_unavailable)  # a pool without connections, too
+    app.register_error_handler(psycopg.errors.QueryCanceled, _on_too_slow)  # an OperationalError, but Postgres is there
     app.register_error_handler(psycopg.InterfaceError, _on_unavailable)  # a connection that broke under us
     for kind in _UNFIT:
         app.register_error_handler(kind, _on_unavailable)
@@ -100,6 +101,12 @@ def _on_unavailable(error: Exception) -> Response:
     log.warning("answered 503", cause=type(error).__name__, error=str(error))
     message = "A server that the API needs is away; nothing was lost, try again."
     return failure(503, "unavailable", message, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _on_too_slow(error: psycopg.errors.QueryCanceled) -> Response:
+    log.warning("answered 503", cause=type(error).__name__, error=str(error))
+    message = "The answer takes too long at the moment; try again, and narrow a history with since and until."
+    return _on_api_error(busy(message))
 
 
 def _on_unexpected(error: Exception) -> Response:

@@ -37,7 +37,7 @@ _ERRORS: Final = {
     415: "The body is not sent as application/json.",
     422: "Some fields are not valid; `details` names each.",
     429: "Too many requests, or too many wrong keys.",
-    503: "A server that the API needs is away, or too much is under way.",
+    503: "A server that the API needs is away, too much is under way, or the answer takes too long.",
 }
 _SECONDS: Final = {"schema": {"type": "integer", "minimum": 1}, "required": True, "description": "Seconds to wait."}
 _TEXT: Final = {"schema": {"type": "string"}, "required": True}

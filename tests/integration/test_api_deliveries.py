@@ -240,6 +240,23 @@ def test_a_webhook_shows_only_its_own_deliveries(acme, hook, history):
     assert ids(acme("GET", f"/webhooks/{hook}/deliveries")) == ["mine"]
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Ask for it before the API: its statements may take a fifth of a second."""
+    monkeypatch.setattr("go2hooks.postgres.pool.STATEMENT_TIMEOUT_MS", 200)
+
+
+def test_an_answer_that_takes_too_long_is_not_taken_for_an_outage(impatient, acme, hook, history, database):
+    history("dlv_1", 1, "delivered")
+    with database.transaction():
+        database.execute("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE")
+        answer = acme("GET", f"/webhooks/{hook}/deliveries")
+    assert (answer.status_code, answer.json["error"]["code"]) == (503, "busy")
+    assert "since and until" in answer.json["error"]["message"]
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert ids(acme("GET", f"/webhooks/{hook}/deliveries")) == ["1"]
+
+
 # --- cost
 
 QUERIES = {

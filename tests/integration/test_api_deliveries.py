@@ -1,7 +1,9 @@
 """The history of deliveries, on a real database."""
 
+import base64
 import itertools
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 
 import psycopg
 import pytest
@@ -231,6 +233,21 @@ def test_a_cursor_that_was_altered_or_belongs_to_another_webhook_is_refused(acme
     for place in range(len(cursor) - 1):  # the last character may carry unused bits
         altered = cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :]
         assert acme("GET", f"/webhooks/{hook}/deliveries?cursor={altered}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "place",
+    [b"", b".", b"1764590400000000", b"1764590400000000.", b".dlv_0a", b"-1.dlv_0a", b"+1.dlv_0a", b" 1.dlv_0a", b"1_0.dlv_0a",
+     b"01.dlv_0a", b"1e3.dlv_0a", b"\xb2.dlv_0a", b"9" * 18 + b".dlv_0a", b"9" * 5000 + b".dlv_0a", b"1.dlv_\0", b"1.dlv_0a\0",
+     b"1.dlv_0a\n", b"1.evt_0a", b"1.dlv_0A", b"1.dlv_\xff", b"1.dlv_0a.1"],
+)  # fmt: skip
+def test_a_made_up_cursor_with_the_right_check_is_refused_all_the_same(acme, hook, place):
+    """The check is no secret: its key is the webhook's id."""
+    check = blake2b(place, digest_size=6, key=hook.encode()).digest()
+    cursor = base64.urlsafe_b64encode(check + place).rstrip(b"=").decode()
+    answer = acme("GET", f"/webhooks/{hook}/deliveries?cursor={cursor}")
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json["error"]["details"]) == ["cursor"]
 
 
 def test_a_webhook_shows_only_its_own_deliveries(acme, hook, history):

@@ -188,7 +188,9 @@ def _send_back(letters: Iterator["DeadLetter"], way: "WayBack") -> None:
             sent += 1
     click.echo(f"{sent} sent back.", err=True)
     if stuck:
-        raise click.ClickException(f"Nobody knows where these came from: {', '.join(stuck[:20])}")
+        raise click.ClickException(
+            f"Nobody knows where these came from, or they were too large to be kept: {', '.join(stuck[:20])}"
+        )
 
 
 def _find(reader: "LogReader", wanted: Wanted) -> Iterator["DeadLetter"]:
@@ -241,6 +243,8 @@ def _details(letter: "DeadLetter", codec: "EventCodec") -> Iterator[tuple[str, s
     elif event is not None:
         yield "event", f"{event.type} {event.id} of {event.account_id}"
         yield "data", dumps(event.data).decode()
+    elif letter.left_out:
+        yield "too large", f"its {letter.left_out} bytes are only where it came from"
     else:
         more = " …" if len(letter.value) > _SHOWN_BYTES else ""
         yield f"{len(letter.value)} bytes", letter.value[:_SHOWN_BYTES].hex(" ") + more

@@ -4,6 +4,8 @@ One flat dictionary, keyed by account and event name together, costs half the me
 accounts have one webhook or two.
 """
 
+from threading import Lock
+
 from go2hooks.core.event import WILDCARD
 from go2hooks.core.webhook import Webhook
 
@@ -15,12 +17,14 @@ def _key(account_id: str, event: str) -> str:
 class SubscriptionIndex:
     """Webhook ids by account and event. Disabled webhooks are in it: their deliveries are recorded as skipped.
 
-    One thread writes; another may match meanwhile, since every change swaps whole tuples.
+    Two threads may use it, one that changes it and one that matches: who wants an event before and after a change is found
+    in the middle of it, too.
     """
 
-    __slots__ = ("_entries", "_ids")
+    __slots__ = ("_entries", "_ids", "_lock")
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._ids: dict[str, tuple[str, ...]] = {}
         self._entries: dict[str, tuple[str, frozenset[str]]] = {}  # webhook id → what it is filed under
 
@@ -29,8 +33,9 @@ class SubscriptionIndex:
 
     def match(self, account_id: str, event: str) -> tuple[str, ...]:
         """Ids of the webhooks that want this event, each once."""
-        named = self._ids.get(_key(account_id, event), ())
-        wild = self._ids.get(_key(account_id, WILDCARD), ())
+        with self._lock:
+            named = self._ids.get(_key(account_id, event), ())
+            wild = self._ids.get(_key(account_id, WILDCARD), ())
         return named + wild if named and wild else named or wild
 
     def apply(self, webhook: Webhook) -> None:
@@ -39,14 +44,18 @@ class SubscriptionIndex:
         new = None if webhook.is_deleted else (webhook.account_id, _filed_under(webhook.events))
         if old == new:
             return
-        if old is not None:
-            del self._entries[webhook.id]
-            self._unfile(webhook.id, *old)
-        if new is not None:
-            self._entries[webhook.id] = new
-            for event in new[1]:
-                key = _key(new[0], event)
-                self._ids[key] = (*self._ids.get(key, ()), webhook.id)
+        with self._lock:
+            if old is not None:
+                del self._entries[webhook.id]
+                self._unfile(webhook.id, *old)
+            if new is not None:
+                self._entries[webhook.id] = new
+                self._file(webhook.id, *new)
+
+    def _file(self, webhook_id: str, account_id: str, events: frozenset[str]) -> None:
+        for event in events:
+            key = _key(account_id, event)
+            self._ids[key] = (*self._ids.get(key, ()), webhook_id)
 
     def _unfile(self, webhook_id: str, account_id: str, events: frozenset[str]) -> None:
         for event in events:

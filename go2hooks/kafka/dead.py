@@ -23,6 +23,7 @@ from go2hooks.settings import Settings
 DEAD_TOPICS: Final = {"events": EVENTS_DEAD, "deliveries": DELIVERIES_DEAD}
 
 _MARKER: Final = "go2hooks-sent-back"
+_LEFT_OUT: Final = "go2hooks-left-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class DeadLetter:
     origin: Position | None  #: where it lay before; None for deliveries that ended by their schedule
     key: bytes | None
     value: bytes
+    left_out: (
+        int  #: bytes of key and value that were too many to be kept: they are where it lay before, and 0 for all others
+    )
     sent_back_ms: int | None  #: when it was last sent back
 
     def delivery(self) -> Delivery | None:
@@ -85,6 +89,7 @@ def _letter(message: Message, headers: Mapping[str, str], sent_back: Mapping[tup
         _origin(headers),
         key.encode() if isinstance(key, str) else key,
         value.encode() if isinstance(value, str) else value or b"",
+        int(left_out) if (left_out := headers.get(_LEFT_OUT, "")).isdecimal() else 0,
         sent_back.get((position.partition, position.offset)),
     )
 
@@ -119,13 +124,13 @@ class WayBack:
         self._last_attempt = last_attempt
 
     def send(self, letter: DeadLetter) -> Position | None:
-        """Send it back, then mark it. None when there is no way back: nobody knows where it came from."""
+        """Send it back, then mark it. None when there is no way back: nobody knows where it came from, or it was not kept."""
         delivery = letter.delivery()
         if delivery is not None:
             following = max(delivery.attempt, self._last_attempt(delivery)) + 1
             again = delivery._replace(attempt=following, due_ms=0, kind=Kind.REPLAY, suspect=True)
             position = self._sender.send(DELIVERIES, letter.key, encode_delivery(again))
-        elif letter.origin is not None and _is_ours(letter.origin.topic):
+        elif letter.origin is not None and _is_ours(letter.origin.topic) and not letter.left_out:
             position = self._sender.send(letter.origin.topic, letter.key, letter.value)
         else:
             return None

@@ -34,7 +34,13 @@ from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENT_TOPICS, EVENTS_DEAD
+from go2hooks.kafka.topics import (
+    DELIVERIES,
+    DELIVERIES_OVERFLOW,
+    EVENT_TOPICS,
+    EVENTS_DEAD,
+    MAX_INTERNAL_MESSAGE_BYTES,
+)
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
 from services.router.reading import Batch, Partition
@@ -54,6 +60,12 @@ _RUSH: Final = _HEAVY_BATCHES[1]
 _READ: Final = 250
 _POLL_AT_LEAST_S: Final = 30.0  # a tenth of what the group waits
 _CROWD: Final = 1000  # events of one account
+# A turn ends then, however little of it is routed: fan-outs to a thousand webhooks wait for room in librdkafka, and a
+# consumer that has not polled for minutes loses its partitions with nothing committed, again and again.
+_TURN_S: Final = 1.0
+_KEY_BYTES: Final = 512  # of an account's name, by which events take turns; longer ones share one when they begin alike
+# A compressed event may be larger than Kafka takes of us. What is larger is not kept a second time.
+_KEPT_BYTES: Final = MAX_INTERNAL_MESSAGE_BYTES - 4096
 _POLL_S: Final = 0.05
 _TICK_S: Final = 0.001  # librdkafka does not wait for less
 _REVOKE_FLUSH_S: Final = 10.0
@@ -189,8 +201,8 @@ class Router:
             _kind, accepted_ms = message.timestamp()
             partition.read(offset, accepted_ms)
             self._unread.read(topic, accepted_ms)
-            self._waiting_bytes += len(message)
-            self._waiting.put(message.key() or b"", (message, partition), now)
+            self._waiting_bytes += _size(message)
+            self._waiting.put((message.key() or b"")[:_KEY_BYTES], (message, partition), now)
 
     # --- routing
 
@@ -221,11 +233,11 @@ class Router:
 
     def _route_up_to(self, count: int, take: Take, batch: Batch, now: float) -> None:
         for _ in range(count):
-            taken = take()
+            taken = take() if time.monotonic() - now < _TURN_S else None
             if taken is None:
                 return
             account, (message, partition) = taken
-            self._waiting_bytes -= len(message)
+            self._waiting_bytes -= _size(message)
             partition.waiting -= 1
             if not partition.gone:
                 crowds = self._waiting.is_crowding(account, _CROWD, now)
@@ -260,9 +272,10 @@ class Router:
                     metrics.CROWDED.add(len(webhook_ids))
 
     def _bury(self, message: Message, error: EventError, batch: Batch) -> None:
-        """Keep a bad event as it came, with where it came from and why it is bad."""
+        """Keep a bad event as it came, with where it came from and why it is bad; of a very large one only these."""
         metrics.EVENTS_DEAD.add(1, error.reason)
         topic, partition, offset = position_of(message)
+        key, value = message.key(), message.value()
         headers: Headers = [
             ("go2hooks-reason", error.reason),
             ("go2hooks-detail", str(error)[:500]),
@@ -270,7 +283,10 @@ class Router:
             ("go2hooks-partition", str(partition)),
             ("go2hooks-offset", str(offset)),
         ]
-        self._produce(batch, EVENTS_DEAD, message.key(), message.value(), headers)
+        if (size := len(key or b"") + len(value or b"")) > _KEPT_BYTES:
+            headers.append(("go2hooks-left-out", str(size)))
+            key = value = None
+        self._produce(batch, EVENTS_DEAD, key, value, headers)
 
     def _produce(
         self,
@@ -356,3 +372,10 @@ class Router:
         if error.fatal():
             self._failure = error.str()
         log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+
+
+def _size(message: Message) -> int:
+    """Bytes that it takes in memory: by itself a message knows its value's alone."""
+    size = len(message) + len(message.key() or b"")
+    headers: list[tuple[str, bytes | None]] | None = message.headers()  # type: ignore[assignment]  # as they arrive
+    return size + sum(len(name) + len(value or b"") for name, value in headers) if headers else size

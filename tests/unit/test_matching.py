@@ -1,5 +1,9 @@
 """The subscription index against a scan of all webhooks."""
 
+import itertools
+import sys
+import threading
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +49,33 @@ def test_nothing_stays_behind_when_every_webhook_is_deleted(changes):
     for webhook in changes:
         index.apply(webhook._replace(is_deleted=True))
     assert (len(index), index._ids) == (0, {})
+
+
+def test_who_wants_an_event_before_and_after_a_change_is_found_in_the_middle_of_it():
+    """The live copy's thread changes it while the router matches: what is missed then is missed for good."""
+    index = SubscriptionIndex()
+    hook = Webhook("wh_1", "acc", "https://example.com", frozenset({"click"}), True, False, b"", None, 0)  # noqa: FBT003
+    forms = [hook._replace(events=frozenset(e)) for e in ({"click"}, {"click", "link.created"}, {WILDCARD})]
+    index.apply(hook)
+    ended = threading.Event()
+
+    def change() -> None:
+        for form in itertools.islice(itertools.cycle(forms), 60_000):
+            index.apply(form)
+        ended.set()
+
+    found = set()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread = threading.Thread(target=change)
+        thread.start()
+        while not ended.is_set():
+            found.add(index.match("acc", "click"))
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == {("wh_1",)}
 
 
 def test_an_account_cannot_be_made_to_look_like_anothers_event():

@@ -17,7 +17,7 @@ from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.samples import example_payload
 from go2hooks.kafka.client import consumer_config, producer_config
-from go2hooks.kafka.dead import DeadLetter, read_dead
+from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import DELIVERIES, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.producer import EventProducer, new_event_id
@@ -166,6 +166,51 @@ def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries
     router.close(0.1)
     assert len(asked) == 2 + 5  # twice there was still time, then each of the five that found no place was given up
     assert len(deliveries(build(*hooks), 10)) == 10
+
+
+def test_an_event_that_is_larger_than_kafka_takes_of_us_is_buried_without_what_it_holds(
+    build, emit, deliveries, account, settings
+):
+    """Kafka's limit is on what was compressed: three megabytes of nothing are a few kilobytes. Kept whole it could not be."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "compression.type": "gzip",
+                         "message.max.bytes": 10_000_000})  # fmt: skip
+    producer.produce(EVENTS_CLICK, bytes(3_000_000), account, partition=0)
+    assert producer.flush(20) == 0
+    router = build(webhook("wh_1", account, "click"))
+    events = emit(5)
+    assert {delivery.event_id for delivery in deliveries(router, 5)} == {event.id for event in events}
+
+    def buried() -> list[DeadLetter]:
+        with LogReader(settings) as reader:
+            return [letter for letter in read_dead(reader, EVENTS_DEAD) if letter.left_out]
+
+    step_until(router.step, buried)
+    (letter,) = buried()
+    assert letter.left_out == 3_000_000 + len(account)
+    assert (letter.reason, letter.key, letter.value) == ("undecodable", None, b"")
+    assert (letter.origin.topic, letter.origin.partition) == (EVENTS_CLICK, 0)
+    back = WayBack(settings, lambda _: 1)
+    assert back.send(letter) is None
+
+
+def test_what_waits_is_weighed_with_its_keys_and_headers(account, settings, group):
+    """By itself a message says how large its value is."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    key = account + "k" * 30_000
+    for _ in range(20):
+        producer.produce(EVENTS_CLICK, b"", key, headers={"h": bytes(20_000)})
+    assert producer.flush(20) == 0
+    router = Router(
+        consumer_config(settings, group), producer_config(settings), SubscriptionIndex(), EventCodec(),
+        replace(BOUNDS, window=0),  # nothing is routed
+    )  # fmt: skip
+    router.start()
+    step_until(router.step, lambda: len(router._waiting._queues.get(key[:512].encode(), ())) == 20)
+    assert router._waiting_bytes >= 20 * 50_000
+    router._bounds = BOUNDS
+    step_until(router.step, lambda: not router._waiting)
+    assert router._waiting_bytes == 0
+    router.close(5.0)
 
 
 def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, deliveries, account, settings):

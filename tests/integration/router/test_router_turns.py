@@ -1,5 +1,6 @@
 """The router's turns: who brings much does not make others wait, and what waits is bounded."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
+from services.router import fanout
 from services.router.fanout import Router
 from services.router.reading import Batch
 
@@ -154,6 +156,28 @@ def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_
     step_until(second.step, lambda: len(written) >= 2020)
     assert [webhook_id for _, webhook_id in written].count(burst.id) >= 2000
     assert [webhook_id for _, webhook_id in written].count(other.id) == 20
+
+
+def test_a_turn_ends_in_time_however_long_it_takes_to_write(build, emit_in_order, written, account, hooks, monkeypatch):
+    """To a thousand webhooks each, events wait for room to be written; the consumer must be polled meanwhile."""
+    monkeypatch.setattr(fanout, "_TURN_S", 0.05)
+    produce = Router._produce
+
+    def slowly(self: Router, *rest: Any) -> None:
+        time.sleep(0.03)
+        produce(self, *rest)
+
+    monkeypatch.setattr(Router, "_produce", slowly)
+    emit_in_order(**{account: 100})
+    router = build(*hooks)
+    steps: list[int] = []
+
+    def routed() -> bool:
+        steps.append(len(written) - sum(steps))
+        return len(written) == 100
+
+    step_until(router.step, routed)
+    assert max(steps) <= 10
 
 
 def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, hooks):

@@ -19,6 +19,8 @@ from go2hooks.core.errors import Go2HooksError
 
 PARENT_VARIABLE: Final = "GO2HOOKS_PARENT_PID"  # set by a parent that its children must not outlive
 _PARENT_LOOK_S: Final = 1.0
+_ORPHANED: Final = "the parent is gone"
+_SAME_S: Final = 0.5  # who signals a group of processes and each of them means one request
 
 
 class Shutdown:
@@ -30,7 +32,8 @@ class Shutdown:
         worker.drain(shutdown.remaining_s())   # and return from main
 
     A second signal, or a drain that outlasts its time, ends the process at once with status 1:
-    what was under way is done again after the restart.
+    what was under way is done again after the restart. In a process with a parent of ours a second signal means nothing,
+    since a service manager or a terminal signals both, and the parent passes it on: it ends us by ending.
     """
 
     def __init__(self, drain_timeout_s: float) -> None:
@@ -85,7 +88,7 @@ class Shutdown:
     def _watch_parent(self, parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(_PARENT_LOOK_S)
-        self.request("the parent is gone")
+        self.request(_ORPHANED)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._requests.put(signal.Signals(number).name)
@@ -100,10 +103,17 @@ class Shutdown:
         self._enforce()
 
     def _enforce(self) -> None:
-        try:
-            reason = f"{self._requests.get(timeout=self._drain_timeout_s)} came twice"
-        except queue.Empty:
-            reason = f"the drain took longer than {self._drain_timeout_s:g} s"
+        began, has_parent = time.monotonic(), PARENT_VARIABLE in os.environ
+        reason = ""
+        while not reason:
+            try:
+                again = self._requests.get(timeout=max(0.0, self._deadline - time.monotonic()))
+            except queue.Empty:
+                reason = f"the drain took longer than {self._drain_timeout_s:g} s"
+            else:
+                is_same = has_parent or time.monotonic() - began < _SAME_S
+                if again == _ORPHANED or not is_same:
+                    reason = f"{again} came twice" if again != _ORPHANED else again
         sys.stderr.write(f"stopped at once: {reason}\n")
         sys.stderr.flush()
         os._exit(1)
@@ -123,14 +133,19 @@ def settle_memory() -> None:
 
 
 def reserve_descriptors(count: int) -> None:
-    """Have the kernel make its table of our descriptors large enough for `count`, as far as the limit allows.
+    """Raise the limit of our descriptors to `count`, as far as we may, and have the kernel make its table large enough.
+
+    A soft limit of 1,024, which is usual, is there for programs that use `select`; what we cannot open beyond it would look
+    as if receivers could not be reached.
 
     The table grows by doubling, and in a process with threads Linux lets all its processors come by before it goes on
     (`expand_files`, `synchronize_rcu`): whoever opens the 65th, 129th, … 2,049th socket waits for tens of milliseconds, and
     everything else on its event loop with it. So this belongs at the start.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = count if limit == resource.RLIM_INFINITY else min(count, limit)
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = count if most == resource.RLIM_INFINITY else min(count, most)
+    if limit != resource.RLIM_INFINITY and limit < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, most))
     with Path(os.devnull).open("rb") as some:
         os.close(fcntl.fcntl(some, fcntl.F_DUPFD_CLOEXEC, room - 1))
 

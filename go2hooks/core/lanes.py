@@ -266,7 +266,8 @@ class Lanes(Generic[T]):
         return lane is not None and self._is_open(lane)
 
     def open_circuits(self) -> int:
-        return sum(self._is_open(lane) for lane in self._lanes.values())
+        """Any thread."""
+        return sum(self._is_open(lane) for lane in list(self._lanes.values()))
 
     # --- one lane
 

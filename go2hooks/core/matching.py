@@ -4,7 +4,8 @@ One flat dictionary, keyed by account and event name together, costs half the me
 accounts have one webhook or two.
 """
 
-from threading import Lock
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from go2hooks.core.event import WILDCARD
 from go2hooks.core.webhook import Webhook
@@ -17,14 +18,14 @@ def _key(account_id: str, event: str) -> str:
 class SubscriptionIndex:
     """Webhook ids by account and event. Disabled webhooks are in it: their deliveries are recorded as skipped.
 
-    Two threads may use it, one that changes it and one that matches: who wants an event before and after a change is found
-    in the middle of it, too.
+    Given a lock, two threads may use it, one that changes it and one that matches: who wants an event before and after a
+    change is found in the middle of it, too.
     """
 
     __slots__ = ("_entries", "_ids", "_lock")
 
-    def __init__(self) -> None:
-        self._lock = Lock()
+    def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        self._lock = lock or nullcontext()
         self._ids: dict[str, tuple[str, ...]] = {}
         self._entries: dict[str, tuple[str, frozenset[str]]] = {}  # webhook id → what it is filed under
 

@@ -20,6 +20,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.webhook import Webhook
+from go2hooks.postgres.vanished import NOTICED
 from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class WebhookFollower:
         self._apply = apply
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow_for_ever, name="live-copy", daemon=True)
+        self._began: datetime | None = None  # the first look before a load
         self._horizon = 0  # what transactions below this one have written is known
         self._since = datetime.fromtimestamp(0, UTC)  # nobody else has dated a change before this
         self._mark = self._since, 0  # a time, and a transaction from which on all had not begun then
@@ -69,12 +71,16 @@ class WebhookFollower:
 
     def start(self) -> None:
         """Load everything, then follow. Blocks until the copy is complete; waits for a Postgres that is away."""
-        connection = self._connect_patiently()
-        if connection is None:
-            return
-        self._load(connection)
-        self._first = connection
-        self._thread.start()
+        while (connection := self._connect_patiently()) is not None:
+            try:
+                self._load(connection)
+            except psycopg.OperationalError as error:
+                log.warning("Postgres went away before all webhooks were read", error=type(error).__name__)
+                connection.close()
+            else:
+                self._first = connection
+                self._thread.start()
+                return
 
     def abandon(self) -> None:
         """Give up waiting and following; does not block."""
@@ -124,11 +130,13 @@ class WebhookFollower:
     def _load(self, connection: psycopg.Connection[Any]) -> None:
         """Read all. What was begun 10 s ago or earlier and is not committed yet is left to its notification."""
         now, _oldest, upcoming = self._look(connection)
+        # What an earlier beginning has read may have been deleted since: changes are looked for from then on.
+        began = self._began = now if self._began is None else self._began
         with connection.transaction(), connection.cursor(name="webhooks") as cursor:
             cursor.itersize = 5000
             cursor.execute(_ALL)
             self._take(cursor)
-        self._since, self._mark = now - _OVERLAP, (now, upcoming)
+        self._since, self._mark = began - _OVERLAP, (now, upcoming)
         self._heard = time.monotonic()
 
     @staticmethod
@@ -150,7 +158,7 @@ class WebhookFollower:
         while not self._stop.is_set():
             try:
                 connection = psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=3, application_name="go2hooks-live"
+                    self._url, autocommit=True, connect_timeout=3, application_name="go2hooks-live", **NOTICED
                 )
                 connection.execute(f"LISTEN {CHANNEL}")
             except psycopg.Error as error:

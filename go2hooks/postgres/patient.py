@@ -8,9 +8,13 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from go2hooks.postgres.vanished import NOTICED
+
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+# One that is read-only for a while is a standby that a failover has led to, or a primary whose disk is nearly full.
+_AWAY: Final = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 _BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -22,30 +26,42 @@ class PatientConnection:
         self._name = name
         self._connection: AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
+        self._users: set[asyncio.Task[Any] | None] = set()
         self.healthy = False
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
         """Do `work` on the connection. It may be begun several times, so it must bear repetition; other errors pass through.
 
-        Waits for as long as Postgres is away; cancel to give up.
+        Waits for as long as Postgres is away, or may not be written to; cancel to give up.
         """
+        self._users.add(task := asyncio.current_task())
+        try:
+            async with self._lock:
+                return await self._run(work)
+        finally:
+            self._users.discard(task)
+
+    async def _run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
         attempt = 0
-        async with self._lock:
-            while True:
-                try:
-                    result = await work(await self._open())
-                except psycopg.OperationalError as error:
-                    self.healthy = False
-                    if attempt == 0:
-                        log.warning("Postgres is away; waiting", user=self._name, error=type(error).__name__)
-                    await self._drop()
-                    await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-                    attempt += 1
-                else:
-                    self.healthy = True
-                    return result
+        while True:
+            try:
+                result = await work(await self._open())
+            except _AWAY as error:
+                self.healthy = False
+                if attempt == 0:
+                    log.warning("Postgres is away; waiting", user=self._name, error=type(error).__name__)
+                await self._drop()
+                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                attempt += 1
+            else:
+                self.healthy = True
+                return result
 
     async def close(self) -> None:
+        """Whose work still waits for a Postgres that is away is cancelled."""
+        for task in self._users:
+            if task is not None:
+                task.cancel()
         async with self._lock:
             await self._drop()
 
@@ -53,7 +69,7 @@ class PatientConnection:
         if self._connection is None or self._connection.closed:
             self._connection = await AsyncConnection.connect(
                 self._url, autocommit=True, connect_timeout=3, application_name=f"go2hooks-{self._name}",
-                options="-c timezone=UTC -c statement_timeout=30s",
+                options="-c timezone=UTC -c statement_timeout=30s", **NOTICED,
             )  # fmt: skip
         return self._connection
 

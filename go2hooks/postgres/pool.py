@@ -5,6 +5,7 @@ from typing import Any, Final
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
+from go2hooks.postgres.vanished import NOTICED
 from go2hooks.settings import Settings
 
 CONNECT_TIMEOUT_S: Final = 2
@@ -35,10 +36,6 @@ def open_pool(settings: Settings, *, service: str = "api", min_size: int = 1, ma
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": f"go2hooks-{service}",
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
-            # A server whose machine vanished is noticed in seconds, not after the kernel's two hours.
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 2,
-            "tcp_user_timeout": 10_000,
+            **NOTICED,
         },
     )

@@ -1,18 +1,28 @@
 """/metrics, /healthz and /readyz of router and dispatcher, on a thread of their own."""
 
+import contextlib
 import json
 import os
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Final
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from go2hooks.core.errors import SettingsError
 
+log = structlog.get_logger(__name__)
 Checks = Callable[[], dict[str, bool]]
+
+_AT_ONCE: Final = 16  # requests; a scrape, two probes, and some to spare
+_REQUEST_S: Final = 10.0  # from a connection's first moment to its last, however its bytes come
 
 
 class HealthServer:
@@ -22,13 +32,12 @@ class HealthServer:
         """Raises SettingsError when the port is taken. Port 0 takes a free one."""
         handler = type("Handler", (_Handler,), {"registry": registry, "ready": staticmethod(ready)})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = _Server((host, port), handler)
         except OSError as error:
             message = (
                 f"cannot listen on {host}:{port} ({error.strerror}): set GO2HOOKS_METRICS_PORT to a free port, or 0"
             )
             raise SettingsError(message) from error
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
@@ -40,10 +49,52 @@ class HealthServer:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """Who connects and says nothing, or does so in hundreds, takes neither threads nor descriptors from deliveries."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._began: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            has_room = len(self._began) < _AT_ONCE
+            if has_room:
+                self._began[request] = time.monotonic()
+        if has_room:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: end what takes too long."""
+        with self._lock:
+            late = [request for request, began in self._began.items() if time.monotonic() - began > _REQUEST_S]
+            for request in late:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def close_request(self, request: Any) -> None:
+        with self._lock:
+            self._began.pop(request, None)
+            request.close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Callers hang up as they please; a defect of ours is worth more than their line."""
+        error = sys.exception()
+        if isinstance(error, OSError):
+            log.info("request for metrics broken off", error=type(error).__name__)
+        else:
+            log.error("request for metrics failed", exc_info=error)
+
+
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     ready: Checks
-    timeout = 10
+    timeout = _REQUEST_S
 
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:

@@ -14,12 +14,13 @@ from go2hooks.core.outcome import Failure, NoAnswer
 from go2hooks.core.request import SignedRequest, prepare
 from go2hooks.core.webhook import Webhook
 from services.dispatcher.identities import Identities
+from services.dispatcher.senders import failures
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
-FAILED_INSIDE: Final = NoAnswer(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.", 0.0)
+FAILED_INSIDE: Final = NoAnswer(*failures.INSIDE, 0.0)
 
 
 class Requests:

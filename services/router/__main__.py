@@ -25,7 +25,7 @@ def main() -> None:
     settings = load_settings()
     logs.configure(settings, "router")
     shutdown = Shutdown(settings.drain_timeout_s).install()
-    index = SubscriptionIndex()
+    index = SubscriptionIndex(threading.Lock())
     follower = WebhookFollower(settings, index.apply)
     loaded = threading.Event()
     router = build_router(settings, index, lambda: shutdown.requested)

@@ -26,6 +26,7 @@ class Copy:
     def __init__(self, url: str, reconcile_ms: int) -> None:
         self.webhooks: dict[str, Webhook] = {}
         self.told = 0
+        self.at_each: Callable[[Webhook], object] = lambda _: None
         self.at_start: set[str] = set()  #: ids that it told of before `start` returned; later ones come from its thread
         settings = Settings(database_url=SecretStr(url), reconcile_interval_ms=reconcile_ms)
         self.follower = WebhookFollower(settings, self._apply)
@@ -33,6 +34,7 @@ class Copy:
     def _apply(self, webhook: Webhook) -> None:
         self.webhooks[webhook.id] = webhook
         self.told += 1
+        self.at_each(webhook)
         if threading.current_thread() is threading.main_thread():
             self.at_start.add(webhook.id)
 
@@ -181,6 +183,36 @@ def test_a_cut_connection_is_replaced_and_what_was_missed_is_made_up(accounts, f
     copy.wait(lambda known: "wh_1" in known)
     accounts.execute(INSERT, ["wh_2"])
     copy.wait(lambda known: "wh_2" in known)
+
+
+def test_a_connection_that_is_cut_while_all_is_read_is_replaced_and_all_is_read_again(accounts, database_url):
+    """What was read before it, and is deleted meanwhile, is not there to be read again."""
+    rows = "SELECT 'wh_' || n, account_id, name, url, events, sealed_secret FROM webhooks, generate_series(1, 6000) n"
+    accounts.execute(INSERT, ["wh_0"])
+    accounts.execute(f"INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) {rows}")
+    copy, gone = Copy(database_url, 200), []
+
+    def cut(webhook: Webhook) -> None:
+        if not gone:
+            gone.append(webhook.id)
+            accounts.execute("UPDATE webhooks SET deleted_at = now() WHERE id = %s", gone)
+            accounts.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'go2hooks-live'"
+            )
+
+    copy.at_each = cut
+    copy.follower.start()
+    try:
+        assert copy.told > 6001
+        assert len(copy.webhooks) == 6001
+        copy.wait(lambda known: known[gone[0]].is_deleted)
+    finally:
+        copy.follower.stop()
+
+
+def test_a_server_that_vanishes_is_to_be_noticed_in_seconds(accounts, follow):
+    copy = follow()
+    assert copy.follower._first.info.get_parameters()["tcp_user_timeout"] == "10000"
 
 
 def test_its_age_tells_how_long_ago_it_agreed_with_postgres(accounts, follow):

@@ -53,6 +53,33 @@ async def test_a_record_is_there_when_its_offset_is_let_go(recorder, database):
     await until(lambda: recorder.idle)
 
 
+async def test_a_postgres_that_may_not_be_written_to_for_a_while_is_waited_for(recorder, database):
+    """A standby after a failover, or a primary whose disk is nearly full."""
+    name = database.info.dbname
+    recorded = asyncio.Event()
+    database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # of sessions to come
+    recorder.add(record(1), recorded.set)
+    await until(lambda: not recorder._connection.healthy)
+    await asyncio.sleep(0.3)
+    assert not recorded.is_set()
+    database.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await asyncio.wait_for(recorded.wait(), 20)
+    assert len(rows(database)) == 1
+
+
+async def test_who_waits_for_a_postgres_that_is_away_is_let_go_when_the_connection_is_closed():
+    async def never(_connection: Any) -> None:
+        raise AssertionError("there is nothing to work on")
+
+    connection = PatientConnection("postgresql://127.0.0.1:1/nowhere", "test")
+    waiting = [asyncio.create_task(connection.run(never)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        await connection.close()
+        await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+
+
 async def test_a_row_that_postgres_refuses_is_written_without_what_a_receiver_put_in_it(recorder, database):
     database.execute("""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS

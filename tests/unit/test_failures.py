@@ -23,7 +23,7 @@ CASES = [
     (os_error(errno.ECONNRESET), Phase.CONNECTING, Failure.CONNECTION_ERROR),
     (os_error(errno.EHOSTUNREACH), Phase.CONNECTING, Failure.CONNECTION_ERROR),
     (os_error(errno.ENETUNREACH), Phase.CONNECTING, Failure.CONNECTION_ERROR),
-    (os_error(errno.EMFILE), Phase.CONNECTING, Failure.CONNECTION_ERROR),
+    (os_error(errno.EMFILE), Phase.CONNECTING, Failure.INTERNAL_ERROR),
     (
         OSError("Multiple exceptions: [Errno 111] ('10.0.0.1', 80), [Errno 113]"),
         Phase.CONNECTING,

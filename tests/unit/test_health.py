@@ -2,15 +2,20 @@
 
 import json
 import socket
+import struct
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.registry import CollectorRegistry
+from waiting import eventually
 
 from go2hooks.core.errors import SettingsError
+from go2hooks.telemetry import health
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.instruments import Counter
 from go2hooks.telemetry.metrics import Instruments
@@ -47,6 +52,39 @@ def test_metrics_are_what_prometheus_reads(url: str):
     assert status == 200
     assert content_type.startswith("text/plain; version=")
     assert b"sent_total 0.0" in body
+
+
+def test_callers_who_say_nothing_keep_others_waiting_for_a_while_only(url: str, monkeypatch: pytest.MonkeyPatch):
+    """Nor do they take more threads than a few, however many they are."""
+    monkeypatch.setattr(health, "_REQUEST_S", 1.0)
+    host, port = url.removeprefix("http://").split(":")
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for _ in range(100):
+            caller = stack.enter_context(socket.create_connection((host, int(port))))
+            with suppress(OSError):  # closed by then
+                caller.send(b"G")
+        assert threading.active_count() - before <= 17
+        assert eventually(lambda: answers(url), 20)
+    eventually(lambda: threading.active_count() <= before + 1)
+
+
+def answers(url: str) -> bool:
+    try:
+        return get(f"{url}/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_caller_who_hangs_up_is_no_defect(url: str, capfd: pytest.CaptureFixture[str]):
+    host, port = url.removeprefix("http://").split(":")
+    for _ in range(5):
+        caller = socket.create_connection((host, int(port)))
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.send(b"GET /metrics HTTP/1.1\r\n")
+        caller.close()
+    assert answers(url)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_it_is_ready_only_while_every_check_holds(url: str, checks: dict[str, bool]):

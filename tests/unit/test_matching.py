@@ -53,7 +53,7 @@ def test_nothing_stays_behind_when_every_webhook_is_deleted(changes):
 
 def test_who_wants_an_event_before_and_after_a_change_is_found_in_the_middle_of_it():
     """The live copy's thread changes it while the router matches: what is missed then is missed for good."""
-    index = SubscriptionIndex()
+    index = SubscriptionIndex(threading.Lock())
     hook = Webhook("wh_1", "acc", "https://example.com", frozenset({"click"}), True, False, b"", None, 0)  # noqa: FBT003
     forms = [hook._replace(events=frozenset(e)) for e in ({"click"}, {"click", "link.created"}, {WILDCARD})]
     index.apply(hook)

@@ -58,6 +58,7 @@ NOT_HTTP: Final = Cause(Failure.INVALID_RESPONSE, "The response is not valid HTT
 UPGRADE: Final = Cause(Failure.INVALID_RESPONSE, "The receiver tried to switch to another protocol (101).")
 HEAD_TOO_LARGE: Final = Cause(Failure.INVALID_RESPONSE, "The response's header section is too large.")
 TOO_MANY_INTERIM: Final = Cause(Failure.INVALID_RESPONSE, "The receiver sent too many informational (1xx) responses.")
+INSIDE: Final = Cause(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.")
 UNSENDABLE: Final = Cause(Failure.INVALID_URL, "The URL cannot be written as an HTTP request.")
 
 _DNS_PERMANENT: Final = Cause(Failure.DNS_ERROR, "The host name does not exist or has no address.")
@@ -73,6 +74,7 @@ _KEY_SHUT: Final = Cause(Failure.SECRET_UNAVAILABLE, "The client certificate's p
 _IDENTITY_UNFIT: Final = Cause(Failure.TLS_ERROR, "The webhook's client certificate cannot be used.")
 
 _UNREACHABLE_ERRNOS: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+_OUR_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RESET_ERRNOS: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN})
 
 # OpenSSL's X509_V_ERR_* codes, as SSLCertVerificationError.verify_code carries them.
@@ -155,6 +157,8 @@ def _explain_tls(error: ssl.SSLError) -> Cause:
 
 
 def _explain_os(error: OSError) -> Cause:
+    if error.errno in _OUR_ERRNOS:
+        return INSIDE
     if error.errno == errno.ECONNREFUSED or isinstance(error, ConnectionRefusedError):
         return REFUSED
     if error.errno in _RESET_ERRNOS or isinstance(error, ConnectionError):

@@ -19,7 +19,7 @@ from go2hooks.core.outcome import (
 )
 
 _SKIP_MESSAGES: Final = {
-    SkipReason.DISABLED: "The webhook was disabled; replay brings the event back once it is enabled.",
+    SkipReason.DISABLED: "The webhook was disabled when this was to be sent.",
     SkipReason.DELETED: "The webhook was deleted.",
     SkipReason.UNSUBSCRIBED: "The webhook no longer subscribes to this event.",
 }

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.delivery import Delivery, Kind
-from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, RetryAt
+from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, RetryAt, Skip, SkipReason
+from go2hooks.core.record import record_skip
 from go2hooks.core.retry import RetryPolicy, next_step
 
 policies = st.builds(RetryPolicy, st.lists(st.floats(0.001, 86_400), min_size=1, max_size=10).map(tuple))
@@ -93,3 +94,16 @@ def test_every_failure_is_retried_by_the_same_schedule(kind: Kind, failure: Fail
 def test_a_long_retry_after_takes_a_longer_tier() -> None:
     failed = Failed(Failure.BAD_STATUS, "busy", 503, retry_after_s=100.0)
     assert next_step(DELIVERY, failed, 0, RetryPolicy()) == RetryAt(2, 120_000)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (SkipReason.DISABLED, "The webhook was disabled when this was to be sent."),
+        (SkipReason.DELETED, "The webhook was deleted."),
+        (SkipReason.UNSUBSCRIBED, "The webhook no longer subscribes to this event."),
+    ],
+)
+def test_what_is_skipped_says_why_and_promises_nothing(reason: SkipReason, message: str) -> None:
+    record = record_skip(DELIVERY, Position("go2.deliveries", 0, 0), Skip(reason), 0)
+    assert (record.error_code, record.error_message) == (reason, message)

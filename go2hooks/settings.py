@@ -196,6 +196,14 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
 
+    @field_validator("database_url")
+    @classmethod
+    def _connection(cls, value: SecretStr) -> SecretStr:
+        """Told here, without its text: libpq's own messages quote what they cannot read, and a password with it."""
+        if not _is_connection(value.get_secret_value()):
+            raise ValueError("this is no connection URL: write it as postgresql://user:password@host:5432/database")
+        return value
+
     @field_validator("retry_delays", mode="before")
     @classmethod
     def _durations(cls, value: Any) -> Any:
@@ -317,6 +325,18 @@ class Settings(BaseSettings):
                 "Make a key with: python -c 'import base64,os; print(base64.b64encode(os.urandom(32)).decode())'"
             )
         return tuple(_decode_key(key) for key in self.secret_keys)
+
+
+def _is_connection(text: str) -> bool:
+    """Whether libpq can read it, and takes nothing of a mistyped password for a host or a port."""
+    import psycopg.conninfo  # noqa: PLC0415  # a quarter of a second, which commands without a database do not need
+
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(text)
+    except psycopg.Error:
+        return False
+    ports = str(parts.get("port", "")).split(",")
+    return all(port == "" or port.isdecimal() for port in ports) and "@" not in str(parts.get("host", ""))
 
 
 def _decode_key(key: SecretStr) -> bytes:

@@ -30,7 +30,7 @@ _PATTERNS: Final = (
     (re.compile(r"\bgo2_[A-Za-z0-9]{16,}"), f"go2_{MASK}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
     (re.compile(r"(\w://[^:/@\s\"']*):[^/\s\"']+@"), rf"\1:{MASK}@"),  # the password of a URL
-    (re.compile(r"(?i)\b(password\s*=\s*)(\\?['\"])?[^\s\"'\\]+"), rf"\1\2{MASK}"),  # and of a connection string
+    (re.compile(r"(?i)(password\s*=\s*)(\\?['\"])?[^\s\"'\\]+"), rf"\1\2{MASK}"),  # and of a connection string
     (re.compile(r"(?s)-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|$)"), MASK),
     (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}="), MASK),  # base64 of 32 bytes: an encryption key
 )

@@ -211,6 +211,20 @@ def test_config_shows_every_setting_and_no_secret(cli: Cli, database_url: str):
     assert database_url.split(":")[2].partition("@")[0] not in result.stdout
 
 
+def test_config_shows_no_other_password_of_the_database_url(cli: Cli):
+    result = cli("config", GO2HOOKS_DATABASE_URL="postgresql://db/go2hooks?sslkey=k&sslpassword=hunter22")
+    assert "postgresql://db/go2hooks?sslkey=k" in result.stdout
+    assert "hunter22" not in result.stdout
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["migrate"], ["keys", "list"]], ids=" ".join)
+def test_a_mistyped_database_url_is_refused_without_its_password(cli: Cli, command: list[str]):
+    result = cli(*command, GO2HOOKS_DATABASE_URL="postgresql//u:hunter22@h/d")
+    assert result.returncode == 1
+    assert "GO2HOOKS_DATABASE_URL" in result.stderr
+    assert "hunter22" not in result.stdout + result.stderr
+
+
 def test_a_wrong_setting_is_one_clear_line(cli: Cli):
     result = cli("config", GO2HOOKS_API_PORT="99999")
     assert result.returncode == 1

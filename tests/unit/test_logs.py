@@ -51,7 +51,13 @@ def test_secrets_are_masked_in_messages_values_nested_values_and_tracebacks(writ
 
 @pytest.mark.parametrize(
     "text",
-    ["postgresql://go2:hunter22@db:5432/go2hooks", "host=db password=hunter22 user=go2", "password='hunter22'"],
+    [
+        "postgresql://go2:hunter22@db:5432/go2hooks",
+        "host=db password=hunter22 user=go2",
+        "password='hunter22'",
+        "postgresql://db/go2hooks?sslpassword=hunter22&sslmode=require",
+        "host=db SSLPASSWORD = hunter22",
+    ],
 )
 def test_database_passwords_are_masked_and_the_rest_stays(text):
     masked = logs.mask(text)

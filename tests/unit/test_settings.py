@@ -1,6 +1,7 @@
 """Settings say what is wrong with them, and refuse to contradict each other."""
 
 import os
+import traceback
 from ipaddress import ip_network
 from typing import Any
 
@@ -101,3 +102,26 @@ def test_settings_that_contradict_each_other_are_refused_by_name(contradiction: 
 )
 def test_the_defaults_and_what_lies_just_within_the_bounds_are_accepted(agreed: dict[str, Any]) -> None:
     load_settings(**agreed)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql//u:hunter2@h/d", "postgres://u:hun ter2@h/d", "postgresql://u:hunter2%@h/d", "postgresql://u:hunter2h/d",
+     "postgresql://u:hunter2@[::1/d", "postgresql://u@h/d?pasword=hunter2", "host=h pasword=hunter2", "hunter2",
+     "postgresql://u:hunter2@hunter2@h/d"],
+)  # fmt: skip
+def test_a_database_url_that_is_none_is_refused_without_its_text(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GO2HOOKS_DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=r"GO2HOOKS_DATABASE_URL: .* no connection URL") as refused:
+        load_settings()
+    assert "ter2" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u:hunter2@h:5432/d", "postgres://u@a:1,b:2/d?sslmode=require", "host=h port=5432 password=hunter2", "",
+     "postgresql:///d?host=/run/postgresql", "postgresql://u:p%40ss@[::1]/d"],
+)  # fmt: skip
+def test_whatever_libpq_can_read_is_a_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GO2HOOKS_DATABASE_URL", url)
+    assert load_settings().database_url.get_secret_value() == url

@@ -4,6 +4,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -282,6 +283,25 @@ def test_deactivating_says_who_did_it_and_does_so_once(acme):
     assert (first["isActive"], first["disabledReason"]) == (False, "disabled_by_user")
     second = acme("PATCH", f"/webhooks/{created['id']}", {"isActive": False}).json["data"]
     assert second["disabledAt"] == first["disabledAt"]
+
+
+def test_what_operators_are_told_to_run_after_an_outage_enables_what_the_outage_disabled(acme, database):
+    page = (Path(__file__).parents[2] / "docs/operators.md").read_text(encoding="utf-8")
+    [statement] = re.findall(r"`(UPDATE webhooks SET is_active = true,[^`]*)`", page)
+    statement, times = re.subn("…", "%s", statement)
+    assert times == 2
+    before, by_outage, by_user, deleted, fine = (acme.create()["id"] for _ in range(5))
+    disable = """UPDATE webhooks SET is_active = false, consecutive_failures = 10, failing_since = now(),
+                 disabled_at = now() - %s * interval '1 hour', disabled_reason = '10 consecutive failed attempts' WHERE id = %s"""
+    for webhook_id, hours_ago in ((before, 3), (by_outage, 0), (deleted, 0)):
+        database.execute(disable, [hours_ago, webhook_id])
+    acme("PATCH", f"/webhooks/{by_user}", {"isActive": False})
+    acme("DELETE", f"/webhooks/{deleted}")
+    database.execute(statement, [datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)])
+    active = database.execute("SELECT id FROM webhooks WHERE is_active").fetchall()
+    assert {webhook_id for [webhook_id] in active} == {by_outage, fine}
+    columns = ("consecutive_failures", "failing_since", "disabled_at", "disabled_reason")
+    assert stored(database, by_outage, *columns) == (0, None, None, None)
 
 
 def test_a_change_is_announced_to_router_and_dispatchers(acme, database):

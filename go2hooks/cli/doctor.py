@@ -15,6 +15,7 @@ def doctor(data_dir: Path | None) -> None:
     Exit status 1 when there is a problem.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from go2hooks.cli.checks import check_postgres, check_schemas
@@ -25,9 +26,8 @@ def doctor(data_dir: Path | None) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         mark = "[bold red]✗[/]" if finding.remedy else "[green]✓[/]"
-        table.add_row(
-            mark, finding.subject, f"{finding.detail}\n→ {finding.remedy}" if finding.remedy else finding.detail
-        )
+        said = f"{finding.detail}\n→ {finding.remedy}" if finding.remedy else finding.detail
+        table.add_row(mark, finding.subject, escape(said))  # servers' own words are among them
     Console(highlight=False).print(table)
     problems = sum(bool(finding.remedy) for finding in findings)
     if problems:

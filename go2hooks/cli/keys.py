@@ -35,6 +35,7 @@ def create(account: str, name: str, data_dir: Path | None) -> None:
 def list_(account: str | None, data_dir: Path | None) -> None:
     """List keys, revoked ones too, without the keys themselves."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from go2hooks.postgres.api_keys import list_keys
@@ -44,7 +45,8 @@ def list_(account: str | None, data_dir: Path | None) -> None:
     table = Table("id", "account", "name", "created", "revoked")
     for key in found:
         revoked = f"{key.revoked_at:%Y-%m-%d %H:%M:%S}" if key.revoked_at else ""
-        table.add_row(key.id, key.account_id, key.name, f"{key.created_at:%Y-%m-%d %H:%M:%S}", revoked)
+        created = f"{key.created_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(key.id, escape(key.account_id), escape(key.name), created, revoked)
     Console().print(table)
 
 

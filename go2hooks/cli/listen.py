@@ -52,7 +52,7 @@ def listen(host: str, port: int, secrets: tuple[str, ...], status: int, fail_fir
         raise click.ClickException(
             f"Cannot listen on {host}:{port} ({error.strerror}). Choose another with --port."
         ) from error
-    console.print(f"Listening on http://{host}:{receiver.port}/ · Ctrl-C stops.")
+    console.print(f"Listening on http://{host}:{receiver.port}/ · Ctrl-C stops.", markup=False)
     if not secrets:
         console.print("[yellow]Without --secret signatures are not verified.[/]")
     try:

@@ -47,4 +47,5 @@ def up(data_dir: Path, api_port: int | None, brokers: int | None, dispatchers: i
 
 def _announce(console: Any, endpoints: dict[str, Any], data_dir: Path) -> None:
     console.print(f"[bold green]All ready.[/] API {endpoints['api']}")
-    console.print(f"Addresses, API key and process ids: {data_dir / 'endpoints.json'} · Ctrl-C stops everything.")
+    where = data_dir / "endpoints.json"
+    console.print(f"Addresses, API key and process ids: {where} · Ctrl-C stops everything.", markup=False)

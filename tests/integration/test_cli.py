@@ -121,6 +121,15 @@ def test_the_life_of_a_key(cli: Cli):
     assert (again.returncode, "revoked before" in again.stderr) == (1, True)
 
 
+def test_names_with_brackets_are_listed_as_they_are(cli: Cli):
+    created = cli("keys", "create", "--account", "a[/b]", "--name", "[bold]x\\")
+    assert created.returncode == 0, created.stderr
+    listed = cli("keys", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "a[/b]" in listed.stdout
+    assert "[bold]x\\" in listed.stdout
+
+
 def test_migrate_says_that_nothing_is_left(cli: Cli):
     assert cli("migrate").stdout == "The database is up to date.\n"
 
@@ -193,6 +202,11 @@ def test_the_doctor_reads_the_operators_schemas(cli: Cli, tmp_path: Path):
     result = cli("doctor", GO2HOOKS_SCHEMA_DIR=str(tmp_path / "schemas"))
     assert result.returncode == 1
     assert "GO2HOOKS_SCHEMA_DIR" in result.stdout
+
+
+def test_the_doctor_quotes_what_has_brackets(cli: Cli):
+    result = cli("doctor", GO2HOOKS_SCHEMA_DIR="schemas[/b]")
+    assert "schemas[/b]" in result.stdout, result.stderr
 
 
 def test_the_doctor_survives_servers_that_are_away(cli: Cli):

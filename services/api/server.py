@@ -9,6 +9,7 @@ from typing import Any, Final
 from flask import Flask
 from waitress import create_server, wasyncore
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import ErrorTask
 from waitress.utilities import ServerNotImplemented
 
@@ -118,10 +119,21 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress is untyped
         self.write(body)
 
 
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Refuses what Python cannot read, such as `http://[::1/` or a length of 5,000 digits; waitress expects no ValueError."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError:
+            raise ParsingError("Unreadable") from None
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]
     """A connection. Bytes that trickle in do not keep it open, and who is refused while sending still gets the answer."""
 
     error_task_class = _ErrorTask
+    parser_class = _Parser
     lingers = False  # whether to go on reading, and dropping, what comes after the last answer
     _lingering_until: float | None = None
     _began = 0.0

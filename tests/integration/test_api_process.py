@@ -152,8 +152,13 @@ def head(method: str, path: str, *headers: str) -> bytes:
         (head("POST", "/api/v1/webhooks", "Content-Length: 1, 2"), 400),
         (head("POST", "/api/v1/webhooks", "Transfer-Encoding: gzip"), 400),
         (head("GET", "/api/v1/webhooks", "Bad Header: x"), 400),
+        (head("POST", "/api/v1/webhooks", "Content-Length: " + "9" * 5000), 400),
+        (head("GET", "http://[::1/api"), 400),
+        (head("GET", "http://[zz]/x"), 400),
+        (head("GET", "http://a]/"), 400),
     ],
-    ids=["10 MiB", "endless chunks", "long header", "long address", "nonsense", "TLS", "negative length", "two lengths", "gzip", "bad header"],
+    ids=["10 MiB", "endless chunks", "long header", "long address", "nonsense", "TLS", "negative length", "two lengths", "gzip", "bad header",
+         "endless length", "half an IPv6 address", "no IPv6 address", "end of one"],
 )  # fmt: skip
 def test_what_the_server_refuses_is_refused_in_the_envelope_too(start, request_bytes, status):
     api = start()
@@ -163,6 +168,7 @@ def test_what_the_server_refuses_is_refused_in_the_envelope_too(start, request_b
     error = json.loads(body)
     assert error["success"] is False
     assert error["error"]["code"]
+    assert "Traceback" not in api.log.read_text()
 
 
 def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_not(start):

@@ -30,7 +30,10 @@ _ERRORS_SHOWN = 20
     "--rate", type=click.FloatRange(0, min_open=True), help="Events per second.  [default: as fast as it goes]"
 )
 @click.option(
-    "--file", "lines", type=click.File(encoding="utf-8"), help="Take them from JSON lines; - is standard input."
+    "--file",
+    "lines",
+    type=click.File(encoding="utf-8", errors="surrogateescape"),  # a line that is not UTF-8 is that line's fault alone
+    help="Take them from JSON lines; - is standard input.",
 )
 @stack_option
 def emit(

@@ -17,12 +17,10 @@ _KNOWN_FIELDS: Final = {"id", "event", "timestamp", "data"}
 def parse_line(line: str, *, expected: str, account_id: str, new_id: Callable[[], str], now_ms: int) -> Event:
     """One line, either `{"id"?, "timestamp"?, "data"}` or the payload form `{"event", "timestamp", "data"}`.
 
-    `expected` is the event type of lines that name none; with `all` each has to. Raises InvalidEventError.
+    `expected` is the event type of lines that name none; with `all` each has to. Bytes that are not UTF-8 are expected as
+    `surrogateescape` leaves them. Raises InvalidEventError.
     """
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise InvalidEventError(f"not JSON: {error}") from None
+    fields = _json(line)
     if not isinstance(fields, dict) or not isinstance(fields.get("data"), dict):
         raise InvalidEventError('no event: expected {"id"?, "event"?, "timestamp"?, "data": {…}}')
     if unknown := sorted(fields.keys() - _KNOWN_FIELDS):
@@ -33,6 +31,19 @@ def parse_line(line: str, *, expected: str, account_id: str, new_id: Callable[[]
     event = Event(_text("id", identity), account_id, event_type, timestamp_ms, fields["data"])
     validate(event)
     return event
+
+
+def _json(line: str) -> Any:
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEventError(f"not UTF-8 from character {error.start + 1} on") from None
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InvalidEventError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidEventError("nested too deeply") from None
 
 
 def _event_type(named: Any, expected: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from usable_topics import watermarks
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
+from go2hooks.core.samples import sample_data
 from go2hooks.core.signing import body_signature, standard_signature
 from go2hooks.kafka.topics import EVENT_TOPICS
 from go2hooks.postgres.client_certificates import StoredCertificate, put
@@ -50,7 +52,8 @@ def cli(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Cli:
             env=env | more_env,
             input=stdin,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             timeout=90,
             check=False,
         )
@@ -100,6 +103,23 @@ def test_a_bad_line_is_named_and_the_others_are_sent(cli: Cli, kafka_bootstrap: 
     events = events_of(kafka_bootstrap, "from-lines")
     assert len(events) == 2
     assert {event.timestamp_ms for event in events} >= {1_704_110_400_000}
+
+
+@pytest.mark.parametrize("file", ["-", "lines.jsonl"])
+def test_a_line_that_no_parser_survives_is_named_like_any_other(
+    cli: Cli, kafka_bootstrap: str, tmp_path: Path, file: str
+):
+    cli("topics")
+    good = json.dumps({"data": sample_data("click", random.Random(1))}).encode()
+    lines = b"\n".join([good, b"[" * 100_000, b'{"data": {"slug": "\xff"}}', good])
+    (tmp_path / "lines.jsonl").write_bytes(lines)
+    account = f"unreadable-{file}"
+    result = cli("emit", "click", "--account", account, "--file", file, stdin=lines.decode("utf-8", "surrogateescape"))
+    assert result.returncode == 1
+    assert "line 2: nested too deeply" in result.stderr
+    assert "line 3: not UTF-8" in result.stderr
+    assert "2 were not sent" in result.stderr
+    assert len(events_of(kafka_bootstrap, account)) == 2
 
 
 def test_a_rate_is_kept(cli: Cli):

@@ -44,6 +44,9 @@ def test_the_payload_form_names_its_event():
         ({"timestamp": True, "data": {}}, "click", "timestamp is no string"),
         ({"timestamp": 12, "data": {}}, "click", "outside the years"),
         ({"id": 7, "data": {}}, "click", "id is no string"),
+        ("[" * 100_000, "click", "nested too deeply"),
+        ('{"data": ' + "[" * 100_000, "click", "nested too deeply"),
+        ('{"data": {"slug": "\udcff"}}', "click", "not UTF-8 from character 20 on"),
     ],
 )
 def test_a_bad_line_says_what_is_wrong(line: object, expected: str, message: str):

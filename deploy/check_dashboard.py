@@ -4,6 +4,7 @@
     .venv/bin/python deploy/check_dashboard.py --data-dir .data                        one of our own, scraping a `go2hooks up`
 
 Traffic of every kind must flow meanwhile, failures and retries included: a query without data is what this looks for.
+Start the stack with GO2HOOKS_STRAY_CHECK_S=10: what got lost is else counted after a quarter of an hour, and no number before.
 Exit status 1 names those that did not answer in time.
 """
 

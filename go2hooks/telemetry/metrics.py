@@ -94,7 +94,8 @@ UNFINISHED_SECONDS = Gauge(
 #: Webhooks disabled by this process after too many consecutive failures.
 WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabled after consecutive failures")
 
-#: Deliveries without a final record and without a message that waits, as last counted; `go2hooks reconcile` names them.
+#: Deliveries without a final record and without a message that waits, as last counted; `go2hooks reconcile` names them. NaN while
+#: nobody knows.
 STRAYS = Gauge("go2hooks_deliveries_stray", "Deliveries that nobody will send any more: there should be none")
 
 # --- both

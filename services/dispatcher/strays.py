@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from math import nan
 from typing import Final
 
 import psycopg
@@ -18,20 +19,28 @@ _MESSAGES: Final = 200_000  # a second or two of a thread's time; with more that
 
 
 async def count_strays_for_ever(settings: Settings) -> None:
-    """Set the gauge, every `stray_check_s`, until cancelled. Works in a thread, on connections of its own."""
-    metrics.STRAYS.set(0)
+    """Set the gauge, every `stray_check_s`, until cancelled. Works in a thread, on connections of its own.
+
+    While nobody knows, it is NaN: before the first count, and after one that failed. A 0 would say that all is well.
+    """
+    metrics.STRAYS.set(nan)
     while True:
         await asyncio.sleep(settings.stray_check_s)
-        try:
-            count = await asyncio.to_thread(_count, settings)
-        except (UnavailableError, psycopg.Error) as error:
-            log.warning("strays not counted", error=type(error).__name__)
-        except TooManyWaitError:
-            log.info("strays not counted: too many deliveries wait")
-        else:
-            metrics.STRAYS.set(count)
-            if count:
-                log.error("deliveries got lost; see: go2hooks reconcile", count=count)
+        metrics.STRAYS.set(await _count_or_nan(settings))
+
+
+async def _count_or_nan(settings: Settings) -> float:
+    try:
+        count = await asyncio.to_thread(_count, settings)
+    except (UnavailableError, psycopg.Error) as error:
+        log.warning("strays not counted", error=type(error).__name__)
+    except TooManyWaitError:
+        log.info("strays not counted: too many deliveries wait")
+    else:
+        if count:
+            log.error("deliveries got lost; see: go2hooks reconcile", count=count)
+        return count
+    return nan
 
 
 def _count(settings: Settings) -> int:

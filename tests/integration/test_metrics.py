@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+import yaml
 from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 from up_command import UpCommand
@@ -125,6 +127,7 @@ def endpoints() -> Iterator[dict[str, Any]]:
             "GO2HOOKS_ALLOW_INSECURE_TARGETS": "true",
             "GO2HOOKS_RETRY_DELAYS": "500ms,1s",
             "GO2HOOKS_CIRCUIT_PROBE_MS": "300",
+            "GO2HOOKS_STRAY_CHECK_S": "3",
         }
         stack = UpCommand(Path(directory) / "stack", "--dispatchers", "2", **settings)
         try:
@@ -201,6 +204,41 @@ def test_promtool_finds_nothing_to_say(figures: Figures, kind: str):
 def test_promtool_accepts_the_configuration(what: str, path: str):
     command = ["promtool", "check", what, str(CHECK.parent / "prometheus" / path)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "alerts"),
+    [
+        (("NaN", "NaN"), ["absent(go2hooks_deliveries_stray >= 0)"]),
+        (("NaN", "0"), []),  # each counts all
+        (("NaN", "2"), ["max(go2hooks_deliveries_stray) > 0"]),
+        (("0", "0"), []),
+        ((), ["absent(go2hooks_deliveries_stray >= 0)"]),
+    ],
+)
+@pytest.mark.skipif(shutil.which("promtool") is None, reason=NO_PROMETHEUS)
+def test_what_the_operators_guide_alerts_on_tells_none_lost_from_none_counted(tmp_path: Path, counts, alerts):
+    page = (CHECK.parents[1] / "docs/operators.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([^`]*go2hooks_deliveries_stray[^`]*)`", page, re.MULTILINE)
+    assert set(alerts) < set(documented)
+    rules = [{"alert": f"a{number}", "expr": expr} for number, expr in enumerate(documented)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}))
+    series = [
+        {"series": f'go2hooks_deliveries_stray{{process="{number}"}}', "values": " ".join([count] * 5)}
+        for number, count in enumerate(counts)
+    ]
+    fires = [
+        {"eval_time": "3m", "alertname": rule["alert"], "exp_alerts": [{}] * (rule["expr"] in alerts)} for rule in rules
+    ]
+    test = {
+        "rule_files": ["rules.yml"],
+        "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": fires}],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason=NO_PROMETHEUS)

@@ -1,5 +1,7 @@
 """Deliveries that got lost: told apart from those that wait, counted, and sent again."""
 
+import asyncio
+import math
 import re
 import threading
 import time
@@ -22,6 +24,8 @@ from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.producer import new_event_id
 from go2hooks.settings import load_settings
 from go2hooks.strays import Bounds, TooManyWaitError, find_strays
+from go2hooks.telemetry import metrics
+from services.dispatcher.strays import count_strays_for_ever
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 TIER = retry_topic(0.3)
@@ -183,6 +187,29 @@ def test_a_dispatcher_counts_them(settings, write, record, run_service, kafka_bo
     while "deliveries got lost" not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
+
+
+async def test_the_gauge_is_no_number_while_nobody_knows(settings, write, record, database):
+    lost, at = write()
+    record(lost, at, "retrying", 1)
+    commit_all(settings)
+    counting = asyncio.create_task(count_strays_for_ever(settings.model_copy(update={"stray_check_s": 0.3})))
+
+    async def becomes(check):
+        async with asyncio.timeout(60):
+            while not check(metrics.STRAYS._values[()]):  # noqa: ASYNC110  # a gauge tells nobody
+                await asyncio.sleep(0.02)
+
+    try:
+        metrics.STRAYS.set(0)  # as another test may have left it
+        await becomes(math.isnan)
+        await becomes(lambda count: count == 1)
+        database.execute("ALTER TABLE attempts RENAME TO hidden")
+        await becomes(math.isnan)
+        database.execute("ALTER TABLE hidden RENAME TO attempts")
+        await becomes(lambda count: count == 1)
+    finally:
+        counting.cancel()
 
 
 def test_a_payload_that_has_expired_is_named(cli, settings, write, record):

@@ -35,8 +35,8 @@ _BEGIN: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET 
 # Of two filters with an index, one leads and the other is looked for in what it leads to. These states lead, since most
 # webhooks have few such deliveries; there are as many rows of the others as of everything, if not more.
 _LEADING: Final = (State.FAILED, State.SKIPPED)
-#: How many rows a page looks through: a fraction of a second, a tenth of the statement timeout, even with each one's later
-#: attempts. A filter that finds less than a page in so many gives a short page, and a place to go on.
+#: How many rows a page looks through: 0.15 s even with each one's later attempts, far from the statement timeout where they
+#: have to come from the disk. A filter that finds less than a page in so many gives a short page, and a place to go on.
 _MOST_READ: Final = 20_000
 
 

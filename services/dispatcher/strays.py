@@ -9,6 +9,7 @@ import psycopg
 import structlog
 
 from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres.vanished import NOTICED
 from go2hooks.settings import Settings
 from go2hooks.strays import Bounds, TooManyWaitError, find_strays
 from go2hooks.telemetry import metrics
@@ -46,6 +47,8 @@ async def _count_or_nan(settings: Settings) -> float:
 def _count(settings: Settings) -> int:
     since = datetime.now(UTC) - timedelta(days=settings.log_retention_days)
     url = settings.database_url.get_secret_value()
-    with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="go2hooks-strays") as connection:
+    with psycopg.connect(
+        url, autocommit=True, connect_timeout=5, application_name="go2hooks-strays", **NOTICED
+    ) as connection:
         connection.execute("SET statement_timeout = '60s'")
         return len(find_strays(settings, connection, Bounds(since, settings.stray_grace_s, messages=_MESSAGES)))

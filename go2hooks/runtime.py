@@ -19,6 +19,7 @@ from go2hooks.core.errors import Go2HooksError
 
 PARENT_VARIABLE: Final = "GO2HOOKS_PARENT_PID"  # set by a parent that its children must not outlive
 _PARENT_LOOK_S: Final = 1.0
+_SIGNAL_LOOK_S: Final = 0.5
 _ORPHANED: Final = "the parent is gone"
 _SAME_S: Final = 0.5  # who signals a group of processes and each of them means one request
 
@@ -64,7 +65,12 @@ class Shutdown:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the drain shall begin; False after `timeout_s` without it."""
-        return self._requested.wait(timeout_s)
+        if timeout_s is not None:
+            return self._requested.wait(timeout_s)
+        # Python's handlers run in the main thread, which a signal does not wake that comes just before it begins to wait.
+        while not self._requested.wait(_SIGNAL_LOOK_S):
+            pass
+        return True
 
     async def wait_async(self) -> None:
         """As `wait`, for an event loop."""

@@ -79,6 +79,7 @@ class EventProducer:
         self._counting = Lock()
         self._delivered = 0
         self._failed = 0
+        self._raised: list[Exception] | None = None  # while closing: the first that a callback raised
 
     @property
     def delivered(self) -> int:
@@ -118,15 +119,23 @@ class EventProducer:
         """Wait at most `close_timeout_s`, then let go of what is left. Closing twice is fine.
 
         Raises UnavailableError when events were not delivered, now or earlier: its message says how many. Each of them
-        has had its `on_delivery` called with an error.
+        has had its `on_delivery` called with an error. What an `on_delivery` raises keeps no other from being called:
+        the first such exception comes out at the end, or is the cause of the UnavailableError.
         """
-        waiting = self.flush(self._close_timeout_s)
-        if waiting:
-            self._producer.purge()
-            waiting = self.flush(_REPORT_S)
+        self._raised = raised = list[Exception]()
+        try:
+            waiting = self.flush(self._close_timeout_s)
+            if waiting:
+                self._producer.purge()
+                waiting = self.flush(_REPORT_S)
+        finally:
+            self._raised = None
+        first = raised[0] if raised else None
         lost = self._failed + waiting
         if lost:
-            raise UnavailableError(f"{lost} of {lost + self._delivered} events did not reach Kafka")
+            raise UnavailableError(f"{lost} of {lost + self._delivered} events did not reach Kafka") from first
+        if first is not None:
+            raise first
 
     def __enter__(self) -> Self:
         return self
@@ -144,8 +153,16 @@ class EventProducer:
     def _queued(self, topic: str, key: bytes, value: bytes, on_delivery: OnDelivery | None) -> bool:
         def report(error: KafkaError | None, _message: Message) -> None:
             self._count(error)
-            if on_delivery is not None:
+            if on_delivery is None:
+                return
+            try:
                 on_delivery(None if error is None else UnavailableError(f"Kafka did not take the event: {error.str()}"))
+            except Exception as own:
+                raised = self._raised
+                if raised is None:
+                    raise
+                if not raised:  # raised from here, it would end the flush, and with it the others' reports
+                    raised.append(own)
 
         try:
             self._producer.produce(topic, value, key, on_delivery=report)

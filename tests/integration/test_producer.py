@@ -164,6 +164,45 @@ def test_close_reports_what_was_not_delivered_to_the_caller_and_to_each_callback
     assert stranded.failed == 2
 
 
+class Stumbling:
+    """A callback that keeps what it is told, and raises an error of its own every time."""
+
+    def __init__(self) -> None:
+        self.reports: list[Exception | None] = []
+        self.errors: list[Exception] = []
+
+    def __call__(self, report: Exception | None) -> None:
+        self.reports.append(report)
+        self.errors.append(ValueError(f"own fault {len(self.reports)}"))
+        raise self.errors[-1]
+
+
+def test_a_callback_that_raises_keeps_no_event_from_being_sent_and_reported(bootstrap: str, account: str) -> None:
+    stumbling, reports = Stumbling(), list[Any]()
+    producer = EventProducer(bootstrap, config={"linger.ms": 5000})  # no report is there before `close`
+    for number in range(100):
+        producer.send(own("click", account), stumbling if number % 50 == 0 else reports.append)
+    with pytest.raises(ValueError, match="own fault 1") as caught:
+        producer.close()
+    assert caught.value is stumbling.errors[0]
+    assert reports + stumbling.reports == [None] * 100
+    assert (producer.delivered, producer.failed) == (100, 0)
+    producer.close()  # as nothing is left to be told
+
+
+def test_what_was_lost_is_reported_to_each_callback_whatever_the_others_raise(
+    stranded: EventProducer, account: str
+) -> None:
+    stumbling = Stumbling()
+    for _ in range(3):
+        stranded.send(own("click", account), stumbling)
+    with pytest.raises(UnavailableError, match="3 of 3 events did not reach Kafka") as caught:
+        stranded.close()
+    assert caught.value.__cause__ is stumbling.errors[0]
+    assert [type(report) for report in stumbling.reports] == [UnavailableError] * 3
+    assert stranded.failed == 3
+
+
 def test_the_error_that_ended_the_block_is_not_hidden_by_what_was_lost(stranded: EventProducer, account: str) -> None:
     with pytest.raises(KeyError) as caught, stranded:  # noqa: PT012  # the block is what is tested
         stranded.send(own("click", account))

@@ -94,8 +94,9 @@ class EventProducer:
     def send(self, event: Event, on_delivery: OnDelivery | None = None) -> None:
         """Queue one event, and serve the reports of earlier ones. Blocks only while the queue is full.
 
-        `on_delivery` gets None once Kafka has the event, or the UnavailableError that ended its life; it is called from
-        a later `send`, `flush` or `close`, in that caller's thread, where an exception of its own comes out.
+        `on_delivery` gets None once Kafka has the event, or what ended its life: InvalidEventError when a broker found
+        it too large, or the batch that it was in; UnavailableError otherwise. It is called from a later `send`, `flush`
+        or `close`, in that caller's thread, where an exception of its own comes out.
         Raises InvalidEventError at once when the event breaks the contract or its schema or is too large,
         UnavailableError when the queue stays full for `send_timeout_s`.
         """
@@ -156,7 +157,7 @@ class EventProducer:
             if on_delivery is None:
                 return
             try:
-                on_delivery(None if error is None else UnavailableError(f"Kafka did not take the event: {error.str()}"))
+                on_delivery(None if error is None else _refusal(error, len(value)))
             except Exception as own:
                 raised = self._raised
                 if raised is None:
@@ -169,9 +170,7 @@ class EventProducer:
         except BufferError:
             return False
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                raise InvalidEventError(f"the event is too large for Kafka: {len(value)} bytes") from error
-            raise UnavailableError(f"Kafka did not take the event: {error.args[0].str()}") from error
+            raise _refusal(error.args[0], len(value)) from error
         return True
 
     def _count(self, error: KafkaError | None) -> None:
@@ -180,3 +179,9 @@ class EventProducer:
                 self._delivered += 1
             else:
                 self._failed += 1
+
+
+def _refusal(error: KafkaError, size: int) -> InvalidEventError | UnavailableError:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return InvalidEventError(f"the event is too large for Kafka: {size} bytes")
+    return UnavailableError(f"Kafka did not take the event: {error.str()}")

@@ -72,31 +72,54 @@ def run(database: str, kafka: str, stop: threading.Event) -> None:
 def relay(conn: Connection[Any], producer: EventProducer, stop: threading.Event) -> int:
     """Send the oldest events that no other relay is sending, in order. Returns how many left the outbox.
 
-    Blocks while Kafka is away. Raises UnavailableError when Kafka refused some: they, and what follows them in their
-    accounts, stay.
+    Blocks while Kafka is away. Events that Kafka will never take are marked. Raises UnavailableError when it could not
+    be given others: they, and what follows them in their accounts, stay.
     """
-    errors: dict[int, Exception | None] = {}  # what Kafka said of each position, None being good
+    errors: dict[int, Exception | None] = {}  # what came of each position, None being good
     with conn.transaction():
-        sent = []
-        for row in conn.cursor(row_factory=class_row(Row)).execute(TAKE).fetchall():
-            try:
-                producer.send(CODEC.decode(row.event), partial(errors.__setitem__, row.position))
-                sent.append(row)
-            except EventError as error:  # the event's own fault, such as too large for Kafka: the others go on
-                conn.execute(REFUSE, [str(error), row.position])
-        while producer.flush(1.0) and not stop.is_set():
-            pass  # the transaction, and with it the rows, are held until Kafka has answered for each of them
-        gone = list(acknowledged(sent, errors))
+        rows = conn.cursor(row_factory=class_row(Row)).execute(TAKE).fetchall()
+        for row in rows:
+            send(row, producer, errors)
+        wait_for(producer, stop)
+        for row in rows:
+            if refused(row, errors) and not stop.is_set():
+                send(row, producer, errors)  # once more, alone: a broker refuses a batch with all that is in it
+                wait_for(producer, stop)
+                if refused(row, errors):
+                    conn.execute(REFUSE, [str(errors[row.position]), row.position])
+        gone = list(acknowledged(rows, errors))
         conn.execute(DELETE, [gone])
-    if failed := next(filter(None, errors.values()), None):
+    if failed := next((error for error in errors.values() if isinstance(error, UnavailableError)), None):
         raise UnavailableError(str(failed))
     return len(gone)
 
 
-def acknowledged(sent: Iterable[Row], errors: dict[int, Exception | None]) -> Iterator[int]:
-    """The positions that may be deleted: of each account, those before the first that Kafka does not have."""
+def send(row: Row, producer: EventProducer, errors: dict[int, Exception | None]) -> None:
+    """What comes of it is in `errors`, at once or when Kafka has answered."""
+    errors.pop(row.position, None)
+    try:
+        producer.send(CODEC.decode(row.event), partial(errors.__setitem__, row.position))
+    except EventError as error:
+        errors[row.position] = error
+
+
+def wait_for(producer: EventProducer, stop: threading.Event) -> None:
+    """The transaction, and with it the rows, are held until Kafka has answered for each of them."""
+    while producer.flush(1.0) and not stop.is_set():
+        pass
+
+
+def refused(row: Row, errors: dict[int, Exception | None]) -> bool:
+    """Whether it is the event's own fault, such as too large for Kafka: the others go on."""
+    return isinstance(errors.get(row.position), EventError)
+
+
+def acknowledged(rows: Iterable[Row], errors: dict[int, Exception | None]) -> Iterator[int]:
+    """The positions that may be deleted: of each account, those before the first that Kafka may still be given."""
     stuck = set()
-    for row in sent:
+    for row in rows:
+        if refused(row, errors):
+            continue
         if errors.get(row.position, row) is not None:
             stuck.add(row.account_id)
         elif row.account_id not in stuck:

@@ -10,6 +10,7 @@ from typing import Final
 from go2hooks.core.event import EventType
 
 DAY_MS: Final = 86_400_000
+MAX_EVENT_MESSAGE_BYTES: Final = 1_048_588  # Kafka's default: whatever a producer at its own defaults sends finds room
 MAX_INTERNAL_MESSAGE_BYTES: Final = 2_097_152
 
 EVENTS_CLICK: Final = "go2.events.click"
@@ -75,7 +76,12 @@ def all_topics(delays_s: tuple[float, ...], partitions: int, retention_days: int
     """Every topic of the system. Two tiers of the same delay share one topic."""
     kept = str(retention_days * DAY_MS)
     # Append time is the broker's clock: a producer with a wrong clock can neither misdate the records nor expire the log.
-    events = {**_KEEP, "retention.ms": kept, "message.timestamp.type": "LogAppendTime"}
+    events = {
+        **_KEEP,
+        "retention.ms": kept,
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(MAX_EVENT_MESSAGE_BYTES),
+    }
     # A delivery is its payload (a megabyte at most) and some ids; a dead event is the event and some headers.
     internal = {**_KEEP, "retention.ms": kept, "max.message.bytes": str(MAX_INTERNAL_MESSAGE_BYTES)}
     names = [retry_topic(delay) for delay in dict.fromkeys(delays_s)]

@@ -181,6 +181,28 @@ def test_topics_are_reconciled_and_never_shrunk(cli: Cli, kafka_bootstrap: str):
     assert len(admin.list_topics(timeout=20).topics[topic.name].partitions) == 3
 
 
+def test_an_event_topic_that_takes_too_little_is_noticed_and_put_right(cli: Cli, kafka_bootstrap: str):
+    cli("topics")
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    topic = ConfigResource(ResourceType.TOPIC, "go2.events.qr")
+
+    def set_largest(size: int) -> None:
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        update = ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=[entry])
+        admin.incremental_alter_configs([update])[update].result(20)
+
+    def largest() -> int:
+        return int(admin.describe_configs([topic])[topic].result(20)["max.message.bytes"].value)
+
+    set_largest(500_000)
+    assert "go2.events.qr has max.message.bytes=500000, 1048588 is wanted" in cli("doctor").stdout
+    assert "Configured: go2.events.qr" in cli("topics").stdout
+    assert largest() == 1_048_588
+    set_largest(5_000_000)  # more than wanted stays
+    assert cli("topics").stdout == "The topics are as they should be.\n"
+    assert largest() == 5_000_000
+
+
 def test_the_doctor_finds_nothing_wrong_where_nothing_is(cli: Cli):
     cli("topics")
     result = cli("doctor")

@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from psycopg import errors as sql_errors
 from usable_topics import make_topics, watermarks
 from waiting import eventually
@@ -320,6 +321,52 @@ def test_an_event_that_kafka_refuses_stands_in_nobodys_way(outbox, kafka, accoun
     assert arrived(kafka, account) == {account: [before, after]}
 
 
+@pytest.fixture
+def narrow(kafka):
+    """`narrow(size)`: from now on brokers take no larger batches of these events, as if somebody had changed the topic."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+
+    def alter(size):
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        topic = ConfigResource(ResourceType.TOPIC, TOPIC, incremental_configs=[entry])
+        admin.incremental_alter_configs([topic])[topic].result(20)
+
+    yield alter
+    make_topics(Settings(kafka_bootstrap_servers=kafka))
+
+
+def put_link_of_size(outbox, account, size):
+    event = example_payload("link.created")
+    event = event._replace(id=new_event_id(), account_id=account, data=event.data | {"slug": "x" * size})
+    with outbox.transaction():
+        links.put(outbox, event)
+    return event.id
+
+
+def test_an_event_that_a_broker_refuses_stands_in_nobodys_way(outbox, kafka, account, start_relay, narrow):
+    narrow(500_000)
+    before = write(outbox, account, 1)
+    huge = put_link_of_size(outbox, account, 600_000)
+    after = [write(outbox, account, number) for number in range(20)]
+    start_relay(kafka)
+    eventually(lambda: len(left(outbox)) == 1)
+    [(event_id, refused)] = left(outbox)
+    assert event_id == huge
+    assert "too large" in refused
+    assert arrived(kafka, account) == {account: [before, *after]}
+
+
+def test_an_event_in_a_batch_that_a_broker_refuses_arrives_all_the_same(outbox, kafka, account, start_relay, narrow):
+    """Together they are too large, and each but one is not."""
+    narrow(10_000)
+    small = [put_link_of_size(outbox, account, 3_000) for _ in range(20)]
+    huge = put_link_of_size(outbox, account, 11_000)
+    start_relay(kafka)
+    eventually(lambda: len(left(outbox)) == 1)
+    assert [event_id for event_id, _ in left(outbox)] == [huge]
+    assert set(arrived(kafka, account)[account]) == set(small)
+
+
 def left(outbox):
     return outbox.execute("SELECT event_id, refused FROM outbox").fetchall()
 
@@ -328,6 +375,8 @@ def test_nothing_behind_an_event_that_kafka_does_not_have_is_deleted():
     rows = [relay.Row(position, account, b"") for position, account in enumerate("aabbab")]
     answers = {0: None, 1: OSError(), 2: None, 3: None, 4: None}  # of 5 nothing was heard
     assert list(relay.acknowledged(rows, answers)) == [0, 2, 3]
+    answers[1] = InvalidEventError()  # which it will never have
+    assert list(relay.acknowledged(rows, answers)) == [0, 2, 3, 4]
 
 
 def test_the_example_is_what_the_guide_says(outbox, database_url, account):

@@ -24,6 +24,7 @@ from go2hooks.core.avro import Plan, make_plan
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.errors import InvalidEventError, SettingsError, UndecodableEventError
 from go2hooks.core.event import Event, EventType
+from go2hooks.core.schema_bounds import check_bounds
 
 MARKER: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10  # the marker and the fingerprint
@@ -59,7 +60,7 @@ def _load_folder(folder: Traversable) -> Iterator[Schema]:
 
 
 def load_schema(file: Traversable) -> Schema:
-    """Read one `.avsc` file. Raises SettingsError naming it when it is not a record schema."""
+    """Read one `.avsc` file. Raises SettingsError naming it when it is no record schema, or one without bounds."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         canonical = to_parsing_canonical_form(raw)
@@ -68,6 +69,10 @@ def load_schema(file: Traversable) -> Schema:
         raise SettingsError(f"{file} is not an Avro record schema: {_described(error)}") from error
     if not isinstance(parsed, dict) or parsed["type"] != "record":
         raise SettingsError(f"{file} is not an Avro record schema: its outermost type is none")
+    try:
+        check_bounds(parsed)
+    except ValueError as error:
+        raise SettingsError(f"{file} cannot be used, a short message could take any time to read: {error}") from error
     header = MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
     return Schema(parsed["name"], header, parsed, str(file))
 

@@ -80,6 +80,27 @@ def written_by(path: Path, record: dict[str, Any]) -> bytes:
     return stream.getvalue()
 
 
+def record(name: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "record", "name": name, "fields": [{"name": n, "type": kind} for n, kind in fields.items()]}
+
+
+def array(items: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def fixed(size: int) -> dict[str, Any]:
+    return {"type": "fixed", "name": "Fixed", "size": size}
+
+
+def with_meta(folder: Path, kind: Any) -> Path:
+    """A newer writer's schema, which has one more field."""
+    writer = schema(ROOT / "schemas" / "domain_verified.avsc")
+    writer["fields"].append({"name": "meta", "type": kind})
+    path = folder / "domain_verified.avsc"
+    path.write_text(json.dumps(writer), encoding="utf-8")
+    return path
+
+
 def as_record(event: Event, **changes: Any) -> dict[str, Any]:
     data = event.data | changes
     return {"id": event.id, "accountId": event.account_id, "timestamp": event.timestamp_ms, "data": data}
@@ -217,6 +238,54 @@ class TestOtherWriters:
         (tmp_path / "bad.avsc").write_text(text, encoding="utf-8")
         with pytest.raises(SettingsError, match=r"bad\.avsc"):
             EventCodec(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("kind", "why"),
+        [
+            (record("Node", next=["null", "Node"]), r"v1\.Node that it may hold: the type contains itself"),
+            (record("Tree", branches={"type": "array", "items": "Tree"}), "contains itself"),
+            (record("Tree", branches={"type": "map", "values": ["null", "Tree"]}), "contains itself"),
+            (record("A", b=record("B", a=["null", "A"])), r"v1\.B\.a is within .*v1\.A"),
+            (record("A", b=record("B", c=record("C", b=["null", "B"]))), r"v1\.C\.b is within .*v1\.B"),
+            ("DomainVerified", r"v1\.DomainVerified\.meta is within"),
+            (array("null"), r"v1\.DomainVerified\.meta is an array whose items may take no bytes"),
+            (array({"type": "null"}), "no bytes"),
+            (array(record("Empty")), "no bytes"),
+            (array(record("Outer", a="null", b=record("Inner"))), "no bytes"),
+            (array(fixed(0)), "no bytes"),
+            (record("Two", a=record("Empty"), b=array("Empty")), r"v1\.Two\.b is an array"),
+            (["null", array("null")], "no bytes"),
+            ({"type": "map", "values": array("null")}, "no bytes"),
+            (array(array("null")), "no bytes"),
+        ],
+    )
+    def test_a_schema_whose_short_messages_could_be_read_for_ever_is_refused(
+        self, tmp_path: Path, kind: Any, why: str
+    ) -> None:
+        """Or until the stack is full, as fastavro calls itself for each level."""
+        path = with_meta(tmp_path, kind)
+        with pytest.raises(SettingsError, match=rf"{path.name} cannot be used.*{why}"):
+            EventCodec(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            (array(["null", "string"]), [None, "a", None]),
+            (array(["null"]), [None, None]),
+            (array(fixed(1)), [b"a", b"b"]),
+            (array(record("Part", nothing="null", some="int")), [{"nothing": None, "some": 1}] * 2),
+            (array({"type": "enum", "name": "E", "symbols": ["a"]}), ["a", "a"]),
+            (array(array("long")), [[], [1]]),
+            (record("Empty"), {}),
+            ({"type": "map", "values": "null"}, {"a": None}),  # each has a key
+            (record("Twice", a=record("Part", n="int"), b="Part"), {"a": {"n": 1}, "b": {"n": 2}}),
+            (record("Pair", e=record("Empty"), n=array(["Empty", "int"])), {"e": {}, "n": [1, {}]}),
+        ],
+    )
+    def test_what_has_no_end_to_it_but_the_messages_own_is_read(self, tmp_path: Path, kind: Any, value: Any) -> None:
+        event = example_payload("domain.verified")
+        raw = written_by(with_meta(tmp_path, kind), as_record(event) | {"meta": value})
+        assert EventCodec(tmp_path).decode(raw) == event
 
     def test_a_schema_folder_that_does_not_exist_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="absent is not a folder"):

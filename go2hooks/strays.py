@@ -1,12 +1,14 @@
 """Deliveries that got lost: without a final record, and without a message that waits. There should be none.
 
 What is overdue in Postgres mostly waits in Kafka still: behind a backlog, or for its receiver to come back. So those
-messages are looked through, from the committed offsets on; what is left has strayed. A message that is being moved
+messages are looked through, from the committed offsets on; what is left has strayed. That is done a page of overdue
+deliveries at a time, however many there are, so that memory is bounded by the page and not by a backlog. A message that is being moved
 between topics is written to the new one before it is committed in the old one; since all committed offsets are read
 first and all ends after them, it is found in one of the two.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
@@ -23,11 +25,14 @@ from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import Sender
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
-from go2hooks.postgres.history import standings
+from go2hooks.postgres.history import Key, Standing, key_of, standings
 from go2hooks.postgres.overdue import Overdue, overdue_deliveries
 from go2hooks.settings import Settings
 
 UNRECORDED: Final = "unrecorded"
+_NO_RECORD: Final = Standing(0, UNRECORDED)
+#: Where the router writes deliveries, by who reads them there.
+_FIRST_READ_IN: Final = {DISPATCHER_GROUP: DELIVERIES, OVERFLOW_GROUP: DELIVERIES_OVERFLOW}
 _LOOK_UP: Final = 1000
 
 
@@ -37,8 +42,9 @@ class Bounds:
 
     since: datetime  #: events before this time are left out
     grace_s: float = 300.0  #: what is overdue for less than this is left alone
-    limit: int = 10_000  #: overdue deliveries looked at in one go
-    messages: int | None = None  #: waiting messages looked through at most; None for all
+    page: int = 20_000  #: overdue deliveries in memory at a time; what waits is looked through once for each page
+    limit: int = 10_000  #: once so many are found, or some more, no others are looked for
+    messages: int | None = None  #: waiting messages looked through at most, for all pages together; None for all
 
 
 class TooManyWaitError(Exception):
@@ -50,27 +56,76 @@ def find_strays(
 ) -> list[Overdue]:
     """Deliveries that nobody will send any more. Blocks; reads Kafka only when something is overdue.
 
-    `through_log` looks also for deliveries without any record, by reading `go2.deliveries` itself. Raises
-    UnavailableError, TooManyWaitError, psycopg.Error.
+    `through_log` looks also for deliveries without any record, by reading `go2.deliveries` and the overflow themselves.
+    `conn` is in autocommit mode, so that no transaction lasts for as long as Kafka is read. Raises UnavailableError,
+    psycopg.Error; TooManyWaitError when the bound on messages came before anything was found.
     """
     before = datetime.now(UTC) - timedelta(seconds=bounds.grace_s)
-    suspects = overdue_deliveries(conn, bounds.since, before, bounds.limit)
-    with LogReader(settings) as reader:
-        if through_log:
-            suspects += _unrecorded(reader, conn, bounds.since, before)
-        if not suspects:
-            return []
-        missing = {suspect.delivery_id for suspect in suspects}
-        for delivery in islice(_waiting(reader, settings), bounds.messages):
-            missing.discard(delivery.id)
-            if not missing:
-                return []
-        if bounds.messages is not None and _count_waiting(reader, settings) > bounds.messages:
-            raise TooManyWaitError
-    overdue = {
-        one[:4] for one in overdue_deliveries(conn, bounds.since, before, bounds.limit)
-    }  # some moved on meanwhile
-    return [one for one in suspects if one.delivery_id in missing and (one.state == UNRECORDED or one[:4] in overdue)]
+    strays: dict[str, Overdue] = {}
+    with (
+        LogReader(settings) as reader,
+        closing(_suspects(reader, conn, bounds, before, through_log=through_log)) as pages,
+    ):
+        waiting = _Waiting(reader, settings, bounds.messages)
+        try:
+            for page in pages:
+                strays |= _still_lost(conn, waiting.without(page))
+                if len(strays) >= bounds.limit:
+                    break
+        except TooManyWaitError:
+            if not strays:  # those that were found are lost, whatever there is beside them
+                raise
+    return list(strays.values())
+
+
+def _suspects(
+    reader: LogReader, conn: Connection[Any], bounds: Bounds, before: datetime, *, through_log: bool
+) -> Generator[list[Overdue], None, None]:
+    """What may have got lost, or may wait."""
+    yield from overdue_deliveries(conn, bounds.since, before, bounds.page)
+    if through_log:
+        unrecorded = _unrecorded(reader, conn, bounds.since, before)
+        while page := list(islice(unrecorded, bounds.page)):
+            yield page
+
+
+class _Waiting:
+    """The deliveries that some dispatcher has still to finish, looked through anew for each page of suspects.
+
+    So they are looked through after the page's suspects were found, never before.
+    """
+
+    def __init__(self, reader: LogReader, settings: Settings, messages: int | None) -> None:
+        self._reader = reader
+        self._settings = settings
+        self._left = messages
+
+    def without(self, page: list[Overdue]) -> dict[str, Overdue]:
+        """Those of the page that do not wait, by id. Raises TooManyWaitError."""
+        missing = {suspect.delivery_id: suspect for suspect in page}
+        spans = _waiting_spans(self._reader, self._settings)
+        looked = 0
+        for message in islice(self._reader.read(spans), self._left):
+            looked += 1
+            delivery = _decode(message)
+            if delivery is not None and missing.pop(delivery.id, None) is not None and not missing:
+                break
+        if self._left is not None:
+            if missing and sum(max(0, span.end - span.start) for span in spans) > self._left:
+                raise TooManyWaitError
+            self._left -= looked
+        return missing
+
+
+def _still_lost(conn: Connection[Any], missing: dict[str, Overdue]) -> dict[str, Overdue]:
+    """Those whose last record is what it was: the others were finished while they were looked for."""
+    keys = [Key(suspect.webhook_id, suspect.accepted, suspect.delivery_id) for suspect in missing.values()]
+    standing = standings(conn, keys) if keys else {}
+    return {
+        id_: suspect
+        for id_, suspect in missing.items()
+        if standing.get(id_, _NO_RECORD) == (suspect.attempt, suspect.state)
+    }
 
 
 def send_again(settings: Settings, strays: Sequence[Overdue]) -> list[str]:
@@ -91,33 +146,21 @@ def send_again(settings: Settings, strays: Sequence[Overdue]) -> list[str]:
     return sorted(left)
 
 
-def _unrecorded(reader: LogReader, conn: Connection[Any], since: datetime, before: datetime) -> list[Overdue]:
+def _unrecorded(reader: LogReader, conn: Connection[Any], since: datetime, before: datetime) -> Iterator[Overdue]:
     """Deliveries that were committed as finished and have left no record."""
-    keys = reader.partitions([DELIVERIES])
-    committed = reader.committed(DISPATCHER_GROUP, keys)
-    starts = reader.offsets_at(keys, round(since.timestamp() * 1000))
-    messages = reader.read([Span(key, starts[key], committed[key]) for key in keys])
-    found: list[Overdue] = []
+    committed: dict[PartitionKey, int] = {}
+    for group, topic in _FIRST_READ_IN.items():
+        committed |= reader.committed(group, reader.partitions([topic]))
+    starts = reader.offsets_at(list(committed), int(since.timestamp() * 1000))  # as Kafka rounds
+    messages = reader.read([Span(key, starts[key], end) for key, end in committed.items()])
     while batch := list(islice(messages, _LOOK_UP)):
         deliveries = {d.id: (d, m) for m in batch if (d := _decode(m)) is not None and d.kind != Kind.TEST}
-        recorded = standings(conn, [delivery for delivery, _ in deliveries.values()])
+        recorded = standings(conn, [key_of(delivery) for delivery, _ in deliveries.values()])
         for delivery, message in deliveries.values():
             written = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
             if delivery.id not in recorded and written < before:
-                found.append(Overdue(delivery.id, delivery.webhook_id, UNRECORDED, 0, written, position_of(message)))
-    return found
-
-
-def _waiting(reader: LogReader, settings: Settings) -> Iterator[Delivery]:
-    """Every delivery that some dispatcher has still to finish."""
-    for message in reader.read(_waiting_spans(reader, settings)):
-        delivery = _decode(message)
-        if delivery is not None:
-            yield delivery
-
-
-def _count_waiting(reader: LogReader, settings: Settings) -> int:
-    return sum(max(0, span.end - span.start) for span in _waiting_spans(reader, settings))
+                webhook_id, accepted, id_ = key_of(delivery)
+                yield Overdue(id_, webhook_id, accepted, UNRECORDED, 0, written, position_of(message))
 
 
 def _waiting_spans(reader: LogReader, settings: Settings) -> list[Span]:

@@ -9,12 +9,17 @@ from go2hooks.cli.dead import read_moment
 from go2hooks.cli.stack import connect_database, find_settings, stack_option
 
 _SHOWN = 50
+_PAGE = 100_000  # some 60 MB
+_LIMIT = 100_000
 
 
 @click.command()
 @click.option("--since", callback=read_moment, help="Events since then.  [default: as long as Kafka keeps them]")
 @click.option(
-    "--log", "through_log", is_flag=True, help="Read all of go2.deliveries too, to find what left no record at all."
+    "--log",
+    "through_log",
+    is_flag=True,
+    help="Read all of go2.deliveries and its overflow too, to find what left no record at all.",
 )
 @click.option("--send", is_flag=True, help="Send what is found again.")
 @stack_option
@@ -30,7 +35,8 @@ def reconcile(since: datetime | None, through_log: bool, send: bool, data_dir: P
     since = since or datetime.now(UTC) - timedelta(days=settings.log_retention_days)
     with connect_database(data_dir) as connection:
         connection.autocommit = True
-        strays = find_strays(settings, connection, Bounds(since, settings.stray_grace_s), through_log=through_log)
+        bounds = Bounds(since, settings.stray_grace_s, page=_PAGE, limit=_LIMIT)
+        strays = find_strays(settings, connection, bounds, through_log=through_log)
     if not strays:
         click.echo("Nothing got lost.")
         return
@@ -40,8 +46,11 @@ def reconcile(since: datetime | None, through_log: bool, send: bool, data_dir: P
     if len(strays) > _SHOWN:
         click.echo(f"… and {len(strays) - _SHOWN} more")
     if not send:
-        raise click.ClickException(f"{len(strays)} deliveries got lost. Send them again with --send.")
+        least = "" if len(strays) < _LIMIT else " or more"
+        raise click.ClickException(f"{len(strays)}{least} deliveries got lost. Send them again with --send.")
     gone = send_again(settings, strays)
     click.echo(f"{len(strays) - len(gone)} sent again.")
     if gone:
         raise click.ClickException(f"Kafka no longer has the payload of {len(gone)}: {', '.join(gone[:20])}")
+    if len(strays) >= _LIMIT:
+        raise click.ClickException("There may be more: run it again.")

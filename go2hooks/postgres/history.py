@@ -1,6 +1,7 @@
 """SQL of `attempts`, as operators' commands ask it: how deliveries stand, by their keys."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -22,18 +23,26 @@ class Standing(NamedTuple):
     state: str
 
 
-def standings(conn: Connection[Any], deliveries: Sequence[Delivery]) -> dict[str, Standing]:
+class Key(NamedTuple):
+    """What all records of a delivery have in common."""
+
+    webhook_id: str
+    accepted: datetime
+    delivery_id: str
+
+
+def key_of(delivery: Delivery) -> Key:
+    return Key(delivery.webhook_id, from_ms(delivery.origin_ms), delivery.id)
+
+
+def standings(conn: Connection[Any], keys: Sequence[Key]) -> dict[str, Standing]:
     """By delivery id; those without any record are left out."""
-    parameters = [
-        [d.webhook_id for d in deliveries],
-        [from_ms(d.origin_ms) for d in deliveries],
-        [d.id for d in deliveries],
-    ]
+    parameters = [[key[column] for key in keys] for column in range(len(Key._fields))]
     rows = conn.execute(_STANDING, parameters).fetchall()
-    return {deliveries[n - 1].id: Standing(attempt, state) for n, attempt, state in rows}
+    return {keys[n - 1].delivery_id: Standing(attempt, state) for n, attempt, state in rows}
 
 
 def last_attempt(conn: Connection[Any], delivery: Delivery) -> int:
     """The number of its last recorded attempt; 0 when there is none."""
-    found = standings(conn, [delivery]).get(delivery.id)
+    found = standings(conn, [key_of(delivery)]).get(delivery.id)
     return found.attempt if found is not None else 0

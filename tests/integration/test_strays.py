@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 from usable_topics import make_topics
+from waiting import eventually
 
+from go2hooks import strays
 from go2hooks.cli import main
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Position, delivery_id
@@ -233,3 +235,75 @@ def test_it_says_nothing_rather_than_something_wrong_when_too_many_wait(settings
             find_strays(settings, connection, Bounds(since, 1.0, messages=2))
         found = find_strays(settings, connection, Bounds(since, 1.0, messages=10_000))
     assert [stray.delivery_id for stray in found] == [lost.id]
+
+
+def test_however_many_wait_what_got_lost_is_found(settings, database_url, write, record):
+    lost = [write() for _ in range(7)]
+    waiting = [write() for _ in range(20)]
+    for delivery, at in [*waiting[:10], *lost, *waiting[10:]]:
+        record(delivery, at, "retrying", 1)
+    commit_all(settings)
+    for delivery, _ in waiting:
+        write(TIER, attempt=2, same_as=delivery)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        found = find_strays(settings, connection, Bounds(since, 1.0, page=3))
+        some = find_strays(settings, connection, Bounds(since, 1.0, page=3, limit=2))
+    ids = {delivery.id for delivery, _ in lost}
+    assert sorted(stray.delivery_id for stray in found) == sorted(ids)
+    assert 2 <= len(some) < 5
+    assert {stray.delivery_id for stray in some} <= ids
+
+
+def test_what_is_found_before_too_many_wait_is_lost_all_the_same(settings, database_url, write, record):
+    lost = [write() for _ in range(3)]
+    for delivery, at in lost:
+        record(delivery, at, "retrying", 1)
+    commit_all(settings)
+    for _ in range(5):
+        write()
+    since = datetime.now(UTC) - timedelta(hours=1)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        found = find_strays(settings, connection, Bounds(since, 1.0, page=1, messages=12))
+    assert len(found) == 2  # five are looked through for each, and then two are left
+    assert {stray.delivery_id for stray in found} < {delivery.id for delivery, _ in lost}
+
+
+def test_what_the_router_wrote_to_the_overflow_is_found_without_a_record(cli, settings, write):
+    began = datetime.now(UTC)
+    lost, _ = write(DELIVERIES_OVERFLOW)
+    went_round, _ = write(DELIVERIES_OVERFLOW)
+    moved, _ = write()
+    write(DELIVERIES_OVERFLOW, same_as=moved)
+    commit_all(settings)
+    write(DELIVERIES_OVERFLOW, same_as=went_round)
+
+    def found():
+        return re.findall(r"dlv_\w+", cli("--log", "--since", began.isoformat()).output)
+
+    eventually(lambda: moved.id in found())  # past the grace of what has just been written
+    assert sorted(found()) == sorted([lost.id, moved.id])
+    assert "2 sent again." in cli("--log", "--since", began.isoformat(), "--send").output
+    assert found() == []
+
+
+def test_what_is_finished_while_it_is_looked_for_is_not_lost(settings, database_url, write, record, monkeypatch):
+    now = datetime.now(UTC)
+    bounds = Bounds(now.replace(microsecond=now.microsecond // 1000 * 1000), 0.0)  # records have milliseconds
+    retrying, retrying_at = write()
+    record(retrying, retrying_at, "retrying", 1)
+    unrecorded, unrecorded_at = write()
+    commit_all(settings)
+    ends = [(retrying, retrying_at, "delivered", 2), (unrecorded, unrecorded_at, "delivered", 1)]
+    look_through = strays._waiting_spans
+
+    def look_through_after_an_end(*arguments):
+        record(*ends.pop(0))
+        return look_through(*arguments)
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        found = find_strays(settings, connection, bounds, through_log=True)
+        assert [stray.delivery_id for stray in found] == [retrying.id, unrecorded.id]
+        monkeypatch.setattr(strays, "_waiting_spans", look_through_after_an_end)
+        assert find_strays(settings, connection, bounds, through_log=True) == []
+    assert ends == []

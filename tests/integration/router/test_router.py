@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -62,6 +63,11 @@ def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, i
 
     yield step
     consumer.close()
+
+
+def buried(settings: Settings, wanted: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
+    with LogReader(settings) as reader:
+        return list(filter(wanted, read_dead(reader, EVENTS_DEAD)))
 
 
 def test_an_event_becomes_one_delivery_per_webhook_that_wants_it(build, emit, deliveries, account):
@@ -179,13 +185,7 @@ def test_an_event_that_is_larger_than_kafka_takes_of_us_is_buried_without_what_i
     router = build(webhook("wh_1", account, "click"))
     events = emit(5)
     assert {delivery.event_id for delivery in deliveries(router, 5)} == {event.id for event in events}
-
-    def buried() -> list[DeadLetter]:
-        with LogReader(settings) as reader:
-            return [letter for letter in read_dead(reader, EVENTS_DEAD) if letter.left_out]
-
-    step_until(router.step, buried)
-    (letter,) = buried()
+    (letter,) = step_until(router.step, lambda: buried(settings, lambda letter: letter.left_out > 0))
     assert letter.left_out == 3_000_000 + len(account)
     assert (letter.reason, letter.key, letter.value) == ("undecodable", None, b"")
     assert (letter.origin.topic, letter.origin.partition) == (EVENTS_CLICK, 0)
@@ -229,14 +229,10 @@ def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, de
     router = build(webhook("wh_1", account, "click"))
     events = emit(5)
     assert {delivery.event_id for delivery in deliveries(router, 5)} == {event.id for event in events}
-
-    def buried() -> list[DeadLetter]:
-        with LogReader(settings) as reader:
-            return [letter for letter in read_dead(reader, EVENTS_DEAD) if letter.key == account.encode()]
-
     # Those of other partitions may come later than the deliveries.
-    step_until(router.step, lambda: len(buried()) == len(bad) + 1)
-    letters = buried()
+    ours = partial(buried, settings, lambda letter: letter.key == account.encode())
+    step_until(router.step, lambda: len(ours()) == len(bad) + 1)
+    letters = ours()
     assert sorted(letter.value for letter in letters) == sorted([*bad, b""])
     assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", EVENTS_CLICK)}
     assert all(letter.detail for letter in letters)

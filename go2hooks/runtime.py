@@ -109,7 +109,7 @@ class Shutdown:
         self._enforce()
 
     def _enforce(self) -> None:
-        began, has_parent = time.monotonic(), PARENT_VARIABLE in os.environ
+        began, has_parent = self._deadline - self._drain_timeout_s, PARENT_VARIABLE in os.environ
         reason = ""
         while not reason:
             try:

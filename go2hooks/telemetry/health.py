@@ -53,6 +53,7 @@ class _Server(ThreadingHTTPServer):
     """Who connects and says nothing, or does so in hundreds, takes neither threads nor descriptors from deliveries."""
 
     daemon_threads = True
+    request_queue_size = 128  # the default is five: a scrape among others would be refused by the kernel, and come late
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._began: dict[socket.socket, float] = {}
@@ -86,7 +87,7 @@ class _Server(ThreadingHTTPServer):
         """Callers hang up as they please; a defect of ours is worth more than their line."""
         error = sys.exception()
         if isinstance(error, OSError):
-            log.info("request for metrics broken off", error=type(error).__name__)
+            log.debug("request for metrics broken off", error=type(error).__name__)
         else:
             log.error("request for metrics failed", exc_info=error)
 

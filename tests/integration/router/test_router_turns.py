@@ -168,13 +168,13 @@ def test_a_turn_ends_in_time_however_long_it_takes_to_write(build, emit_in_order
         produce(self, *rest)
 
     monkeypatch.setattr(Router, "_produce", slowly)
-    emit_in_order(**{account: 100})
+    emit_in_order(**{account: 40})
     router = build(*hooks)
     steps: list[int] = []
 
     def routed() -> bool:
         steps.append(len(written) - sum(steps))
-        return len(written) == 100
+        return len(written) == 40
 
     step_until(router.step, routed)
     assert max(steps) <= 10

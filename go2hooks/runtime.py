@@ -109,20 +109,23 @@ class Shutdown:
         self._enforce()
 
     def _enforce(self) -> None:
-        began, has_parent = self._deadline - self._drain_timeout_s, PARENT_VARIABLE in os.environ
-        reason = ""
-        while not reason:
-            try:
-                again = self._requests.get(timeout=max(0.0, self._deadline - time.monotonic()))
-            except queue.Empty:
-                reason = f"the drain took longer than {self._drain_timeout_s:g} s"
-            else:
-                is_same = has_parent or time.monotonic() - began < _SAME_S
-                if again == _ORPHANED or not is_same:
-                    reason = f"{again} came twice" if again != _ORPHANED else again
+        began = self._deadline - self._drain_timeout_s
+        same_until = self._deadline if PARENT_VARIABLE in os.environ else began + _SAME_S
+        try:
+            again = self._next_request()
+            while again != _ORPHANED and time.monotonic() < same_until:
+                again = self._next_request()
+        except queue.Empty:
+            reason = f"the drain took longer than {self._drain_timeout_s:g} s"
+        else:
+            reason = again if again == _ORPHANED else f"{again} came twice"
         sys.stderr.write(f"stopped at once: {reason}\n")
         sys.stderr.flush()
         os._exit(1)
+
+    def _next_request(self) -> str:
+        """Raises queue.Empty at the deadline."""
+        return self._requests.get(timeout=max(0.0, self._deadline - time.monotonic()))
 
 
 def settle_memory() -> None:

@@ -2,9 +2,9 @@
 
 What is overdue in Postgres mostly waits in Kafka still: behind a backlog, or for its receiver to come back. So those
 messages are looked through, from the committed offsets on; what is left has strayed. That is done a page of overdue
-deliveries at a time, however many there are, so that memory is bounded by the page and not by a backlog. A message that is being moved
-between topics is written to the new one before it is committed in the old one; since all committed offsets are read
-first and all ends after them, it is found in one of the two.
+deliveries at a time, however many there are, so that memory is bounded by the page and not by a backlog. A message that
+is being moved between topics is written to the new one before it is committed in the old one; since all committed offsets
+are read first and all ends after them, it is found in one of the two.
 """
 
 from collections.abc import Generator, Iterator, Sequence

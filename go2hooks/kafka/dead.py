@@ -37,9 +37,7 @@ class DeadLetter:
     origin: Position | None  #: where it lay before; None for deliveries that ended by their schedule
     key: bytes | None
     value: bytes
-    left_out: (
-        int  #: bytes of key and value that were too many to be kept: they are where it lay before, and 0 for all others
-    )
+    left_out: int  #: bytes of key and value that were too many to be kept, and are only where it lay before; mostly 0
     sent_back_ms: int | None  #: when it was last sent back
 
     def delivery(self) -> Delivery | None:

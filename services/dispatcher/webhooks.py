@@ -60,9 +60,8 @@ class Webhooks:
 
         webhook = await self._connection.run(work)
         with self._changing:
-            if self.knows(
-                webhook_id
-            ):  # the live copy has told of it meanwhile, and will not tell of the same change again
+            # The live copy may have told of it meanwhile, and will not tell of the same change again.
+            if self.knows(webhook_id):
                 return
             if webhook is None:
                 self._bury(webhook_id)

@@ -223,21 +223,30 @@ def test_a_payload_that_has_expired_is_named(cli, settings, write, record):
     assert f"Kafka no longer has the payload of 1: {lost.id}" in sent.output
 
 
-def test_it_says_nothing_rather_than_something_wrong_when_too_many_wait(settings, database_url, write, record):
+@pytest.fixture
+def find(settings, database_url):
+    """What `find_strays` finds of the last hour, within these bounds."""
+
+    def run(**bounds):
+        since = datetime.now(UTC) - timedelta(hours=1)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            return find_strays(settings, connection, Bounds(since, 1.0, **bounds))
+
+    return run
+
+
+def test_it_says_nothing_rather_than_something_wrong_when_too_many_wait(settings, find, write, record):
     lost, at = write()
     record(lost, at, "retrying", 1)
     commit_all(settings)
     for _ in range(3):
         write()
-    since = datetime.now(UTC) - timedelta(hours=1)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        with pytest.raises(TooManyWaitError):
-            find_strays(settings, connection, Bounds(since, 1.0, messages=2))
-        found = find_strays(settings, connection, Bounds(since, 1.0, messages=10_000))
-    assert [stray.delivery_id for stray in found] == [lost.id]
+    with pytest.raises(TooManyWaitError):
+        find(messages=2)
+    assert [stray.delivery_id for stray in find(messages=10_000)] == [lost.id]
 
 
-def test_however_many_wait_what_got_lost_is_found(settings, database_url, write, record):
+def test_however_many_wait_what_got_lost_is_found(settings, find, write, record):
     lost = [write() for _ in range(7)]
     waiting = [write() for _ in range(20)]
     for delivery, at in [*waiting[:10], *lost, *waiting[10:]]:
@@ -245,26 +254,21 @@ def test_however_many_wait_what_got_lost_is_found(settings, database_url, write,
     commit_all(settings)
     for delivery, _ in waiting:
         write(TIER, attempt=2, same_as=delivery)
-    since = datetime.now(UTC) - timedelta(hours=1)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        found = find_strays(settings, connection, Bounds(since, 1.0, page=3))
-        some = find_strays(settings, connection, Bounds(since, 1.0, page=3, limit=2))
+    found, some = find(page=3), find(page=3, limit=2)
     ids = {delivery.id for delivery, _ in lost}
     assert sorted(stray.delivery_id for stray in found) == sorted(ids)
     assert 2 <= len(some) < 5
     assert {stray.delivery_id for stray in some} <= ids
 
 
-def test_what_is_found_before_too_many_wait_is_lost_all_the_same(settings, database_url, write, record):
+def test_what_is_found_before_too_many_wait_is_lost_all_the_same(settings, find, write, record):
     lost = [write() for _ in range(3)]
     for delivery, at in lost:
         record(delivery, at, "retrying", 1)
     commit_all(settings)
     for _ in range(5):
         write()
-    since = datetime.now(UTC) - timedelta(hours=1)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        found = find_strays(settings, connection, Bounds(since, 1.0, page=1, messages=12))
+    found = find(page=1, messages=12)
     assert len(found) == 2  # five are looked through for each, and then two are left
     assert {stray.delivery_id for stray in found} < {delivery.id for delivery, _ in lost}
 

@@ -222,6 +222,8 @@ class Lanes(Generic[T]):
                 item = queue.pop()  # never the last
                 self._count(lane, -1, -self._weigh(item))
                 surplus.append(item)
+            if len(surplus) >= most:
+                break
         return surplus
 
     def sweep(self, now: float, idle_s: float = 60.0) -> None:

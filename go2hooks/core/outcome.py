@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Failure(StrEnum):
@@ -20,6 +20,10 @@ class Failure(StrEnum):
     INVALID_URL = "invalid_url"
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a failure's name, not a secret
     INTERNAL_ERROR = "internal_error"
+
+
+#: Failures of Go2's own making: retried like any other, but no receiver is disabled for them.
+OUR_FAILURES: Final = frozenset({Failure.SECRET_UNAVAILABLE, Failure.INTERNAL_ERROR})
 
 
 class Answer(NamedTuple):

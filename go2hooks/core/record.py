@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from go2hooks.core.delivery import Delivery, Kind, Position
 from go2hooks.core.outcome import (
+    OUR_FAILURES,
     DeadLetter,
     Delivered,
     Done,
@@ -54,7 +55,11 @@ class AttemptRecord(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether it moves the webhook's count of consecutive failures."""
-        return self.kind != Kind.TEST and self.state not in (State.SKIPPED, State.PENDING)
+        return (
+            self.kind != Kind.TEST
+            and self.state not in (State.SKIPPED, State.PENDING)
+            and self.error_code not in OUR_FAILURES
+        )
 
     @property
     def failed(self) -> bool:

@@ -10,6 +10,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.failures import Streak, fold
+from go2hooks.core.outcome import OUR_FAILURES
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
 
 log = structlog.get_logger(__name__)
@@ -63,16 +64,16 @@ _ENDED_AT: Final = "attempted_at + duration_ms * interval '1 millisecond'"
 _RECENT: Final = f"""
 SELECT s.id, r.failed, r.ended_at FROM unnest(%(ids)s::text[], %(since)s::timestamptz[], %(created)s::timestamptz[]) AS s(id, since, created),
 LATERAL (
-    (SELECT true AS failed, kind, {_ENDED_AT} AS ended_at FROM attempts
+    (SELECT true AS failed, kind, error_code, {_ENDED_AT} AS ended_at FROM attempts
      WHERE webhook_id = s.id AND state = 'retrying' AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s)
     UNION ALL
-    (SELECT true, kind, {_ENDED_AT} FROM attempts
+    (SELECT true, kind, error_code, {_ENDED_AT} FROM attempts
      WHERE webhook_id = s.id AND state = 'failed' AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s)
     UNION ALL
-    SELECT false, kind, {_ENDED_AT} FROM (
+    SELECT false, kind, NULL, {_ENDED_AT} FROM (
         SELECT * FROM attempts WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s
     ) newest WHERE state = 'delivered'
-) r WHERE r.kind <> 'test' AND r.ended_at >= s.since ORDER BY r.ended_at, r.failed DESC"""  # noqa: S608  # ours
+) r WHERE r.kind <> 'test' AND (r.error_code = ANY(%(ours)s)) IS NOT TRUE AND r.ended_at >= s.since ORDER BY r.ended_at, r.failed DESC"""  # noqa: S608  # ours
 # Whatever the statistics promise: with the rows of hours before it, it would rather read and sort them all than follow the index.
 _ALONG_INDEXES: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
 #: The retries of a delivery are over by then, with the default delays.
@@ -204,6 +205,7 @@ async def _settle(
         "ids": list(since),
         "since": list(since.values()),
         "created": [min(at, first_created[webhook_id]) - _LONGEST_RETRIED for webhook_id, at in since.items()],
+        "ours": sorted(OUR_FAILURES),
         "rows": _RECENT_ROWS,
     }
     await connection.execute(_ALONG_INDEXES)

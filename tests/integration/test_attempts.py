@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
 from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import State
+from go2hooks.core.outcome import OUR_FAILURES, State
 from go2hooks.core.record import AttemptRecord, copy_line
 from go2hooks.postgres import attempts
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, maintain_partitions, write_batch
@@ -188,6 +188,19 @@ async def test_tests_skips_and_pending_rows_do_not_count(connection):
     skipped = [record(delivery_id="skip", state=State.SKIPPED), record(0, State.PENDING, delivery_id="wait")]
     await write_batch(connection, skipped, TEN)
     assert await webhook(connection) == (3, True)
+
+
+@pytest.mark.parametrize("code", sorted(OUR_FAILURES))
+async def test_what_failed_for_our_own_fault_disables_nobody(connection, code):
+    """As after a dispatcher's start without a secret's key, or out of descriptors: the receiver was not even asked."""
+    assert await write_batch(connection, ended("F", *range(20), error_code=code), TEN) == []
+    assert await webhook(connection) == (0, True)
+    await write_batch(connection, ended("S", 30.5), TEN)
+    ours = ended("F", 31.2, 32.2, 33.2, error_code=code)
+    assert await write_batch(connection, [*ended("F", *range(22, 39)), *ours], TEN) == []  # nine, a success, eight
+    assert await webhook(connection) == (8, True)
+    assert await write_batch(connection, ended("F", 40, 41), TEN) == ["wh_1"]
+    assert await webhook(connection) == (10, False)
 
 
 async def test_failures_disable_only_when_they_span_the_least_time(connection):

@@ -5,6 +5,9 @@ top. Neighbours live in another receiver process, and their events come from ano
 stand for other people's machines, and what is measured is the services' isolation. Each round has its own stack and its
 own baseline, after some seconds beside each neighbour that are not measured: a broker's compiler takes its time, and what
 it takes is nobody's isolation. A burst that nobody reads shows what producing it takes from everybody by itself.
+
+Beside a burst most of what is late is so in the half second in which it comes in, which weighs the more the sooner one stops to
+measure: so it is measured twice, for as long as the others, and until all of it has been delivered.
 """
 
 import argparse
@@ -18,6 +21,7 @@ from pathlib import Path
 
 import charts
 import report
+from arrivals import percentiles
 from load import NOBODY
 from peers import Producer, TimingReceiver, receiver_core
 from running import BenchError, Hook, Stack, bounded, stack, wait_until
@@ -26,6 +30,7 @@ from usage import Meter, machine
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
 
 _HEALTHY = "healthy"
+_NEIGHBOUR = "neighbour"
 _BURST = 50_000
 _DRAIN_S = 120.0
 _ARRIVE_S = 60.0
@@ -42,6 +47,7 @@ class Neighbour:
     webhooks: int = 1
     burst: int = 0  #: events at once instead of a rate
     topic: str = EVENTS_CLICK
+    most_s: float = 0.0  #: instead of the length of a scenario: until the burst has been delivered, at most so long
 
 
 NEIGHBOURS = (
@@ -52,6 +58,7 @@ NEIGHBOURS = (
     Neighbour("accepts and resets", "reset"),
     Neighbour("500 dead hosts", "dead", webhooks=500),
     Neighbour("burst of 50,000", burst=_BURST),
+    Neighbour("burst of 50,000, until it is delivered", burst=_BURST, most_s=120.0),
     Neighbour("the same burst, read by nobody", burst=_BURST, topic=EVENTS_DEAD),
 )
 
@@ -125,8 +132,17 @@ class Isolation:
         figures = self._measure(parts)
         if neighbour is not None:
             figures["neighbour_requests"] = float(self._bad.count())
+            if neighbour.most_s:
+                self._end_with_burst(figures, count)
             self._forget_neighbours()
         return figures
+
+    def _end_with_burst(self, figures: report.Figures, burst: int) -> None:
+        """Leave out what arrived after the burst had: it was alone again."""
+        if self._bad.count() >= burst:
+            ended_us = self._bad.report()[_NEIGHBOUR]["last_us"]
+            latencies = [late for at, late in self._receiver.traced(_HEALTHY) if at <= ended_us]
+            figures |= _in_ms(percentiles(latencies))
 
     def _subscribe(self, neighbour: Neighbour | None) -> list[str]:
         """The healthy webhooks and the neighbour's; the neighbour's accounts."""
@@ -164,9 +180,8 @@ class Isolation:
             raise BenchError(
                 f"expected {expected}: {healthy['arrivals']} arrived, {healthy['unique']} of them distinct"
             )
-        latency = healthy["latency_us"]
         return {
-            **{f"ms.{q}": latency[q] / 1000 for q in ("p50", "p90", "p99", "p999", "max")},
+            **_in_ms(healthy["latency_us"]),
             "per_s": expected / ((healthy["last_us"] - healthy["first_us"]) / 1e6),
             "producer_slip_ms": produced["slip_ms"],
             "cores": sum(cores.values()),
@@ -176,7 +191,7 @@ class Isolation:
     def _neighbour_url(self, neighbour: Neighbour, number: int) -> str:
         if neighbour.behaviour == "dead":
             return self._dead.url(number)
-        return self._bad.url("http", f"/bad/{neighbour.behaviour}/{number}")
+        return self._bad.url("http", f"/{_NEIGHBOUR}/{neighbour.behaviour}/{number}")
 
     def _forget_neighbours(self) -> None:
         """Delete them, and wait until what still waited for them has been recorded as skipped."""
@@ -194,6 +209,10 @@ class Isolation:
         return not any(lag) and not self._stack.metric("router", "go2hooks_router_in_flight")
 
 
+def _in_ms(latencies_us: dict[str, float]) -> report.Figures:
+    return {f"ms.{q}": latencies_us[q] / 1000 for q in ("p50", "p90", "p99", "p999", "max")}
+
+
 def measure(chosen: Sequence[Neighbour], options: argparse.Namespace) -> Iterator[dict[str, report.Figures]]:
     """Round by round: the baseline, each neighbour, the baseline again; ratios are to the mean of the two baselines."""
     for number in range(1, options.repeat + 1):
@@ -204,7 +223,8 @@ def measure(chosen: Sequence[Neighbour], options: argparse.Namespace) -> Iterato
                 *((each.name, each) for each in chosen),
                 ("baseline again", None),
             ]:
-                figures = round_[name] = isolation.run(neighbour, options.seconds)
+                seconds = options.seconds if neighbour is None else neighbour.most_s or options.seconds
+                figures = round_[name] = isolation.run(neighbour, seconds)
                 report.console.print(
                     f"round {number}  {name}: p50 {figures['ms.p50']:.2f} ms, p99 {figures['ms.p99']:.2f} ms, "
                     + ", ".join(

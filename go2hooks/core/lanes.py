@@ -24,46 +24,20 @@ Pure: time comes in as `now`, in seconds of any monotonic clock.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from math import ceil
 from typing import Final, Generic, TypeVar
 
 from go2hooks.core.company import Company
+from go2hooks.core.lane import NEW, PROMPT, QUICK_S, TARDY, Lane, LaneLimits
 
 T = TypeVar("T")
 
-_STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
-_RATE_S: Final = 0.25  # how long a lane's rate is measured
 # Quick lanes reckon with half as much room again, so that they fill the window up together without overflowing: they
 # will have emptied it in a moment.
 QUICK_ROOM: Final = 1.5
-_QUICK_DRAIN_S: Final = 5.0
-_SLOW_DRAIN_S: Final = 10.0  # a rate is not known to the last answer: who needs a little longer is left alone
-_QUICK_S: Final = 1.0  # an answer slower than this earns a lane nothing; an attempt that lasts longer makes it tardy
-_NEW: Final = 0  # standing of a lane: no attempt has ended yet
-_PROMPT: Final = 1  # the latest ended in time
-_TARDY: Final = 2  # it did not, or those under way take long; or there is no room for more that are new
 _FORGIVEN_S: Final = 3600.0  # so long after a probe was due that nobody made, nobody will
-_GROWTHS: Final = 64  # of the pause between probes; many more are no float any more
 YOUNG_S: Final = 0.01  #: an attempt has just begun for at least as long, at most twice as long
-
-
-@dataclass(frozen=True, slots=True)
-class LaneLimits:
-    """Bounds of all lanes of one process."""
-
-    max_sends: int = 1000  #: attempts under way in all
-    young_sends: int = 96  #: attempts under way that have just begun
-    window: int = 4000  #: weight of what waits in all
-    webhook_max_sends: int = 64
-    webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
-    queue_share: float = 0.25  #: of the free window, for one lane
-    tardy_share: float = 0.5  #: of `max_sends` and of the window, for all tardy lanes together
-    doubtful_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
-    circuit_failures: int = 5  #: in a row, before the circuit opens
-    probe_s: float = 1.0  #: pause before the first probe; grows by half each time
-    probe_max_s: float = 30.0
 
 
 class Admission(Enum):
@@ -73,32 +47,6 @@ class Admission(Enum):
     QUEUED = auto()  #: it waits in its lane; `startable` gives it out
     FULL = auto()  #: its lane has no room: the caller keeps it elsewhere
     BLOCKED = auto()  #: its lane's circuit is open: the caller keeps it elsewhere
-
-
-class Lane(Generic[T]):
-    """State of one webhook in this process."""
-
-    __slots__ = (
-        "earning", "failures", "finished", "in_flight", "limit", "measured_at", "opened_at", "probe_at", "progress_at", "queue",
-        "rate", "standing", "used_at", "waiting", "webhook_id",
-    )  # fmt: skip
-
-    def __init__(self, webhook_id: str, limit: float) -> None:
-        self.webhook_id = webhook_id
-        self.limit = limit
-        self.in_flight = 0
-        self.waiting = 0  # weight of the queue
-        self.queue: deque[T] | None = None  # an empty deque is 600 bytes: only lanes that wait have one
-        self.failures = 0  # in a row
-        self.earning = True  # slow start: doubles until the first failure
-        self.opened_at = 0.0  # its circuit
-        self.probe_at = 0.0
-        self.standing = _NEW
-        self.used_at = 0.0
-        self.rate = 0.0  # attempts that ended per second, over the last quarter of a second
-        self.finished = 0  # since `measured_at`
-        self.measured_at = 0.0
-        self.progress_at = 0.0  # when an attempt ended last, or the lane became busy
 
 
 class Lanes(Generic[T]):
@@ -132,14 +80,14 @@ class Lanes(Generic[T]):
         """Start it, queue it, or say why neither."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
-            lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits.webhook_first_sends)
+            lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits)
         lane.used_at = now
         self._age(now)
         self._company.note(webhook_id, now)
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
         self._becomes_tardy(lane, now)
-        if self._is_open(lane):
+        if lane.is_open:
             return self._offer_probe(lane, now)
         if not lane.queue and self._may_start(lane.standing) and lane.in_flight < self._sends_allowed(lane):
             self._start(lane)
@@ -159,13 +107,13 @@ class Lanes(Generic[T]):
         self._count_sends(lane, -1)
         self._forget_young(now - duration_s)
         lane.used_at = now
-        self._measure(lane, now)
-        self._judge(lane, _TARDY if duration_s > _QUICK_S else _PROMPT)
+        lane.measure(now)
+        self._judge(lane, TARDY if duration_s > QUICK_S else PROMPT)
         if ok:
-            self._reward(lane, duration_s)
+            lane.reward(duration_s)
         else:
-            self._punish(lane, now - duration_s, now)
-            if self._is_open(lane):
+            lane.punish(now - duration_s, now)
+            if lane.is_open:
                 return self._clear(lane)
         self._make_ready(lane)
         return []
@@ -179,12 +127,12 @@ class Lanes(Generic[T]):
     @property
     def has_startable(self) -> bool:
         """Whether something waits that may start now, or as soon as those that have just begun are older."""
-        return self._may_tardy_start() or (bool(self._ring) and self._free_sends(_PROMPT) > 0)
+        return self._may_tardy_start() or (bool(self._ring) and self._free_sends(PROMPT) > 0)
 
     def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
         self._age(now)
-        while self._may_start(_PROMPT) and (lane := self._next_lane()) is not None:
+        while self._may_start(PROMPT) and (lane := self._next_lane()) is not None:
             if self._becomes_tardy(lane, now):  # it waits with these from now on
                 continue
             if lane.queue and lane.in_flight < self._sends_allowed(lane):
@@ -231,7 +179,7 @@ class Lanes(Generic[T]):
         idle: list[str] = []
         for lane in self._lanes.values():
             self._becomes_tardy(lane, now)
-            is_held_against = self._is_open(lane) and now - lane.probe_at < _FORGIVEN_S
+            is_held_against = lane.is_open and now - lane.probe_at < _FORGIVEN_S
             if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not is_held_against:
                 idle.append(lane.webhook_id)
         for webhook_id in idle:
@@ -241,17 +189,16 @@ class Lanes(Generic[T]):
         """The webhook has changed (another URL, enabled again): what was held against it no longer counts."""
         lane = self._lanes.get(webhook_id)
         if lane is not None:
-            lane.failures = 0
-            lane.earning = True
+            lane.forgive()
 
     def room(self, webhook_id: str, now: float) -> int:
         """What weight `offer` would take of this webhook now, to start or to queue; of many items, a little less than that."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
-            lane = Lane(webhook_id, self.limits.webhook_first_sends)
+            lane = Lane(webhook_id, self.limits)
         self._becomes_tardy(lane, now)
         self._age(now)
-        if self._is_open(lane):
+        if lane.is_open:
             return int(self._may_probe(lane, now))
         queue = max(0, ceil(self._queue_allowed(lane, now)) - lane.waiting)
         if lane.queue or not self._may_start(lane.standing):
@@ -265,16 +212,13 @@ class Lanes(Generic[T]):
     def is_blocked(self, webhook_id: str) -> bool:
         """Whether its circuit is open."""
         lane = self._lanes.get(webhook_id)
-        return lane is not None and self._is_open(lane)
+        return lane is not None and lane.is_open
 
     def open_circuits(self) -> int:
         """Any thread."""
-        return sum(self._is_open(lane) for lane in list(self._lanes.values()))
+        return sum(lane.is_open for lane in list(self._lanes.values()))
 
     # --- one lane
-
-    def _is_open(self, lane: Lane[T]) -> bool:
-        return lane.failures >= self.limits.circuit_failures
 
     def _offer_probe(self, lane: Lane[T], now: float) -> Admission:
         if not self._may_probe(lane, now):
@@ -289,7 +233,7 @@ class Lanes(Generic[T]):
         return self._free_sends(standing) > 0 and self._young + self._older < self.limits.young_sends
 
     def _may_tardy_start(self) -> bool:
-        return bool(self._tardy_ring) and self._free_sends(_TARDY) > 0
+        return bool(self._tardy_ring) and self._free_sends(TARDY) > 0
 
     def _next_lane(self) -> Lane[T] | None:
         """Whose turn it is. Tardy lanes and the others alternate while both have one that may start something."""
@@ -320,12 +264,12 @@ class Lanes(Generic[T]):
             self._older -= 1
 
     def _becomes_tardy(self, lane: Lane[T], now: float) -> bool:
-        if lane.standing == _TARDY:
+        if lane.standing == TARDY:
             return False
-        is_stuck = lane.in_flight > 0 and now - lane.progress_at > _QUICK_S
-        if not is_stuck and (lane.standing == _PROMPT or self._free_sends(_NEW) > 0):
+        is_stuck = lane.in_flight > 0 and now - lane.progress_at > QUICK_S
+        if not is_stuck and (lane.standing == PROMPT or self._free_sends(NEW) > 0):
             return False
-        self._judge(lane, _TARDY)
+        self._judge(lane, TARDY)
         return True
 
     def _judge(self, lane: Lane[T], standing: int) -> None:
@@ -340,7 +284,7 @@ class Lanes(Generic[T]):
         self._make_ready(lane)
 
     def _ring_of(self, lane: Lane[T]) -> OrderedDict[Lane[T], None]:
-        return self._tardy_ring if lane.standing == _TARDY else self._ring
+        return self._tardy_ring if lane.standing == TARDY else self._ring
 
     def _make_ready(self, lane: Lane[T]) -> None:
         if lane.queue and lane.in_flight < self._sends_allowed(lane):
@@ -349,10 +293,10 @@ class Lanes(Generic[T]):
     def _free_sends(self, standing: int) -> int:
         """How many more attempts there may be, of all lanes of this standing."""
         free = self.limits.max_sends - self.in_flight
-        if standing == _PROMPT:
+        if standing == PROMPT:
             return free
-        free = min(free, self._doubtful_sends - self._sends_by[_NEW] - self._sends_by[_TARDY])
-        return free if standing == _NEW else min(free, self._tardy_sends - self._sends_by[_TARDY])
+        free = min(free, self._doubtful_sends - self._sends_by[NEW] - self._sends_by[TARDY])
+        return free if standing == NEW else min(free, self._tardy_sends - self._sends_by[TARDY])
 
     def _sends_allowed(self, lane: Lane[T]) -> float:
         """The lane's limit, less when attempts run short in all; always at least one."""
@@ -360,54 +304,19 @@ class Lanes(Generic[T]):
 
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
         window, share = self.limits.window, self.limits.queue_share
-        if self._is_quick(lane, now):
+        if lane.is_quick(now):
             room = window * QUICK_ROOM
             if self._company.is_alone(lane.webhook_id, now):
                 return room
             allowed = min(room - self._waiting, window * share)
         else:
             allowed = max(1.0, (window - self._waiting) * share)
-        if lane.standing == _TARDY:
-            return min(allowed, (window * self.limits.tardy_share - self._waiting_by[_TARDY]) * share)
+        if lane.standing == TARDY:
+            return min(allowed, (window * self.limits.tardy_share - self._waiting_by[TARDY]) * share)
         return allowed
 
     def _has_surplus(self, lane: Lane[T], now: float) -> bool:
-        waiting = len(lane.queue or ())
-        if waiting <= 1 or lane.waiting <= self._queue_allowed(lane, now):
-            return False
-        return lane.standing == _TARDY or 0.0 < _SLOW_DRAIN_S * lane.rate < waiting
-
-    def _is_quick(self, lane: Lane[T], now: float) -> bool:
-        waiting = len(lane.queue or ())
-        return waiting > 0 and _QUICK_DRAIN_S * lane.rate >= waiting and now - lane.progress_at < _STALLED_S
-
-    def _measure(self, lane: Lane[T], now: float) -> None:
-        lane.progress_at = now
-        lane.finished += 1
-        elapsed = now - lane.measured_at
-        if elapsed >= _RATE_S:
-            if elapsed < 2 * _RATE_S:  # the first after a pause says nothing
-                lane.rate = lane.finished / elapsed
-            lane.finished = 0
-            lane.measured_at = now
-
-    def _reward(self, lane: Lane[T], duration_s: float) -> None:
-        lane.failures = 0
-        if duration_s <= _QUICK_S and lane.queue:  # more only for a lane that could use it
-            lane.limit = min(lane.limit + (1.0 if lane.earning else 1.0 / lane.limit), self.limits.webhook_max_sends)
-
-    def _punish(self, lane: Lane[T], began: float, now: float) -> None:
-        if self._is_open(lane) and began < lane.opened_at:
-            return  # it was under way when the circuit opened, and says nothing of how things stand since
-        lane.failures += 1
-        lane.earning = False
-        lane.limit = max(1.0, lane.limit / 2)
-        beyond = lane.failures - self.limits.circuit_failures
-        if beyond == 0:
-            lane.opened_at = now
-        if beyond >= 0:
-            lane.probe_at = now + min(self.limits.probe_s * 1.5 ** min(beyond, _GROWTHS), self.limits.probe_max_s)
-            lane.limit = min(lane.limit, self.limits.webhook_first_sends)
+        return len(lane.queue or ()) > 1 and lane.is_slow and lane.waiting > self._queue_allowed(lane, now)
 
     def _clear(self, lane: Lane[T]) -> list[T]:
         waiting = list(lane.queue or ())

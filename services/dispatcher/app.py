@@ -13,7 +13,8 @@ from psycopg import AsyncConnection
 
 from go2hooks.core.duplicates import Claims
 from go2hooks.core.errors import Go2HooksError, UnavailableError
-from go2hooks.core.lanes import LaneLimits, Lanes
+from go2hooks.core.lane import LaneLimits
+from go2hooks.core.lanes import Lanes
 from go2hooks.core.retry import RetryPolicy
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP, consumer_config, producer_config

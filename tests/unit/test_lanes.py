@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from go2hooks.core.lanes import _TARDY, QUICK_ROOM, YOUNG_S, Admission, LaneLimits, Lanes
+from go2hooks.core.lane import TARDY, LaneLimits
+from go2hooks.core.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
 
 LIMITS = LaneLimits(
     max_sends=6, young_sends=5, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3
@@ -44,8 +45,8 @@ class LanesMachine(RuleBasedStateMachine):
             assert not is_open or admission in (Admission.BLOCKED, Admission.START)
 
     def _begin(self, item: tuple[str, int]) -> None:
-        if self.lanes._lanes[item[0]].standing == _TARDY:
-            assert self.lanes._sends_by[_TARDY] <= LIMITS.max_sends * LIMITS.tardy_share
+        if self.lanes._lanes[item[0]].standing == TARDY:
+            assert self.lanes._sends_by[TARDY] <= LIMITS.max_sends * LIMITS.tardy_share
         self.under_way.append(item)
         self.began[item] = self.now
 

@@ -1,0 +1,117 @@
+"""One webhook's lane: what is under way to it and what waits, the limit that it has earned, its circuit.
+
+Pure: time comes in as `now`, in seconds of any monotonic clock.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+NEW: Final = 0  #: standing of a lane: no attempt has ended yet
+PROMPT: Final = 1  #: the latest ended in time
+TARDY: Final = 2  #: it did not, or those under way take long; or there is no room for more that are new
+QUICK_S: Final = 1.0  #: an answer slower than this earns a lane nothing; an attempt that lasts longer makes it tardy
+_STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
+_RATE_S: Final = 0.25  # how long a lane's rate is measured
+_QUICK_DRAIN_S: Final = 5.0
+_SLOW_DRAIN_S: Final = 10.0  # a rate is not known to the last answer: who needs a little longer is left alone
+_GROWTHS: Final = 64  # of the pause between probes; many more are no float any more
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """Bounds of all lanes of one process."""
+
+    max_sends: int = 1000  #: attempts under way in all
+    young_sends: int = 96  #: attempts under way that have just begun
+    window: int = 4000  #: weight of what waits in all
+    webhook_max_sends: int = 64
+    webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
+    queue_share: float = 0.25  #: of the free window, for one lane
+    tardy_share: float = 0.5  #: of `max_sends` and of the window, for all tardy lanes together
+    doubtful_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
+    circuit_failures: int = 5  #: in a row, before the circuit opens
+    probe_s: float = 1.0  #: pause before the first probe; grows by half each time
+    probe_max_s: float = 30.0
+
+
+class Lane(Generic[T]):
+    """State of one webhook in one process."""
+
+    __slots__ = (
+        "_earning", "_finished", "_limits", "_measured_at", "_opened_at", "failures", "in_flight", "limit", "probe_at",
+        "progress_at", "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
+    )  # fmt: skip
+
+    def __init__(self, webhook_id: str, limits: LaneLimits) -> None:
+        self.webhook_id = webhook_id
+        self.limit = limits.webhook_first_sends  #: attempts under way at once
+        self.in_flight = 0
+        self.waiting = 0  #: weight of the queue
+        self.queue: deque[T] | None = None  #: an empty deque is 600 bytes: only lanes that wait have one
+        self.failures = 0  #: in a row
+        self.probe_at = 0.0  #: when its open circuit admits the next
+        self.standing = NEW
+        self.used_at = 0.0
+        self.rate = 0.0  #: attempts that ended per second, over the last quarter of a second
+        self.progress_at = 0.0  #: when an attempt ended last, or the lane became busy
+        self._limits = limits
+        self._earning = True  # slow start: doubles until the first failure
+        self._opened_at = 0.0  # its circuit
+        self._finished = 0  # since `_measured_at`
+        self._measured_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Its circuit."""
+        return self.failures >= self._limits.circuit_failures
+
+    def is_quick(self, now: float) -> bool:
+        """Whether it works off what waits in a moment."""
+        waiting = len(self.queue or ())
+        return waiting > 0 and _QUICK_DRAIN_S * self.rate >= waiting and now - self.progress_at < _STALLED_S
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it needs long for what waits, as far as anybody knows how quick it is."""
+        return self.standing == TARDY or 0.0 < _SLOW_DRAIN_S * self.rate < len(self.queue or ())
+
+    def measure(self, now: float) -> None:
+        """An attempt has ended."""
+        self.progress_at = now
+        self._finished += 1
+        elapsed = now - self._measured_at
+        if elapsed >= _RATE_S:
+            if elapsed < 2 * _RATE_S:  # the first after a pause says nothing
+                self.rate = self._finished / elapsed
+            self._finished = 0
+            self._measured_at = now
+
+    def reward(self, duration_s: float) -> None:
+        """It has succeeded, after so long."""
+        self.failures = 0
+        if duration_s <= QUICK_S and self.queue:  # more only for a lane that could use it
+            earned = 1.0 if self._earning else 1.0 / self.limit
+            self.limit = min(self.limit + earned, self._limits.webhook_max_sends)
+
+    def punish(self, began: float, now: float) -> None:
+        """It has failed, having begun then."""
+        if self.is_open and began < self._opened_at:
+            return  # it was under way when the circuit opened, and says nothing of how things stand since
+        self.failures += 1
+        self._earning = False
+        self.limit = max(1.0, self.limit / 2)
+        beyond = self.failures - self._limits.circuit_failures
+        if beyond == 0:
+            self._opened_at = now
+        if beyond >= 0:
+            pause_s = self._limits.probe_s * 1.5 ** min(beyond, _GROWTHS)
+            self.probe_at = now + min(pause_s, self._limits.probe_max_s)
+            self.limit = min(self.limit, self._limits.webhook_first_sends)
+
+    def forgive(self) -> None:
+        """What was held against it no longer counts."""
+        self.failures = 0
+        self._earning = True

@@ -58,6 +58,15 @@ def test_python_receivers_verify_us(now_s):
     assert not standard_ok(SECRET, headers([SECRET], now_s - 301), BODY)
 
 
+@pytest.mark.parametrize("value", ["9" * 400, "9" * 5000, "٣", "-1", "", "\udcff", "ü", "v1,\udce9 v1,"])
+def test_python_receivers_refuse_any_header_without_raising(now_s, value):
+    code: dict = {}
+    exec(compile(snippet("verify.py"), "verify.py", "exec"), code)
+    for name in headers([SECRET], now_s):
+        asked = code["body_ok" if name.startswith("x-") else "standard_ok"]
+        assert asked(SECRET, headers([SECRET], now_s) | {name: value}, BODY) is False
+
+
 def test_node_receivers_verify_us(tmp_path, now_s):
     node = shutil.which("node")
     if node is None:

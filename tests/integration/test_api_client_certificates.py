@@ -118,6 +118,11 @@ def test_the_recipe_for_receivers_works(acme, app, database, tmp_path):
     }
     try:
         command = ["sh", "-ec", found[1]]
+        mistaken = env | {"KEY": "go2_mistyped"}
+        refused = subprocess.run(command, cwd=tmp_path, env=mistaken, capture_output=True, timeout=120, check=False)
+        assert refused.returncode != 0
+        assert b"invalid_api_key" in refused.stdout
+        assert (tmp_path / "client.key").exists()
         subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=120, check=True)
     finally:
         server.shutdown()

@@ -145,7 +145,9 @@ def _unknown(raw: bytes) -> UndecodableEventError:
     if not raw:
         return UndecodableEventError("the message is empty")
     if raw[:1] == _CONFLUENT_MARKER:
-        return UndecodableEventError("framed for a schema registry, but no schema registry is configured")
+        return UndecodableEventError(
+            "framed for a schema registry, which is not read: write Avro's single-object encoding"
+        )
     if raw[:2] != MARKER:
         return UndecodableEventError(f"neither framing starts with the bytes {raw[:2].hex(' ')}")
     if len(raw) < HEADER_BYTES:

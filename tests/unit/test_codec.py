@@ -297,8 +297,8 @@ class TestFraming:
         ("raw", "message"),
         [
             (b"", "the message is empty"),
-            (b"\x00\x00\x00\x00\x01rest", "no schema registry is configured"),
-            (b"\x00", "no schema registry is configured"),
+            (b"\x00\x00\x00\x00\x01rest", "a schema registry, which is not read: write Avro's single-object encoding"),
+            (b"\x00", "a schema registry, which is not read: write Avro's single-object encoding"),
             (b"{}", "neither framing starts with the bytes 7b 7d"),
             (b"\xc3", "neither framing starts with the bytes c3"),
             (b"\xc3\x02" + b"x" * 20, "neither framing"),

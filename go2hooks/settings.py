@@ -118,7 +118,8 @@ class Settings(BaseSettings):
     # --- bounds
     webhooks_per_account: PositiveInt = Field(1000, description="webhooks that an account may have")
     window_deliveries: PositiveInt = Field(
-        4000, description="deliveries in memory per dispatcher lane before Kafka has to wait"
+        4000,
+        description="first attempts in memory per dispatcher, and as many retries that are due, before Kafka has to wait",
     )
     window_mib: int = Field(
         32,

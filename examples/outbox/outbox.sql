@@ -4,6 +4,7 @@ CREATE TABLE outbox (
     account_id text  NOT NULL,
     event_id   text  NOT NULL UNIQUE, -- made with the row: whatever is sent twice has the same id
     event      bytea NOT NULL,        -- the Kafka message's value, so that what cannot be encoded never gets here
+    written_at timestamptz NOT NULL DEFAULT now(), -- how long it waits: for your monitoring, not for the order
     refused    text                   -- why Kafka will never take it; for a person to look at, and in nobody's way
 );
 CREATE INDEX outbox_waiting ON outbox (position) INCLUDE (account_id) WHERE refused IS NULL;

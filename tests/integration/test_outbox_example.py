@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -384,3 +385,18 @@ def test_the_example_is_what_the_guide_says(outbox, database_url, account):
     command = [sys.executable, str(EXAMPLE / "links.py"), "--database", database_url, "--account", account]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ, timeout=60).stdout
     assert left(outbox) == [(printed.strip(), None)]
+
+
+def test_the_query_of_the_guide_tells_how_long_the_oldest_event_waits(outbox, account):
+    page = (EXAMPLE.parents[1] / "docs/producers.md").read_text(encoding="utf-8")
+    found = re.search(r"`(SELECT now\(\) - .* FROM outbox .*)`", page)
+    assert found is not None
+    assert outbox.execute(found[1]).fetchone() is None
+    refused = write(outbox, account, 1)
+    outbox.execute("UPDATE outbox SET refused = 'too large' WHERE event_id = %s", [refused])
+    assert outbox.execute(found[1]).fetchone() is None
+    oldest = write(outbox, account, 2)
+    outbox.execute("UPDATE outbox SET written_at = written_at - interval '1 hour' WHERE event_id = %s", [oldest])
+    write(outbox, account, 3)
+    [age] = outbox.execute(found[1]).fetchone()
+    assert 3600 <= age.total_seconds() < 3660

@@ -1,9 +1,11 @@
 """The documentation tells the truth: its code runs, its settings exist, its links lead somewhere."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,19 @@ def test_node_receivers_verify_us(tmp_path, now_s):
         [node, "main.mjs", question], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
     )
     assert json.loads(answer.stdout) == [[True, True], [False, True], [True, False], [False, False]]
+
+
+def test_type_checkers_of_producers_see_the_types_of_the_package(tmp_path):
+    page = (ROOT / "docs/producers.md").read_text(encoding="utf-8")
+    found = re.search(r"## From Python\n\n```python\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    (tmp_path / "produce.py").write_text(found[1], encoding="utf-8")
+    installed = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "produce.py"]
+    checked = subprocess.run(
+        command, cwd=tmp_path, env=installed, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

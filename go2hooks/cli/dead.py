@@ -103,8 +103,8 @@ def list_(kind: str, limit: int, data_dir: Path | None, **filters: Any) -> None:
         found = _find(reader, Wanted(kind, **filters))
         newest = deque(found, maxlen=limit)
     for letter in newest:
-        what = escape(_summary(letter, codec))
-        table.add_row(_name(letter), _time(letter.time_ms), escape(letter.reason), what, _time(letter.sent_back_ms))
+        reason, what = escape(_visible(letter.reason)), escape(_visible(_summary(letter, codec)))
+        table.add_row(_name(letter), _time(letter.time_ms), reason, what, _time(letter.sent_back_ms))
     console = Console()
     if not console.is_terminal:
         console.width = 300  # a pipe has no width of its own: there every row stays on one line
@@ -127,7 +127,7 @@ def show(position: str, data_dir: Path | None) -> None:
     if letter is None:
         raise click.ClickException(f"There is nothing at {position} (any more).")
     for name, value in _details(letter, codec):
-        click.echo(f"{name + ':':<12} {value}")
+        click.echo(f"{name + ':':<12} {_visible(value)}")
 
 
 @dead.command()
@@ -175,7 +175,7 @@ def requeue(
 def _announce(letters: Iterator["DeadLetter"], codec: "EventCodec") -> None:
     count = 0
     for count, letter in enumerate(letters, start=1):  # noqa: B007  # counted for the last line
-        click.echo(f"{_name(letter)}  {letter.reason}  {_summary(letter, codec)}")
+        click.echo(_visible(f"{_name(letter)}  {letter.reason}  {_summary(letter, codec)}"))
     click.echo(f"{count} would be sent back. Add --yes to do it.", err=True)
 
 
@@ -212,6 +212,11 @@ def _name(letter: "DeadLetter") -> str:
 
     kind = next(kind for kind, topic in DEAD_TOPICS.items() if topic == letter.position.topic)
     return f"{kind}/{letter.position.partition}/{letter.position.offset}"
+
+
+def _visible(text: str) -> str:
+    """Control characters as escapes: whoever wrote the message would steer the terminal by them, or make up a line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _time(ms: int | None) -> str:

@@ -38,7 +38,9 @@ def settings(kafka_bootstrap, database_url, monkeypatch):
 
 @pytest.fixture
 def cli(settings) -> Callable[..., Result]:
-    return lambda *arguments: CliRunner(env={"COLUMNS": "300"}).invoke(main, ["dead", *arguments])
+    return lambda *arguments, color=False: CliRunner(env={"COLUMNS": "300"}).invoke(
+        main, ["dead", *arguments], color=color
+    )
 
 
 @pytest.fixture
@@ -99,6 +101,16 @@ def test_an_event_goes_back_as_it_came_and_only_once(cli, settings, write):
     assert "0 sent back" in cli("requeue", where, "--yes").output
     assert "1 sent back" in cli("requeue", where, "--yes", "--again").output
     assert re.search(r"sent back:\s+20\d\d-", cli("show", where).output)
+
+
+def test_what_a_producer_wrote_steers_no_terminal_and_makes_up_no_line(cli, write):
+    raw = EventCodec().encode(an_event("evt_\x1b]0;x\x07\nevents/0/0"))
+    where = write(EVENTS_DEAD, b"\x1b[2J", raw, reason="invalid", detail="\x1b[31m",
+                  topic=EVENTS_CLICK, partition=1, offset=7)  # fmt: skip
+    for command in ("list", "events"), ("show", where), ("requeue", where):
+        shown = cli(*command, color=True).output
+        assert r"evt_\x1b]0;x\x07\nevents/0/0" in shown
+        assert not {"\x1b", "\x07"} & set(shown)
 
 
 def test_what_still_cannot_be_read_is_shown_in_bytes(cli, write):

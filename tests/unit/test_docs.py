@@ -113,6 +113,13 @@ def test_every_link_within_the_repository_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_repository_that_is_named_exists(page):
+    folders = "bench|deploy|docs|examples|go2hooks|schemas|services|tests|tools"
+    for path in re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), path
+
+
 def test_every_metric_that_is_named_exists():
     page = (ROOT / "docs/operators.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\bgo2hooks_[a-z_]+", page))

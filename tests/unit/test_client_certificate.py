@@ -1,5 +1,6 @@
 """What is accepted as a webhook's client certificate, and what is said of each that is not."""
 
+import base64
 import datetime as dt
 import subprocess
 from hashlib import sha256
@@ -173,6 +174,7 @@ def with_other_private_exponent(key):
 
 
 ENCRYPTED = BestAvailableEncryption(b"password")
+SHORT_ED25519 = base64.b64encode(bytes.fromhex("302d020100300506032b65700421041f") + bytes(31)).decode()
 BAD_KEYS = {
     "nothing": ("", "is not PEM"),
     "no PEM": ("secret", "is not PEM"),
@@ -186,6 +188,7 @@ BAD_KEYS = {
     "a certificate": (pem(LEAF), "must hold one private key"),
     "OpenSSH's": (pem_key(KEY, PrivateFormat.OpenSSH), "must hold one private key"),
     "damaged": ("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----", "is damaged"),
+    "a byte too short": (f"-----BEGIN PRIVATE KEY-----\n{SHORT_ED25519}\n-----END PRIVATE KEY-----", "is damaged"),
     "too long": (pem_key(KEY) + " " * 5000, "more than 4096 characters"),
 }
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_der_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 
 from go2hooks.core.errors import CertificateError, PrivateKeyError
 
@@ -28,11 +28,13 @@ MAX_CERTIFICATES: Final = 5
 MAX_CHAIN_CHARS: Final = 32_768
 MAX_KEY_CHARS: Final = 4_096  # room for RSA with 4096 bits
 MIN_RSA_BITS: Final = 2048
+MIN_CURVE_BITS: Final = 224  #: of the issuers' keys, as OpenSSL asks for
 
 _BEGIN: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?\n")
 _KEY_LABELS: Final = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_BROKEN_HASHES: Final = (hashes.MD5, hashes.SHA1)
+# Those that TLS has names for; EdDSA needs none.
+_HASHES: Final = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512, type(None))
 # InternalError: what OpenSSL refuses in ways that the library does not know, such as an Ed25519 key a byte too short.
 _PARSING: Final = (
     *(ValueError, TypeError, UnsupportedAlgorithm, InternalError),
@@ -75,6 +77,7 @@ def read_client_certificate(chain: str, private_key: str, now: datetime) -> Clie
     key_der = _read_key(private_key, public_key, certificates)
     for issued, issuer in pairwise(certificates):
         _check_order(issued, issuer)
+        _check_issuer(issuer)
     ders = [certificate.public_bytes(Encoding.DER) for certificate in certificates]
     return ClientCertificate(
         "".join(_as_pem(der, "CERTIFICATE") for der in ders),
@@ -135,8 +138,10 @@ def _check_certificate(certificate: x509.Certificate, now: datetime) -> None:
     if now + _SECOND < certificate.not_valid_before_utc:
         raise CertificateError(f"the certificate {name} is not valid before {_date(certificate.not_valid_before_utc)}")
     is_root = certificate.subject == certificate.issuer  # whose signature nobody checks
-    if isinstance(certificate.signature_hash_algorithm, _BROKEN_HASHES) and not is_root:
-        raise CertificateError(f"the certificate {name} is signed with SHA-1 or MD5, which receivers refuse")
+    if not isinstance(certificate.signature_hash_algorithm, _HASHES) and not is_root:
+        raise CertificateError(
+            f"the certificate {name} is signed with SHA-1, MD5 or another hash that TLS has no use for"
+        )
 
 
 def _check_own(certificate: x509.Certificate) -> _PublicKey:
@@ -148,6 +153,10 @@ def _check_own(certificate: x509.Certificate) -> _PublicKey:
     wanted = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     if usages is not None and not any(usage in usages for usage in wanted):
         raise CertificateError("the first certificate is not for clients: its extended key usage lacks clientAuth")
+    if (
+        certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
+    ):  # its key is kept as plain RSA, which OpenSSL finds not to match
+        raise CertificateError("the key is for RSA-PSS alone; use an RSA key without that restriction")
     public_key = certificate.public_key()
     match public_key:
         case rsa.RSAPublicKey() if public_key.key_size < MIN_RSA_BITS:
@@ -167,6 +176,23 @@ def _check_order(issued: x509.Certificate, issuer: x509.Certificate) -> None:
         raise CertificateError(
             "the chain is out of order: the webhook's own certificate comes first, then that which issued it, and so on"
         ) from None
+
+
+def _check_issuer(certificate: x509.Certificate) -> None:
+    """What OpenSSL asks of each certificate that it is to send."""
+    key = certificate.public_key()
+    match key:
+        case rsa.RSAPublicKey() | dsa.DSAPublicKey():
+            needed = MIN_RSA_BITS
+        case ec.EllipticCurvePublicKey():
+            needed = MIN_CURVE_BITS
+        case _:
+            return
+    if key.key_size < needed:
+        name = certificate.subject.rfc4514_string()[:100]
+        raise CertificateError(
+            f"the key of the certificate {name} is too weak: {key.key_size} bits, {needed} are needed"
+        )
 
 
 # --- the key

@@ -31,7 +31,7 @@ def make_key(curve=ec.SECP256R1):
     return ec.generate_private_key(curve())
 
 
-def issue(subject, key, issuer="", issuer_key=None, *, after=NOW + DAY, before=NOW - DAY, usages=()):
+def issue(subject, key, issuer="", issuer_key=None, *, after=NOW + DAY, before=NOW - DAY, usages=(), digest=None):
     """A certificate; self-signed without an issuer."""
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in (subject, issuer or subject)]
     builder = (
@@ -42,7 +42,7 @@ def issue(subject, key, issuer="", issuer_key=None, *, after=NOW + DAY, before=N
     if usages:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     signer = issuer_key or key
-    return builder.sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+    return builder.sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else digest or hashes.SHA256())
 
 
 def pem(*certificates):
@@ -119,8 +119,20 @@ def signed_with_sha1():
     return pem(x509.load_der_x509_certificate(der.replace(sha256_with_rsa, sha1_with_rsa)))
 
 
+def for_pss_alone():
+    """The library makes none: the key's kind is changed afterwards, and nobody checks a self-signed one's signature."""
+    der = issue("client", RSA).public_bytes(Encoding.DER)
+    any_rsa, pss_alone = (
+        bytes.fromhex("300d06092a864886f70d0101010500"),
+        bytes.fromhex("300d06092a864886f70d01010a3000"),
+    )
+    return pem(x509.load_der_x509_certificate(der.replace(any_rsa, pss_alone)))
+
+
 SMALL = rsa.generate_private_key(65537, 1024)
+P192 = make_key(ec.SECP192R1)
 DSA = dsa.generate_private_key(2048)
+RSA_PSS = for_pss_alone()
 KOBLITZ = make_key(ec.SECP256K1)
 BAD_CHAINS = {
     "nothing": ("", "is not PEM"),
@@ -149,6 +161,13 @@ BAD_CHAINS = {
     "SHA-1": (signed_with_sha1(), "signed with SHA-1"),
     "for servers": (pem(issue("client", KEY, usages=[ExtendedKeyUsageOID.SERVER_AUTH])), "lacks clientAuth"),
     "weak RSA": (pem(issue("client", SMALL)), "too weak: RSA with 1024 bits, 2048 are needed"),
+    "a weak issuer": (pem(issue("client", KEY, "Old", SMALL), issue("Old", SMALL)), "CN=Old is too weak: 1024 bits"),
+    "a weak issuer's curve": (
+        pem(issue("client", KEY, "Old", P192), issue("Old", P192)),
+        "CN=Old is too weak: 192 bits",
+    ),
+    "RSA-PSS": (RSA_PSS, "RSA-PSS alone"),
+    "SHA-3": (pem(issue("client", KEY, "Root", ROOT_KEY, digest=hashes.SHA3_256())), "another hash"),
     "DSA": (pem(issue("client", DSA)), "use RSA, ECDSA or EdDSA"),
     "a curve of no use": (pem(issue("client", KOBLITZ)), "use P-256, P-384 or P-521"),
     "the other way round": (pem(SUB, LEAF), "out of order: the certificate of the private key comes first"),

@@ -38,7 +38,8 @@ def rotate(batch: int, data_dir: Path | None) -> None:
         shown = ", ".join(done.shut[:5]) + (", …" if len(done.shut) > 5 else "")  # noqa: PLR2004  # enough to begin with
         raise click.ClickException(
             f"{len(done.shut)} are sealed with a key that GO2HOOKS_SECRET_KEYS does not name: {shown}. "
-            "Add that key at the end, or rotate these webhooks' secrets (or upload their certificates again), and run this again."
+            "Add that key at the end and run this again; or rotate these webhooks' secrets (or upload their certificates again), "
+            "and run this again once GO2HOOKS_SECRET_OVERLAP_S is over, after which what they replaced is forgotten."
         )
     if not done.is_complete:
         raise click.ClickException(f"{done.changed} were changed meanwhile. Run this again.")

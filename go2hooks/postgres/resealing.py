@@ -2,7 +2,7 @@
 
 Rows are taken in the order of their ids, a batch at a time, each batch in a transaction of its own. What the present key
 has sealed is left alone, so the work may be cut short and begun again. A secret that is rotated meanwhile wins: a row is
-written only if it still holds what was read.
+written only if it still holds what was read. A previous secret whose overlap is over is forgotten: nobody needs its key.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from psycopg import Connection
 from go2hooks.core.errors import SealError
 from go2hooks.postgres.secrets import Purpose, SecretBox
 
-_PAGE: Final = """SELECT id, sealed_secret, sealed_previous_secret, sealed_key
+_PAGE: Final = """SELECT id, sealed_secret, sealed_previous_secret, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
     FROM webhooks LEFT JOIN client_certificates ON webhook_id = id
     WHERE deleted_at IS NULL AND id > %s ORDER BY id LIMIT %s"""
 # The webhook's trigger tells live copies. `updated_at` stays: the customer has changed nothing.
@@ -29,9 +29,11 @@ class _Row(NamedTuple):
     secret: bytes
     previous: bytes | None
     client_key: bytes | None
+    is_overlap_over: bool  #: so that the previous secret signs no more
 
     def is_current(self, box: SecretBox) -> bool:
-        return all(box.is_current(sealed) for sealed in self[1:] if sealed is not None)
+        sealed = (self.secret, self.previous, self.client_key)
+        return all(box.is_current(each) for each in sealed if each is not None)
 
 
 @dataclass(slots=True)
@@ -74,7 +76,9 @@ def _reseal(conn: Connection[Any], box: SecretBox, row: _Row, done: Resealing) -
         return
     try:
         secret = _sealed_anew(box, row.secret, row.webhook_id)
-        previous = None if row.previous is None else _sealed_anew(box, row.previous, row.webhook_id)
+        previous = None
+        if row.previous is not None and not row.is_overlap_over:
+            previous = _sealed_anew(box, row.previous, row.webhook_id)
         key = None if row.client_key is None else _sealed_anew(box, row.client_key, row.webhook_id, Purpose.CLIENT_KEY)
     except SealError:
         done.shut.append(row.webhook_id)

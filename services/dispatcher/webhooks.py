@@ -6,12 +6,16 @@ from functools import lru_cache
 from threading import Lock
 from typing import Final
 
+import structlog
 from psycopg import AsyncConnection
 
+from go2hooks.core.errors import SealError
 from go2hooks.core.webhook import Webhook
 from go2hooks.postgres.live import find_webhook
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.secrets import SecretBox
+
+log = structlog.get_logger(__name__)
 
 _TOMBSTONES: Final = 10_000
 _OPENED_SECRETS: Final = 20_000
@@ -69,11 +73,20 @@ class Webhooks:
                 self._apply(webhook)
 
     def secrets(self, webhook: Webhook, now_ms: int) -> Sequence[str]:
-        """The secrets that sign now, the present one first. Raises SealError when no key opens them."""
+        """The secrets that sign now, the present one first. Raises SealError when no key opens that one.
+
+        A previous one that does not open is left out: with its key lost, a new secret is what helps.
+        """
         secret = self._open(webhook.sealed_secret, webhook.id)
         if webhook.sealed_previous_secret is None or now_ms >= webhook.previous_secret_expires_ms:
             return (secret,)
-        return secret, self._open(webhook.sealed_previous_secret, webhook.id)
+        try:
+            return secret, self._open(webhook.sealed_previous_secret, webhook.id)
+        except SealError:
+            log.error(  # noqa: TRY400  # the traceback says nothing more
+                "previous secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=webhook.id
+            )
+            return (secret,)
 
     def count_by_state(self) -> dict[tuple[str, ...], float]:
         """For the gauge; walks the whole copy, so it belongs to a scrape and not to a delivery."""

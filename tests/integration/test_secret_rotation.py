@@ -93,6 +93,15 @@ def test_what_no_key_opens_is_named_and_left_alone(database, add, new_box):
     assert secrets_of(database, SecretBox([NEW, LOST]))["wh_2"] == (f"{SECRET}-wh_2", None)
 
 
+def test_what_a_lost_key_had_sealed_and_a_rotation_replaced_is_forgotten_with_the_overlap(database, add, new_box):
+    add("wh_1", SecretBox([LOST]))
+    rotate_secret(database, "acme", "wh_1", new_box.seal("whsec_second", "wh_1"), timedelta(hours=1))
+    assert reseal_all(database, new_box).shut == ["wh_1"]
+    database.execute("UPDATE webhooks SET previous_secret_expires_at = now()")
+    assert reseal_all(database, new_box).is_complete
+    assert secrets_of(database, SecretBox([NEW])) == {"wh_1": ("whsec_second", None)}
+
+
 def test_a_secret_that_its_owner_rotates_meanwhile_is_not_overwritten(database, database_url, add, new_box, old_box):
     add("wh_1")
 

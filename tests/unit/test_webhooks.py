@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from go2hooks.core.errors import SealError
 from go2hooks.core.webhook import Webhook
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.secrets import SecretBox
@@ -51,6 +52,19 @@ async def test_what_the_live_copy_tells_meanwhile_is_newer_than_the_answer(news,
     await webhooks.fetch(HOOK.id)
     assert webhooks.knows(HOOK.id)
     assert webhooks.get(HOOK.id) == (None if news.is_deleted else news)
+
+
+def test_a_previous_secret_that_does_not_open_leaves_the_present_one_to_sign():
+    """As after a rotation that replaces what a lost key had sealed."""
+    key, lost = SecretBox((os.urandom(32),)), SecretBox((os.urandom(32),))
+    webhooks = Webhooks(key, Postgres(None))
+    sealed = key.seal("new", HOOK.id)
+    for previous, signing in ((key.seal("old", HOOK.id), ("new", "old")), (lost.seal("old", HOOK.id), ("new",))):
+        hook = HOOK._replace(sealed_secret=sealed, sealed_previous_secret=previous, previous_secret_expires_ms=1000)
+        assert webhooks.secrets(hook, 999) == signing
+        assert webhooks.secrets(hook, 1000) == ("new",)
+    with pytest.raises(SealError):
+        webhooks.secrets(HOOK._replace(sealed_secret=lost.seal("new", HOOK.id)), 999)
 
 
 @pytest.mark.plain

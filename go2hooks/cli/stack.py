@@ -1,6 +1,7 @@
 """Where a command finds its servers: in the environment, or in the directory of a stack that `go2hooks up` runs."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,10 @@ def read_endpoints(data_dir: Path) -> dict[str, Any]:
 
 
 def find_settings(data_dir: Path | None) -> "Settings":
-    """Settings of the environment, with the servers and the key of the stack in `data_dir` if one is named."""
+    """Settings of the environment, with the servers of the stack in `data_dir` if one is named.
+
+    Its key, too, unless the environment names keys: the rule by which `go2hooks up` chooses.
+    """
     from go2hooks.settings import load_settings
 
     if data_dir is None:
@@ -52,7 +56,9 @@ def find_settings(data_dir: Path | None) -> "Settings":
     endpoints = read_endpoints(data_dir)
     servers = {"kafka_bootstrap_servers": endpoints["kafka"], "database_url": endpoints["postgres"]}
     key = data_dir / "secret-key"
-    return load_settings(**servers, **({"secret_keys": key.read_text(encoding="ascii")} if key.exists() else {}))
+    if key.exists() and not os.environ.get("GO2HOOKS_SECRET_KEYS"):
+        return load_settings(**servers, secret_keys=key.read_text(encoding="ascii"))
+    return load_settings(**servers)
 
 
 @contextmanager

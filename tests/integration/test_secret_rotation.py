@@ -1,6 +1,7 @@
 """Changing the key that encrypts webhook secrets: nothing stops, nobody notices, and the old key can go."""
 
 import base64
+import json
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -158,3 +159,17 @@ def test_the_command_says_when_the_old_key_can_go(database, database_url, add, m
     done = CliRunner().invoke(main, ["secrets", "rotate"])
     assert (done.exit_code, "Nothing needs the older keys any more." in done.output) == (0, True), done.output
     assert set(secrets_of(database, SecretBox([NEW]))) == {"wh_1", "wh_2"}
+
+
+def test_a_stacks_own_key_counts_unless_the_environment_names_keys(database, database_url, add, monkeypatch, tmp_path):
+    """As for `go2hooks up` itself: to rotate by its own key alone would say that nothing needs the older keys."""
+    add("wh_1")
+    old, new = (base64.b64encode(key).decode() for key in (OLD, NEW))
+    (tmp_path / "endpoints.json").write_text(json.dumps({"kafka": "localhost:1", "postgres": database_url}))
+    (tmp_path / "secret-key").write_text(old)
+    command = ["secrets", "rotate", "--data-dir", str(tmp_path)]
+    monkeypatch.delenv("GO2HOOKS_SECRET_KEYS", raising=False)
+    assert "0 webhooks sealed anew, 1 were already." in CliRunner().invoke(main, command).output
+    monkeypatch.setenv("GO2HOOKS_SECRET_KEYS", f"{new},{old}")
+    assert "1 webhooks sealed anew, 0 were already." in CliRunner().invoke(main, command).output
+    assert set(secrets_of(database, SecretBox([NEW]))) == {"wh_1"}

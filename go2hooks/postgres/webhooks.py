@@ -133,12 +133,14 @@ def rotate_secret(
 
 def delete(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
     """Leave a tombstone, by which deliveries under way are recognised. False when it is not there (any more)."""
-    sql = f"""WITH gone AS (
-            UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), client_certificate = NULL
-            WHERE {_OWN} RETURNING id),
-        forgotten AS (DELETE FROM client_certificates USING gone WHERE webhook_id = gone.id)
-        SELECT id FROM gone"""
-    return conn.execute(sql, {"account": account_id, "id": webhook_id}).rowcount == 1
+    own = {"account": account_id, "id": webhook_id}
+    with conn.transaction():
+        sql = f"""UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), client_certificate = NULL
+            WHERE {_OWN}"""
+        is_gone = conn.execute(sql, own).rowcount == 1
+        if is_gone:  # in a statement of its own, which sees the certificate that the first may have waited for
+            conn.execute("DELETE FROM client_certificates WHERE webhook_id = %(id)s", own)
+    return is_gone
 
 
 def _one(conn: Connection[Any], sql: str, account_id: str, webhook_id: str, **values: Any) -> WebhookRow | None:

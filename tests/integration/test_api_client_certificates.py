@@ -8,11 +8,14 @@ import subprocess
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 from certificates import issued, path_of
+from waiting import eventually
 from werkzeug.serving import make_server
 
 from go2hooks.core.errors import SealError
+from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.secrets import Purpose
 from go2hooks.settings import Settings
 
@@ -100,6 +103,24 @@ def test_a_deleted_webhook_keeps_no_key(acme, authority, database):
     assert acme("DELETE", f"/webhooks/{webhook['id']}").status_code == 200
     assert database.execute("SELECT count(*) FROM client_certificates").fetchone() == (0,)
     assert acme("PUT", path_of(webhook), issued(authority, "one.test")).status_code == 404
+
+
+def test_a_webhook_that_is_deleted_during_its_first_upload_keeps_no_key(acme, database, database_url):
+    """The deletion began before there was a key, and waits for the upload."""
+    webhook = acme.create()
+    certificate = StoredCertificate(webhook["id"], bytes(32), "chain", b"key", dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
+    deletion = threading.Thread(target=acme, args=("DELETE", f"/webhooks/{webhook['id']}"))
+    with psycopg.connect(database_url) as uploading, uploading.transaction():
+        assert put(uploading, "acme", certificate)
+        deletion.start()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        eventually(lambda: database.execute(waiting).fetchone())
+    deletion.join()
+    assert database.execute("SELECT deleted_at IS NOT NULL, client_certificate FROM webhooks").fetchone() == (
+        True,
+        None,
+    )
+    assert database.execute("SELECT count(*) FROM client_certificates").fetchone() == (0,)
 
 
 def test_the_recipe_for_receivers_works(acme, app, database, tmp_path):

@@ -51,7 +51,7 @@ def _split(value: Any) -> Any:
 class Settings(BaseSettings):
     """What every service reads. Frozen; the environment is read once, at start."""
 
-    model_config = SettingsConfigDict(env_prefix="GO2HOOKS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GO2HOOKS_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     # --- servers
     kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         "webhook", description="what X-Webhook-ID carries: the webhook's id or the delivery's"
     )
     secret_overlap_s: PositiveFloat = Field(
-        86400.0, description="how long the old secret signs too after a rotation, in seconds"
+        86400.0, le=1e9, description="how long the old secret signs too after a rotation, in seconds"
     )
     response_body_limit_bytes: PositiveInt = Field(
         16384, description="bytes of a response body read before the connection is closed"

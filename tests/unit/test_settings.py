@@ -30,6 +30,16 @@ def test_networks_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [("SECRET_OVERLAP_S", "inf"), ("SECRET_OVERLAP_S", "1e12"), ("DISABLE_MIN_SPAN_S", "inf"), ("POOL_IDLE_S", "nan")],
+)
+def test_a_time_that_no_calendar_holds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"GO2HOOKS_{name}", text)
+    with pytest.raises(SettingsError, match=f"GO2HOOKS_{name}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("10.1.2.3/8", "write 10.0.0.0/8 if that is meant"),

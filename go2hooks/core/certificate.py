@@ -153,9 +153,8 @@ def _check_own(certificate: x509.Certificate) -> _PublicKey:
     wanted = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     if usages is not None and not any(usage in usages for usage in wanted):
         raise CertificateError("the first certificate is not for clients: its extended key usage lacks clientAuth")
-    if (
-        certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
-    ):  # its key is kept as plain RSA, which OpenSSL finds not to match
+    # Its key would be kept as plain RSA, which OpenSSL finds not to match.
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
         raise CertificateError("the key is for RSA-PSS alone; use an RSA key without that restriction")
     public_key = certificate.public_key()
     match public_key:

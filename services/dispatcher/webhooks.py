@@ -30,6 +30,7 @@ class Webhooks:
         self._changing = Lock()
         self._connection = connection
         self._open = lru_cache(maxsize=_OPENED_SECRETS)(box.open)
+        self._open_previous = lru_cache(maxsize=_OPENED_SECRETS)(self._open_or_say)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -80,13 +81,18 @@ class Webhooks:
         secret = self._open(webhook.sealed_secret, webhook.id)
         if webhook.sealed_previous_secret is None or now_ms >= webhook.previous_secret_expires_ms:
             return (secret,)
+        previous = self._open_previous(webhook.sealed_previous_secret, webhook.id)
+        return (secret,) if previous is None else (secret, previous)
+
+    def _open_or_say(self, sealed: bytes, webhook_id: str) -> str | None:
+        """None when no key opens it. What it returns is kept, so a log does not say it with each delivery."""
         try:
-            return secret, self._open(webhook.sealed_previous_secret, webhook.id)
+            return self._open(sealed, webhook_id)
         except SealError:
             log.error(  # noqa: TRY400  # the traceback says nothing more
-                "previous secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=webhook.id
+                "previous secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=webhook_id
             )
-            return (secret,)
+            return None
 
     def count_by_state(self) -> dict[tuple[str, ...], float]:
         """For the gauge; walks the whole copy, so it belongs to a scrape and not to a delivery."""

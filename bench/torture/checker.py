@@ -276,7 +276,11 @@ class Checker:
                 self.verdict.breach(
                     "a chain that forked", *pair, f"attempt {row.attempt} {row.state}, and others after"
                 )
+        if len(made) > MAX_ATTEMPTS:
+            self.verdict.breach("more attempts than the schedule has", *pair, f"{len(made)} recorded")
         for row in made:
+            if row.state == "failed" and row.attempt < MAX_ATTEMPTS:
+                self.verdict.breach("given up before the last attempt", *pair, f"attempt {row.attempt}")
             if row.state == "skipped":
                 self._check_skip(pair, row)
             else:
@@ -297,6 +301,8 @@ class Checker:
 
     def _check_row(self, pair: Pair, row: Row) -> None:
         target = self.targets[pair[1]]
+        if (row.state == "delivered") != _is_success(row.status):
+            self.verdict.breach("an answer was taken for its opposite", *pair, f"{row.state} by a {row.status}")
         if row.state == "delivered" or row.error == "bad_status":
             requests = [r for r in self.seen.get(pair, ()) if r.attempt == row.attempt and r.delivery == row.delivery]
             if not any(request.gave == row.status for request in requests):

@@ -163,6 +163,23 @@ def fail_for_good_without_a_dead_letter(ledger: Ledger) -> None:
     ledger.seen[1].gave = 500
 
 
+def give_up_early(ledger: Ledger) -> None:
+    fail_for_good_without_a_dead_letter(ledger)
+    ledger.dead["dlv_1"] = 1
+
+
+def go_on_beyond_the_schedule(ledger: Ledger) -> None:
+    """With attempts that no receiver saw."""
+    refused = [row(100 + 10.0 * n, n, "retrying", None, "connection_refused") for n in range(2, 7)]
+    ledger.rows[1:] = [*refused, row(170.0, 7, "delivered")]
+    ledger.seen.pop()
+
+
+def take_a_success_for_a_failure(ledger: Ledger) -> None:
+    ledger.rows[0] = row(100.02, 1, "retrying", 200, "bad_status")
+    ledger.seen[0].gave = 200
+
+
 def time_out_at_a_receiver_that_is_quick(ledger: Ledger) -> None:
     ledger.rows[0] = row(100.02, 1, "retrying", None, "timeout")
 
@@ -190,6 +207,9 @@ def end_by_itself(ledger: Ledger) -> None:
         (sign_wrongly, "a wrong signature or webhook id"),
         (skip_an_active_webhook, "skipped without a reason"),
         (fail_for_good_without_a_dead_letter, "failed for good and not among the dead letters"),
+        (give_up_early, "given up before the last attempt"),
+        (go_on_beyond_the_schedule, "more attempts than the schedule has"),
+        (take_a_success_for_a_failure, "an answer was taken for its opposite"),
         (time_out_at_a_receiver_that_is_quick, "failed, and neither its receiver nor a fault explains it"),
         (end_by_itself, "a service ended by itself, and no fault explains it"),
     ],

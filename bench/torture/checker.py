@@ -212,16 +212,12 @@ class Checker:
             if attempt > MAX_ATTEMPTS:
                 self.verdict.breach("more attempts than the schedule has", *pair, f"attempt {attempt}")
             if attempt - 1 in by_attempt:
-                self._check_delay(pair, by_attempt[attempt - 1][0], recorded.get(attempt - 1), requests[0])
+                self._check_delay(pair, by_attempt[attempt - 1], recorded.get(attempt - 1), requests[0])
         self._check_after_success(pair, seen, recorded)
 
-    def _check_delay(self, pair: Pair, before: Seen, row: Row | None, request: Seen) -> None:
-        """Counted from the failure before it; by a clock that is 5 s wrong, so much too early.
-
-        A busy receiver may see a request only when it has been given up: then the record says when it was made.
-        """
-        made = before.at if row is None or row.error in (None, "bad_status") else min(before.at, row.attempted)
-        early = made + DELAYS_S[min(before.attempt, len(DELAYS_S)) - 1] - request.at
+    def _check_delay(self, pair: Pair, before: list[Seen], row: Row | None, request: Seen) -> None:
+        """Counted from the failure before it; by a clock that is 5 s wrong, so much too early."""
+        early = _failed_at(before, row) + DELAYS_S[min(request.attempt - 1, len(DELAYS_S)) - 1] - request.at
         if early <= EARLY_S:
             return
         skewed = any(
@@ -394,6 +390,21 @@ class Checker:
             fault.kind == "cut_receivers" and fault.began <= until and gave_at <= fault.ended + brink_s
             for fault in self.ledger.faults
         )
+
+
+def _failed_at(requests: list[Seen], row: Row | None) -> float:
+    """When an attempt failed, at the earliest; when it was made, where nothing says more.
+
+    A busy receiver may see a request only when it has been given up: then the record says when it was made. Of a request
+    that was repeated nobody knows whether the record tells of the first or of the second.
+    """
+    made = requests[0].at
+    if row is None or row.error is None:
+        return made
+    if row.error == "bad_status":
+        answered = (max(r.at, r.gave_at) for r in requests if r.gave == row.status and r.gave_at is not None)
+        return min(answered, default=made)
+    return min(made, row.attempted) + (row.duration_ms / 1000 if len(requests) == 1 else 0.0)
 
 
 def _is_success(gave: Any) -> bool:

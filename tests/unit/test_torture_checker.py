@@ -301,6 +301,20 @@ def test_a_request_that_a_busy_receiver_saw_late_was_made_when_its_record_says(l
     assert breached(ledger, "slow") == set()
 
 
+@pytest.mark.parametrize(
+    ("gave", "gave_at", "error", "lasted_s"),
+    [(500, 101.52, "bad_status", 1.5), ("reset", 101.52, "connection_error", 1.5), (200, 106.02, "timeout", 3.0)],
+)
+def test_a_retry_is_early_by_the_failure_before_it_not_by_that_attempts_start(ledger, gave, gave_at, error, lasted_s):
+    status = gave if error == "bad_status" else None
+    ledger.seen[0].gave, ledger.seen[0].gave_at = gave, gave_at
+    ledger.rows[0] = row(100.02, 1, "retrying", status, error)._replace(duration_ms=lasted_s * 1000)
+    temper = {"timeout": "slow", "connection_error": "resetting"}.get(error, "healthy")
+    for after_s, early in ((0.9, True), (1.01, False)):
+        ledger.seen[1].at = ledger.seen[1].gave_at = 100.02 + lasted_s + after_s
+        assert breached(ledger, temper) == ({"an attempt was early"} if early else set())
+
+
 def test_a_kill_is_measured_by_what_was_under_way_and_what_was_sent_again(ledger):
     ledger.seen.append(seen(107.0, 2, 200, "b/2"))
     ledger.faults.append(KILL._replace(began=101.05, ended=101.05))

@@ -96,6 +96,7 @@ class Checker:
         self._went: dict[int, list[float]] = defaultdict(list)  # receiver → when it went away
         self._open: Counter[str] = Counter()  # process that died → its requests that were not recorded then
         self._again: Counter[str] = Counter()  # process → its requests that were sent again
+        self._named: dict[str, Pair] = {}  # delivery id → what it names
         self.verdict = Verdict()
 
     def judge(self) -> Verdict:
@@ -200,6 +201,8 @@ class Checker:
         recorded = {row.attempt: row for row in self.rows.get(pair, ())}
         by_attempt: dict[int, list[Seen]] = defaultdict(list)
         for request in seen:
+            if self._named.setdefault(request.delivery, pair) != pair:
+                self.verdict.breach("one id, several deliveries", *pair, request.delivery)
             by_attempt[request.attempt].append(request)
             if not self._was_recorded(request, recorded.get(request.attempt)):
                 self._open[request.process] += 1

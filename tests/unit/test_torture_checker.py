@@ -163,6 +163,15 @@ def fail_for_good_without_a_dead_letter(ledger: Ledger) -> None:
     ledger.seen[1].gave = 500
 
 
+def name_another_alike(ledger: Ledger) -> None:
+    """Its receiver would take it for a repetition, and drop it."""
+    ledger.sent.append(Sent("tok2", "evt_2", "acc", "click", 100.0, 100.01))
+    ledger.in_log["evt_2"] = 1
+    ledger.seen.append(seen(100.03, 1, 200))
+    ledger.seen[-1].token = "tok2"
+    ledger.rows.append(row(100.03, 1, "delivered")._replace(event_id="evt_2"))
+
+
 def give_up_early(ledger: Ledger) -> None:
     fail_for_good_without_a_dead_letter(ledger)
     ledger.dead["dlv_1"] = 1
@@ -207,6 +216,7 @@ def end_by_itself(ledger: Ledger) -> None:
         (sign_wrongly, "a wrong signature or webhook id"),
         (skip_an_active_webhook, "skipped without a reason"),
         (fail_for_good_without_a_dead_letter, "failed for good and not among the dead letters"),
+        (name_another_alike, "one id, several deliveries"),
         (give_up_early, "given up before the last attempt"),
         (go_on_beyond_the_schedule, "more attempts than the schedule has"),
         (take_a_success_for_a_failure, "an answer was taken for its opposite"),

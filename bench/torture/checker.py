@@ -231,11 +231,13 @@ class Checker:
             self.verdict.breach("an attempt was early", *pair, f"attempt {request.attempt} by {early:.3f} s")
 
     def _check_repeats(self, pair: Pair, requests: list[Seen], row: Row | None) -> None:
+        resent = False
         for first, second in pairwise(requests):
             resend_s = RESEND_S + self._causes.slack_s(second.at)
             same = first.process == second.process and second.at - first.at <= resend_s
-            if same and not self._surely_answered(first, second.at):
-                self.verdict.counts["sent again at once on a new connection"] += 1  # the sender's right
+            resent = same and not resent and not self._surely_answered(first, second.at)
+            if resent:
+                self.verdict.counts["sent again at once on a new connection"] += 1  # the sender's right, once
                 continue
             self.verdict.counts["duplicate requests"] += 1
             self.verdict.counts["of the duplicates, made by one process"] += first.process == second.process

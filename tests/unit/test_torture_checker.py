@@ -303,6 +303,15 @@ def test_an_unanswered_request_may_be_sent_again_at_once(ledger, temper, gave, r
     assert judge(ledger, temper).counts["sent again at once on a new connection"] == resent
 
 
+def test_an_unanswered_request_may_be_sent_again_but_once(ledger):
+    ledger.seen[0].gave = "reset"
+    ledger.rows[0] = row(100.02, 1, "retrying", None, "connection_error")
+    ledger.seen.insert(1, seen(100.03, 1, "reset"))
+    assert breached(ledger, "resetting") == set()
+    ledger.seen.insert(2, seen(100.04, 1, "reset"))
+    assert breached(ledger, "resetting") == {"a duplicate that no fault explains"}
+
+
 def test_a_request_that_a_busy_receiver_saw_late_was_made_when_its_record_says(ledger):
     """It was given up before it was seen: the next attempt is not early, however soon it follows."""
     ledger.seen[0].at = 100.9

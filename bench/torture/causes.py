@@ -9,6 +9,10 @@ processes that made the two requests, or what both stand on.
 - outage: broker or Postgres were away or hardly reachable between them, so that partitions moved while attempts could not
   be recorded. A broker that the machine held up for seconds is one too: the torture's own producer heard nothing from it.
 
+A stop or an outage explains nothing that was recorded before the process that made the second request can have looked: who
+takes partitions over asks the records. Unless it is the one that was stopped or cut off: it had the attempt already when
+another made it, and has not heard of that.
+
 How long after a fault it still explains something is reckoned for a machine that lets everybody run; `slack_s` is added where
 it did not, see `HoldUps`.
 
@@ -29,6 +33,7 @@ SILENT_S: Final = 2.0  # an acknowledgement takes milliseconds
 OPEN_S: Final = TIMEOUT_S + 2.0  # from an attempt's request to its record, with nothing else wrong
 ZOMBIE_S: Final = 5.0  # after SIGCONT, until it has noticed
 OUTAGE_S: Final = 15.0  # after it: the session's timeout, the rebalance with its wait, the look-ups
+LOOK_UP_S: Final = 2.0  # from asking the records about an attempt to making it, its wait in its lane included
 COMMIT_S: Final = (
     40.0  # from a message's being kept elsewhere until its offset is committed: a slow webhook holds it back
 )
@@ -93,18 +98,31 @@ class Causes:
     def of(self, first: Seen, second: Seen, recorded: float | None) -> set[str]:
         """What explains that `second` was made though `first` had been, the attempt being recorded when it was."""
         slack_s = self.slack_s(second.at)
-        pids = {_pid(first.process), _pid(second.process)}
-        causes = {fault.kind for pid in pids for fault in self._stops[pid] if _spans(fault, first, second, slack_s)}
+        unseen = self.unseen(second, recorded)
         moved = first.process != second.process  # and nothing else may come of a broker that was merely held up
+        causes = {
+            stop.kind
+            for process in {first.process, second.process}
+            for stop in self._stops[_pid(process)]
+            if _spans(stop, first, second, slack_s)
+            and (unseen or (process == second.process and _is_unaware(stop, second, recorded, slack_s)))
+        }
         causes |= {
             o.kind
             for o in self.outages
-            if o.began <= second.at and first.at <= _over(o) + slack_s and (moved or o.kind in OUTAGES)
+            if o.began <= second.at
+            and first.at <= _over(o) + slack_s
+            and (moved or o.kind in OUTAGES)
+            and (unseen or (moved and _is_unaware(o, second, recorded, slack_s)))
         }
         died, kind = self.deaths.get(first.process, (float("inf"), ""))
         if died <= second.at + CLOCK_S and self._was_open(first.at, died, recorded):
             causes.add(kind)
         return causes
+
+    def unseen(self, second: Seen, recorded: float | None) -> bool:
+        """Whether who made `second` may have found no record of the attempt when it looked."""
+        return recorded is None or recorded > second.at - LOOK_UP_S - self.slack_s(second.at)
 
     def of_copies(self, written: list[float], second: Seen) -> set[str]:
         """What explains that there is more than one message for an attempt, from when they were written."""
@@ -172,6 +190,12 @@ def nearest_after(times: list[float], at: float) -> float:
 
 def _pid(process: str) -> int:
     return int(process.rpartition("/")[2] or 0)
+
+
+def _is_unaware(fault: Fault, second: Seen, recorded: float | None, slack_s: float) -> bool:
+    """Whether who made `second` may have had the attempt before another's was recorded, and not have heard of losing it."""
+    heard = (fault.back or fault.ended) + ZOMBIE_S + slack_s
+    return recorded is not None and recorded >= fault.began - LOOK_UP_S - slack_s and second.at <= heard
 
 
 def _spans(stop: Fault, first: Seen, second: Seen, slack_s: float) -> bool:

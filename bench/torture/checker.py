@@ -19,7 +19,6 @@ SKEW_S: Final = 5.0
 SKEW_SHOWS_S: Final = 15.0  # a retry written by a wrong clock is made up to this long after
 RESEND_S: Final = TIMEOUT_S  # a kept connection that was cut: sent again within one attempt's time
 BRINK_S: Final = 1.0  # an answer given this shortly before its connection was cut may not have arrived
-LOOK_UP_S: Final = 2.0  # from asking the records about an attempt to making it, its wait in its lane included
 HEARD_S: Final = 3.0  # a change of a webhook is in force within a second; a second more for the driver's own call
 LOOSE_S: Final = 10.0  # in short runs, which are judged on a machine of any speed
 BLIND_S: Final = 30.0  # with Postgres away, or stopped, nobody hears of changes
@@ -256,8 +255,7 @@ class Checker:
 
     def _explain(self, pair: Pair, what: str, first: Seen, second: Seen, row: Row | None) -> None:
         causes = self._causes.of(first, second, row.recorded if row else None)
-        look_up_s = LOOK_UP_S + self._causes.slack_s(second.at)
-        unseen = row is None or row.recorded is None or row.recorded > second.at - look_up_s
+        unseen = self._causes.unseen(second, row.recorded if row else None)
         if not causes and unseen and first.process != second.process:  # one process knows what it has under way
             written = [message.written for message in self.lying(pair) if message.attempt == second.attempt]
             causes = self._causes.of_copies(sorted(written), second)

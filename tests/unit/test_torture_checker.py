@@ -275,6 +275,25 @@ def test_a_fault_that_hit_something_else_explains_no_duplicate(ledger, fault):
     assert breached(ledger) == {"a duplicate that no fault explains"}
 
 
+@pytest.mark.parametrize(
+    ("fault", "at", "process"),
+    [
+        (Fault("kill_broker", "broker", 105.0, 107.0, back=110.0), 112.0, "b/2"),  # recorded before it was away
+        (Fault("cut_broker", "to broker", 100.5, 104.0), 115.0, "b/2"),  # long after all have heard
+        (Fault("cut_broker", "to broker", 100.5, 104.0), 108.0, "a/1"),  # which made the first itself
+        (Fault("kill_postgres", "database", 105.0, 110.0), 112.0, "b/2"),
+        (Fault("stop_dispatcher", "a", 103.0, 110.0, pid=1), 112.0, "b/2"),  # recorded before it was stopped
+        (Fault("stop_dispatcher", "b", 104.0, 110.0, pid=2), 112.0, "b/2"),
+    ],
+)
+def test_neither_a_stop_nor_an_outage_explains_that_what_is_recorded_is_sent_again(ledger, fault, at, process):
+    ledger.seen.append(seen(at, 2, 200, process))
+    ledger.faults.append(fault)
+    assert breached(ledger) == {"a duplicate that no fault explains"}
+    ledger.rows[1] = ledger.rows[1]._replace(recorded=at - 1.0)
+    assert breached(ledger) == set()
+
+
 @pytest.mark.parametrize(("written", "explained"), [(100.9, True), (70.0, True), (60.0, False)])
 def test_two_messages_for_an_attempt_are_explained_by_who_was_killed_after_moving_it_aside(ledger, written, explained):
     ledger.rows[1] = ledger.rows[1]._replace(recorded=101.5)

@@ -140,7 +140,7 @@ class Checker:
         for seen in self.ledger.seen:
             sent = by_token.get(seen.token)
             target = self._by_number[seen.hook]
-            if sent is None or sent.account != target.account or not target.wants(seen.event):
+            if sent is None or (sent.account, sent.type) != (target.account, seen.event) or not target.wants(sent.type):
                 self.verdict.breach(
                     "a delivery without an event", sent.event_id if sent else "?", target.id, seen.token
                 )
@@ -206,7 +206,7 @@ class Checker:
             if not self._was_recorded(request, recorded.get(request.attempt)):
                 self._open[request.process] += 1
             if not request.genuine:
-                self.verdict.breach("a wrong signature or webhook id", *pair, f"attempt {request.attempt}")
+                self.verdict.breach("a wrong signature, webhook id or event name", *pair, f"attempt {request.attempt}")
         for attempt, requests in by_attempt.items():
             if attempt not in recorded and pair not in self._waiting:
                 self.verdict.breach("an attempt was made and not recorded", *pair, f"attempt {attempt}")

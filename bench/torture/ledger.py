@@ -4,6 +4,7 @@ Read without the code under test: own SQL, own Kafka consumer, Avro by fastavro 
 half deliveries take two gigabytes: of a request's body only its token is kept, and strings that recur are kept once.
 """
 
+import base64
 import hashlib
 import hmac
 import io
@@ -34,6 +35,7 @@ _ROWS: Final = """SELECT webhook_id, delivery_id, attempt, event_id, state, stat
     extract(epoch FROM attempted_at)::float8, coalesce(duration_ms, 0)::float8,
     extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM attempts"""
 _STILL_DISABLED: Final = "SELECT id, extract(epoch FROM disabled_at)::float8 FROM webhooks WHERE NOT is_active"
+_TOLERANCE_S: Final = 300.0  # Standard Webhooks libraries'
 _TOKEN_FIELDS: Final = ("qrId", "linkId", "id")
 
 
@@ -74,7 +76,7 @@ class Seen:
     event: str
     process: str  #: who made it, as name/pid
     token: str
-    genuine: bool  #: its signature and its webhook's id are right
+    genuine: bool  #: both its signatures, its webhook's id and its event's name are right
     gave: int | str | None = None
     gave_at: float | None = None
 
@@ -187,6 +189,16 @@ def is_genuine(target: Target, webhook_id: str, body: str, signature: str) -> bo
     return webhook_id == target.id and hmac.compare_digest(wanted, signature)
 
 
+def is_standard(target: Target, delivery: str, at: float, body: str, headers: list[str]) -> bool:
+    """Whether a Standard Webhooks library would take it: the id is the delivery's, the time is near, the signature right."""
+    message_id, timestamp, signature = headers
+    key = base64.b64decode(target.secret.removeprefix("whsec_"))
+    signed = f"{message_id}.{timestamp}.{body}".encode()
+    wanted = "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+    is_near = abs(at - int(timestamp)) <= _TOLERANCE_S
+    return message_id == delivery and is_near and hmac.compare_digest(wanted, signature)
+
+
 def token_of(body: str) -> str:
     data = orjson.loads(body)["data"]
     return str(next((data[name] for name in _TOKEN_FIELDS if name in data), "?"))
@@ -203,8 +215,10 @@ def _read_receivers(ledger: Ledger, path: Path, targets: dict[int, Target]) -> N
     requests: dict[int, Seen] = {}
     for line in _lines(path):
         match line:
-            case ["got", number, at, hook, delivery, attempt, webhook_id, event, body, signature, process]:
+            case ["got", number, at, hook, delivery, attempt, webhook_id, event, body, signature, standard, process]:
                 genuine = is_genuine(targets[hook], webhook_id, body, signature)
+                genuine &= is_standard(targets[hook], delivery, at, body, standard)
+                genuine &= orjson.loads(body)["event"] == event
                 token = intern(token_of(body))
                 requests[number] = Seen(
                     at, hook, intern(delivery), attempt, intern(event), intern(process), token, genuine

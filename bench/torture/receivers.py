@@ -2,7 +2,8 @@
 
 `python receivers.py PLAN.json LOG`: the plan is a list of {number, temper}; ports are printed as one JSON line. `heal` on
 stdin makes all of them healthy, end of input ends it. Log: one JSON list per line, times in seconds of the wall clock:
-["got", n, time, number, delivery, attempt, webhook id, event, body, signature, process] · ["gave", n, time, status or "reset"] ·
+["got", n, time, number, delivery, attempt, webhook id, event, body, signature, the Standard Webhooks headers (id, timestamp,
+signature), process] · ["gave", n, time, status or "reset"] ·
 ["away" | "back", time, number].
 """
 
@@ -19,6 +20,7 @@ import uvloop
 
 from bench.torture import pulse
 
+STANDARD = ("webhook-id", "webhook-timestamp", "webhook-signature")
 AWAY_S = (3.0, 8.0)
 PRESENT_S = (6.0, 20.0)
 SLOW_S = (0.2, 2.0)
@@ -94,7 +96,7 @@ class Receiver:
         self._log.write(
             "got", request, time.time(), self.number, headers["x-webhook-delivery"], int(headers["x-webhook-attempt"]),
             headers["x-webhook-id"], headers["x-webhook-event"], body.decode(), headers["x-webhook-signature"],
-            headers.get("x-torture-process", "?/0"),
+            [headers[name] for name in STANDARD], headers.get("x-torture-process", "?/0"),
         )  # fmt: skip
         answer, delay_s = self._choose()
         if delay_s:

@@ -1,5 +1,6 @@
 """The torture's checker finds what it is there to find: each breach in evidence that is otherwise sound."""
 
+import base64
 import hashlib
 import hmac
 import json
@@ -21,11 +22,12 @@ from bench.torture.ledger import (
     Spell,
     Target,
     is_genuine,
+    is_standard,
     token_of,
 )
 from bench.torture.recovery import Quiet, Recovered
 
-TARGET = Target("wh_1", 1, "acc", ("click",), "healthy", "whsec_secret")
+TARGET = Target("wh_1", 1, "acc", ("click", "qr.scanned"), "healthy", "whsec_secret")
 BODY = json.dumps({"event": "click", "timestamp": "2024-01-01T12:00:00Z", "data": {"linkId": "tok1"}})
 KILL = Fault("kill_dispatcher", "a", 101.1, 101.1, pid=1)
 KILLED = Process("a", 1, 90.0, 101.15, -9)
@@ -89,6 +91,22 @@ def test_a_request_is_genuine_when_its_signature_and_its_webhook_are_right():
     assert not is_genuine(TARGET, "wh_1", BODY + " ", signature)
 
 
+def test_a_request_is_standard_when_a_standard_webhooks_library_would_take_it():
+    secret = "whsec_" + base64.b64encode(b"0123456789abcdef").decode()
+    target = TARGET.__class__(**vars(TARGET) | {"secret": secret})
+
+    def headers(message_id: str = "dlv_1", timestamp: str = "100") -> list[str]:
+        signed = f"{message_id}.{timestamp}.{BODY}".encode()
+        digest = hmac.new(b"0123456789abcdef", signed, hashlib.sha256).digest()
+        return [message_id, timestamp, "v1," + base64.b64encode(digest).decode()]
+
+    assert is_standard(target, "dlv_1", 100.5, BODY, headers())
+    assert not is_standard(target, "dlv_1", 100.5, BODY + " ", headers())
+    assert not is_standard(target, "dlv_1", 100.5, BODY, headers(message_id="dlv_2"))
+    assert not is_standard(target, "dlv_1", 500.0, BODY, headers())
+    assert not is_standard(target, "dlv_1", 100.5, BODY, [*headers()[:2], "v1,AAAA"])
+
+
 def lose(ledger: Ledger) -> None:
     ledger.seen, ledger.rows = [], []
 
@@ -145,6 +163,10 @@ def go_on_after_the_end(ledger: Ledger) -> None:
 def invent_an_event(ledger: Ledger) -> None:
     ledger.seen.append(seen(102.0, 1, 200))
     ledger.seen[-1].token = "tok2"
+
+
+def call_it_another_event(ledger: Ledger) -> None:
+    ledger.seen[1].event = "qr.scanned"
 
 
 def sign_wrongly(ledger: Ledger) -> None:
@@ -213,7 +235,8 @@ def end_by_itself(ledger: Ledger) -> None:
         (repeat_what_was_recorded_before_its_process_was_killed, "a duplicate that no fault explains"),
         (go_on_after_the_end, "a duplicate that no fault explains"),
         (invent_an_event, "a delivery without an event"),
-        (sign_wrongly, "a wrong signature or webhook id"),
+        (call_it_another_event, "a delivery without an event"),
+        (sign_wrongly, "a wrong signature, webhook id or event name"),
         (skip_an_active_webhook, "skipped without a reason"),
         (fail_for_good_without_a_dead_letter, "failed for good and not among the dead letters"),
         (name_another_alike, "one id, several deliveries"),

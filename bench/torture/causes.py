@@ -86,9 +86,9 @@ class Causes:
             if fault.kind.startswith("stop_"):
                 self._stops[fault.pid].append(fault)
         for process in processes:
-            if process.ended is None or process.status == 0:  # a drain explains nothing
-                continue
             blow = by_pid.get((process.name, process.pid))
+            if process.ended is None or (blow is not None and process.status == 0):  # a drain explains nothing
+                continue
             if blow is not None and not blow.kind.endswith("SIGTERM"):  # that one takes its time
                 self.deaths[f"{process.name}/{process.pid}"] = (blow.ended, blow.kind)
             else:

@@ -219,6 +219,10 @@ def end_by_itself(ledger: Ledger) -> None:
     ledger.processes.append(Process("router-1", 5, 90.0, 120.0, 1))
 
 
+def end_by_itself_in_good_order(ledger: Ledger) -> None:
+    ledger.processes.append(Process("router-1", 5, 90.0, 120.0, 0))
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule"),
     [
@@ -245,6 +249,7 @@ def end_by_itself(ledger: Ledger) -> None:
         (take_a_success_for_a_failure, "an answer was taken for its opposite"),
         (time_out_at_a_receiver_that_is_quick, "failed, and neither its receiver nor a fault explains it"),
         (end_by_itself, "a service ended by itself, and no fault explains it"),
+        (end_by_itself_in_good_order, "a service ended by itself, and no fault explains it"),
     ],
 )
 def test_it_finds(ledger: Ledger, spoil: Callable[[Ledger], None], rule: str):
@@ -423,6 +428,8 @@ def test_a_router_that_is_told_to_leave_may_be_cut_off(ledger):
     ledger.processes.append(Process("router-1", 5, 90.0, 120.0, 1))
     assert breached(ledger) == {"a service ended by itself, and no fault explains it"}
     ledger.faults.append(Fault("leave_router", "router-1", 110.0, 110.0, pid=5, part=True))
+    assert breached(ledger) == set()
+    ledger.processes[-1] = ledger.processes[-1]._replace(status=0)
     assert breached(ledger) == set()
 
 

@@ -147,9 +147,10 @@ class Checker:
             else:
                 self.seen[sent.event_id, target.id].append(seen)
         for row in self.ledger.rows:
-            self.rows[row.event_id, row.webhook_id].append(row)
             if row.event_id not in self.events or row.webhook_id not in self.targets:
                 self.verdict.breach("a record without an event", row.event_id, row.webhook_id)
+            else:
+                self.rows[row.event_id, row.webhook_id].append(row)
         self._waiting = {(lying.event_id, lying.webhook_id) for lying in self.ledger.lying if lying.waiting}
         for number, at in self.ledger.absences:
             self._went[number].append(at)

@@ -165,6 +165,14 @@ def invent_an_event(ledger: Ledger) -> None:
     ledger.seen[-1].token = "tok2"
 
 
+def record_another_webhooks(ledger: Ledger) -> None:
+    ledger.rows.append(row(102.0, 1, "delivered")._replace(webhook_id="wh_2"))
+
+
+def record_another_events(ledger: Ledger) -> None:
+    ledger.rows.append(row(102.0, 1, "delivered")._replace(event_id="evt_2"))
+
+
 def call_it_another_event(ledger: Ledger) -> None:
     ledger.seen[1].event = "qr.scanned"
 
@@ -239,6 +247,8 @@ def end_by_itself_in_good_order(ledger: Ledger) -> None:
         (repeat_what_was_recorded_before_its_process_was_killed, "a duplicate that no fault explains"),
         (go_on_after_the_end, "a duplicate that no fault explains"),
         (invent_an_event, "a delivery without an event"),
+        (record_another_webhooks, "a record without an event"),
+        (record_another_events, "a record without an event"),
         (call_it_another_event, "a delivery without an event"),
         (sign_wrongly, "a wrong signature, webhook id or event name"),
         (skip_an_active_webhook, "skipped without a reason"),

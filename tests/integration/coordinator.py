@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ class CoordinatorProxy:
         self._target_port = target_port
         self.moved = 0  #: so many requests for committed offsets are still to be answered with "not the coordinator"
         self.swallowed: set[int] = set()  #: kinds of requests that get no answer
+        self.delay_s = 0.0  #: by which each request comes later
         self._acceptor = Acceptor(self._relay)
         self.port = self._acceptor.port
 
@@ -42,6 +44,7 @@ class CoordinatorProxy:
         """Until either ends, which raises OSError."""
         while True:
             request = _read_frame(client)
+            time.sleep(self.delay_s)
             (kind,) = struct.unpack_from(">h", request)
             if kind == OFFSET_FETCH and self.moved > 0:
                 self.moved -= 1

@@ -1,10 +1,13 @@
 """A consumer's place in its group, on a broker that fails it: it reads again, says that it does not read, or ends."""
 
 import asyncio
+import json
 import math
 import os
 import secrets
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -77,6 +80,7 @@ def topic(broker: CoordinatedBroker) -> Iterator[str]:
     yield name
     broker.proxy.moved = 0
     broker.proxy.swallowed.clear()
+    broker.proxy.delay_s = 0.0
 
 
 @pytest.fixture
@@ -177,6 +181,31 @@ def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_thos
         alone.membership._spans.clear()  # as if the group's leader, which it is, had not known of the topic
         with pytest.raises(UnavailableError, match="has no partitions, the only member of its group"):
             alone.read_until(lambda: False)
+
+
+COUNTING = """
+import sys
+from go2hooks.kafka.client import consumer_config
+from go2hooks.kafka.membership import Membership
+from go2hooks.settings import Settings
+
+config = consumer_config(Settings(kafka_bootstrap_servers=sys.argv[1]), sys.argv[2])
+membership = Membership(config, ["any"], None, finish_s=0.0)
+print([membership._count_members() for _ in range(3)])
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.2, 0.35, 0.5])
+def test_a_kafka_that_is_slow_to_say_who_belongs_to_the_group_ends_nobody(broker, topic, delay_s):
+    """It ended the process by SIGABRT, by an assertion of librdkafka's: so in a process of its own."""
+    group = f"tests.{secrets.token_hex(6)}"
+    with reading(broker, topic, group) as reader:
+        reader.read_until(lambda: reader.membership.assigned)
+        broker.proxy.delay_s = delay_s
+        command = [sys.executable, "-c", COUNTING, f"127.0.0.1:{broker.proxy.port}", group]
+        counting = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert counting.returncode == 0, counting.stderr
+    assert set(json.loads(counting.stdout)) <= {0, 1}
 
 
 async def test_the_poll_thread_of_a_consumer_that_does_not_get_into_its_group_fails(broker, topic, monkeypatch):

@@ -340,13 +340,14 @@ class Checker:
         self.verdict.counts["dead letters of what did not fail in the end"] = len(self.ledger.dead.keys() - failed)
 
     def _check_processes(self) -> None:
-        """Services end when they are killed, and when what they stand on is away."""
+        """Services end when they are killed, and when what they stand on is away: by themselves, and by no crash."""
         for process in self.ledger.processes:
             _died, kind = self._causes.deaths.get(f"{process.name}/{process.pid}", (0.0, ""))
             if kind.startswith("ended by itself") and process.ended is not None:
                 self.verdict.counts[f"{process.name.partition('-')[0]} {kind}"] += 1
                 outages = self._causes.outages
-                if not any(o.began <= process.ended <= (o.back or o.ended) + 2 * BLIND_S for o in outages):
+                crashed = process.status is not None and process.status < 0
+                if crashed or not any(o.began <= process.ended <= (o.back or o.ended) + 2 * BLIND_S for o in outages):
                     self.verdict.breach("a service ended by itself, and no fault explains it", detail=f"{process}")
 
     # --- measured

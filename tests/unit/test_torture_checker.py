@@ -451,6 +451,14 @@ def test_an_outage_lasts_until_the_server_answers(ledger):
     assert breached(ledger) == set()
 
 
+def test_an_outage_explains_no_crash(ledger):
+    ledger.processes.append(Process("dispatcher-1", 5, 90.0, 110.0, 1))
+    ledger.faults.append(Fault("stall_broker", "to broker", 100.0, 110.0))
+    assert breached(ledger) == set()
+    ledger.processes[-1] = ledger.processes[-1]._replace(status=-6)
+    assert breached(ledger) == {"a service ended by itself, and no fault explains it"}
+
+
 def test_many_duplicates_are_too_many_in_a_long_run(ledger):
     repeat(ledger)
     assert "too many duplicates" not in breached(ledger)

@@ -20,7 +20,7 @@ from bench.torture.events import Stream
 from bench.torture.faults import Faults
 from bench.torture.ledger import Target
 from bench.torture.machine import Others
-from bench.torture.plan import Hook, Options, parse, plan_faults, plan_hooks
+from bench.torture.plan import SERVERS, Hook, Options, parse, plan_faults, plan_hooks
 from bench.torture.stack import Stack, api, connect
 from go2hooks.postgres.api_keys import create_key
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted; everything that was started has been ended")
         return 130
     finally:
-        for data in ("kafka", "postgres"):
+        for data in SERVERS:
             shutil.rmtree(directory / data, ignore_errors=True)
     print(
         f"\nseed {options.seed}: {'PASSED' if not breaches else f'{breaches} BREACHES'}; evidence and logs in {directory}"

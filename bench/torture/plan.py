@@ -47,6 +47,9 @@ _TURN: Final = 11  # kinds by which the next seed's first part begins later: thr
 PLANTS: Final = ("commit-before-record", "drop-on-rebalance", "double-retry")
 
 
+SERVERS: Final = ("kafka", "postgres")  # their directories, which are no evidence and go when a run ends
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command line says."""
@@ -136,6 +139,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     unknown = set(kinds) - set(FAULT_KINDS)
     if unknown:
         parser.error(f"unknown kinds: {', '.join(sorted(unknown))}")
+    if given.dir and (there := [name for name in SERVERS if (given.dir / name).exists()]):
+        parser.error(f"{given.dir} has {' and '.join(there)} in it, which a run would use and delete: name another")
     return Options(
         seed=given.seed, minutes=given.minutes, events=given.events, rate=given.rate, kinds=kinds,
         faults=given.faults, webhooks=given.webhooks,

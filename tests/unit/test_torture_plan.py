@@ -33,6 +33,15 @@ def test_the_same_seed_gives_the_same_run():
     assert plan_hooks(parse(["--seed", "1"])) == plan_hooks(parse(["--seed", "1"]))
 
 
+def test_a_directory_that_has_somebodys_servers_is_refused(tmp_path, capsys):
+    """A run would end with deleting them, as it does with its own: `go2hooks up` keeps its data under the same names."""
+    assert parse(["--dir", str(tmp_path)]).directory == tmp_path
+    (tmp_path / "kafka").mkdir()
+    with pytest.raises(SystemExit):
+        parse(["--dir", str(tmp_path)])
+    assert "has kafka in it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", [*range(1, 12), 101, 102, 103, 20261125])
 @pytest.mark.parametrize("arguments", [LONG, SHORTEST])
 def test_a_long_run_has_every_kind_and_a_stop_of_40_s_and_enough_faults_that_60_are_reached(seed, arguments):

@@ -68,6 +68,8 @@ def run(options: Options, directory: Path) -> tuple[int, int]:
         evidence = ledger.read(directory, stack.database.url(), stack.broker.bootstrap, targets)
     checker = Checker(evidence, targets, timed=options.long, loose_s=0.0 if options.long else LOOSE_S)
     verdict = checker.judge()
+    if not verdict.counts["deliveries expected"]:
+        verdict.breach("nothing was to be delivered, so nothing is proved")
     if rest_s is None:
         verdict.breach("the stack did not come to rest")
     judged = report.Judged(options, checker, verdict, rest_s, time.monotonic() - began)

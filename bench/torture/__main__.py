@@ -25,6 +25,7 @@ from bench.torture.stack import Stack, api, connect
 from go2hooks.postgres.api_keys import create_key
 
 _TICK_S = 0.05
+_OVER_S = 600.0  # beyond the time of the stream: the last events' acknowledgements, the last faults, a slow machine
 _DISABLED = "SELECT id, extract(epoch FROM disabled_at)::float8 FROM webhooks WHERE NOT is_active"
 DISABLED_S = 8.0  # then it is enabled again
 
@@ -111,7 +112,12 @@ def torture(stack: Stack, options: Options, accounts: list[str], keys: dict[str,
         files.callback(others.stop)
         stream.start()
         said = looked = time.monotonic()
+        over = said + options.seconds + _OVER_S
         while stream.is_alive() or faults.busy:
+            if time.monotonic() > over:
+                raise RuntimeError(
+                    f"events or faults are not over {_OVER_S:.0f} s after their time; see {stack.directory}/logs"
+                )
             if not stream.is_alive():
                 faults.wind_down()
             faults.step()

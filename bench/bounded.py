@@ -97,6 +97,8 @@ def backlog(options: argparse.Namespace) -> Outcome:
         "took_s": took,
     }
     breaches = [] if complete else [f"{total - recorded:,} not worked off within {options.backlog_s:g} s"]
+    wrong = ("not_arrived", "not_recorded")
+    breaches += [f"{figures[name]:.0f} {name.replace('_', ' ')}" for name in wrong if complete and figures[name]]
     return Outcome(figures, watch, {}, breaches + within_bounds(figures))
 
 

@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 import hostile_api
 import psycopg
 import schema_attack
+from running import BenchError, bounded
 
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker
@@ -184,8 +185,10 @@ def main() -> int:
     parser.add_argument("--guesses", type=int, default=5000, help="wrong keys of each kind")
     parser.add_argument("--honest", type=int, default=1000, help="requests of others per number of slow clients")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--time-limit", type=float, default=3600.0, help="seconds after which everything is ended")
     options = parser.parse_args()
     with (
+        bounded(options.time_limit),
         tempfile.TemporaryDirectory(prefix="go2hooks-hostile-") as directory,
         api(Path(directory)) as (url, key, other),
     ):
@@ -196,4 +199,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

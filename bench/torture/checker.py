@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from bench.torture.causes import Causes, HoldUps, nearest_after, stopped
+from bench.torture.delays import early_s
 from bench.torture.ledger import Ledger, Lying, Row, Seen, Sent, Target
 from bench.torture.plan import DELAYS_S, TIMEOUT_S
 from bench.torture.recovery import Quiet, Recovered, measure
@@ -220,7 +221,7 @@ class Checker:
 
     def _check_delay(self, pair: Pair, before: list[Seen], row: Row | None, request: Seen) -> None:
         """Counted from the failure before it; by a clock that is 5 s wrong, so much too early."""
-        early = _failed_at(before, row) + DELAYS_S[min(request.attempt - 1, len(DELAYS_S)) - 1] - request.at
+        early = early_s(before, row, request)
         if early <= EARLY_S:
             return
         skewed = any(
@@ -273,9 +274,7 @@ class Checker:
             self.verdict.breach("a gap in the chain of attempts", *pair, str([row.attempt for row in made]))
         for row in made[:-1]:
             if row.state != "retrying":
-                self.verdict.breach(
-                    "a chain that forked", *pair, f"attempt {row.attempt} {row.state}, and others after"
-                )
+                self.verdict.breach("a chain that forked", *pair, f"attempt {row.attempt} {row.state}, others after")
         if len(made) > MAX_ATTEMPTS:
             self.verdict.breach("more attempts than the schedule has", *pair, f"{len(made)} recorded")
         for row in made:
@@ -395,21 +394,6 @@ class Checker:
             fault.kind == "cut_receivers" and fault.began <= until and gave_at <= fault.ended + brink_s
             for fault in self.ledger.faults
         )
-
-
-def _failed_at(requests: list[Seen], row: Row | None) -> float:
-    """When an attempt failed, at the earliest; when it was made, where nothing says more.
-
-    A busy receiver may see a request only when it has been given up: then the record says when it was made. Of a request
-    that was repeated nobody knows whether the record tells of the first or of the second.
-    """
-    made = requests[0].at
-    if row is None or row.error is None:
-        return made
-    if row.error == "bad_status":
-        answered = (max(r.at, r.gave_at) for r in requests if r.gave == row.status and r.gave_at is not None)
-        return min(answered, default=made)
-    return min(made, row.attempted) + (row.duration_ms / 1000 if len(requests) == 1 else 0.0)
 
 
 def _is_success(gave: Any) -> bool:

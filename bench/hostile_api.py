@@ -4,7 +4,7 @@
 
 Each request is one of a hand-made list (SQL in every field, deep and doubled JSON, NUL bytes, lone surrogates, huge
 numbers and bodies, the victim's ids in every place, header smuggling), chosen and combined by the seed. A breach is an
-answer of 500 or more, an answer that is not in the API's envelope, or one that holds anything of the victim's.
+answer of 500 or more, an answer that is not in the API's envelope, one that holds anything of the victim's, or none.
 """
 
 import argparse
@@ -158,7 +158,10 @@ class Target:
         self._connection: http.client.HTTPConnection | None = None
 
     def suffer(self, attack: Attack) -> None:
-        """Send it and judge the answer. A connection that the server closes on us is no breach."""
+        """Send it and judge the answer.
+
+        A connection that the server closes on raw bytes, or on a body that is still on its way, is no breach.
+        """
         status, content = self._raw(attack) if attack.raw is not None else self._ordinary(attack)
         self._report.statuses[status] += 1
         if problem := self._problem(status, content, attack):
@@ -169,6 +172,8 @@ class Target:
     def _problem(self, status: int, content: bytes, attack: Attack) -> str | None:
         if status >= 500:
             return f"{status}"
+        if not status and attack.raw is None and len(attack.body) < HUGE:
+            return "no answer"
         if self._victim.marker.encode() in content:
             return "it tells what is another account's"
         if status and attack.method != "HEAD" and attack.raw is None and not _is_enveloped(content):

@@ -50,12 +50,16 @@ def test_the_judge_finds_what_is_wrong():
         (500, b'{"success": false}', "500"),
         (200, b'{"success": true, "data": "marker"}', "another account's"),
         (404, b"<html>", "no envelope"),
+        (0, b"", "no answer"),
     ):
         target._ordinary = lambda _attack, answer=(status, content): answer
         target.suffer(attack)
         assert problem in report.breaches.pop()
     target._ordinary = lambda _attack: (404, b'{"success": false}')
     target.suffer(attack)
+    target._raw = target._ordinary = lambda _attack: (0, b"")
+    target.suffer(attack._replace(raw=b"GET"))
+    target.suffer(attack._replace(body=b"x" * hostile_api.HUGE))
     assert report.breaches == []
 
 

@@ -25,9 +25,8 @@ log = structlog.get_logger(__name__)
 _TEND_S: Final = 1.0
 _ANSWER_S: Final = 0.5
 _COUNT_S: Final = 2.0
-_COUNT_KEPT_S: Final = (
-    60.0  # librdkafka's own limit, never come to: what it gives up itself may end the process by SIGABRT
-)
+# Librdkafka's own limit, never come to: what it gives up itself may end the process by SIGABRT.
+_COUNT_KEPT_S: Final = 60.0
 _LOOKUP_S: Final = 5.0
 _LOOKUP_BESIDE_S: Final = 1.0  # while others of our partitions could be read
 _REBALANCE_S: Final = 30.0  # what a rebalance may take besides a session's end and the slowest member's last work

@@ -529,6 +529,20 @@ async def test_what_cannot_be_signed_is_a_failed_attempt_that_gives_its_place_ba
     record = scene.recorded()
     assert (record.state, record.error_code) == ("retrying", Failure.SECRET_UNAVAILABLE)
     assert (scene.finished(), scene.lanes.in_flight) == (1, 0)
+    assert scene.is_at_rest()
+
+
+async def test_a_webhook_that_is_deleted_between_two_looks_at_it_fails_an_attempt_whose_retry_finds_it_so(scene):
+    """The live copy's thread may delete it at any moment."""
+    await fill_lane(scene)
+    scene.read(DELIVERY._replace(id="dlv_late"), "overflow")
+    scene.change(is_deleted=True)
+    scene.pipeline._begin(scene.held.pop(), in_lane=False)
+    topic, following = scene.kept()
+    assert (topic, following.attempt) == (retry_topic(5.0), 2)
+    assert scene.recorded().state == "retrying"
+    scene.read(following, "retry")
+    assert scene.recorded().error_code == "webhook_deleted"
 
 
 def counted() -> Counter[tuple[str, str]]:

@@ -14,14 +14,15 @@ def answer(status: int, retry_after: str | None = None) -> Answer:
     return Answer(status, 12.5, retry_after, b"")
 
 
-@given(status=st.integers(100, 999))
-def test_2xx_alone_is_success(status):
-    outcome = classify(answer(status), NOW_MS)
-    assert isinstance(outcome, Delivered) == (200 <= status <= 299)
-    assert outcome.status == status
-    if isinstance(outcome, Failed):
-        assert outcome.failure == (Failure.REDIRECT if 300 <= status <= 399 else Failure.BAD_STATUS)
-        assert str(status) in outcome.message
+def test_2xx_alone_is_success():
+    """Each status there can be: those at the edges are one in a hundred."""
+    for status in range(100, 1000):
+        outcome = classify(answer(status), NOW_MS)
+        assert isinstance(outcome, Delivered) == (200 <= status <= 299)
+        assert outcome.status == status
+        if isinstance(outcome, Failed):
+            assert outcome.failure == (Failure.REDIRECT if 300 <= status <= 399 else Failure.BAD_STATUS)
+            assert str(status) in outcome.message
 
 
 def test_a_redirect_says_that_it_is_not_followed():

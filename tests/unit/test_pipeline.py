@@ -98,6 +98,7 @@ class Receivers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[SignedRequest, Callable[[Response], None]]] = []
+        self.is_corked = False
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
         self.asked.append((request, on_response))
@@ -106,12 +107,15 @@ class Receivers:
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         raise AssertionError("there is an idle connection")
 
-    def cork(self) -> None: ...
+    def cork(self) -> None:
+        self.is_corked = True
 
-    def uncork(self) -> None: ...
+    def uncork(self) -> None:
+        self.is_corked = False
 
     def answer(self, status: int, retry_after: str | None = None) -> None:
         """To the oldest request."""
+        assert not self.is_corked, "no request has left"
         _request, on_response = self.asked.pop(0)
         on_response(Answer(status, 10.0, retry_after, b""))
 
@@ -362,6 +366,16 @@ async def test_what_waits_starts_when_there_is_a_place_and_not_before(scene):
         scene.receivers.answer(200)
 
 
+async def test_a_receiver_that_answers_quickly_gets_more_at_a_time():
+    scene = Scene(replace(LIMITS, webhook_max_sends=2))
+    for n in range(3):
+        scene.read(DELIVERY._replace(id=f"dlv_{n}"))
+    assert asked(scene) == ["dlv_0"]
+    scene.receivers.answer(200)  # after 10 ms
+    await turn()
+    assert asked(scene) == ["dlv_1", "dlv_2"]
+
+
 async def test_what_waits_only_because_others_have_just_begun_starts_though_none_of_these_ends():
     scene = Scene(replace(LIMITS, young_sends=1))
     others = ["wh_2", "wh_3"]
@@ -404,6 +418,20 @@ async def test_what_waits_when_its_partition_is_lost_is_neither_sent_nor_recorde
     await turn()
     assert scene.recorded().delivery_id == "dlv_1"
     assert scene.is_at_rest()
+    assert scene.claims.claim("dlv_waits", 1, None)
+
+
+async def test_what_is_asked_about_when_its_partition_is_lost_is_not_sent_and_leaves_its_place(scene):
+    scene.read()
+    scene.read(DELIVERY._replace(id="dlv_waits", suspect=True))
+    await turn()
+    scene.claims.holder("dlv_waits", 1).looked_up_at = 0.001  # long ago
+    scene.receivers.answer(200)
+    await asyncio.sleep(0)  # it has been given out to be started, and is asked about
+    scene.intakes["main"].lost([PartitionKey(DELIVERIES, 0)])
+    await turn()
+    assert asked(scene) == []
+    assert scene.lanes.in_flight == 0
     assert scene.claims.claim("dlv_waits", 1, None)
 
 
@@ -481,15 +509,26 @@ async def test_what_comes_while_the_circuit_is_open_comes_round_again_once_it_is
     assert scene.claims.claim(DELIVERY.id, 1, None)
 
 
-async def test_a_retry_whose_circuit_is_open_waits_in_the_tier_that_fits_the_next_probe(scene):
+async def test_what_is_sent_back_while_the_circuit_is_open_is_not_shown_as_pending(scene):
+    """It has been tried before: its history says how that ended."""
+    await scene.open_circuit()
+    again = DELIVERY._replace(kind=Kind.REPLAY, attempt=7)
+    scene.read(again)
+    assert scene.kept() == (DELIVERIES_OVERFLOW, again)
+    assert len(scene.recorder) == 0
+
+
+@pytest.mark.parametrize(("probe_s", "delay_s"), [(1.0, 5.0), (20.0, 30.0)])
+async def test_a_retry_whose_circuit_is_open_waits_in_the_tier_that_fits_the_next_probe(probe_s, delay_s):
+    scene = Scene(replace(LIMITS, probe_s=probe_s))
     await scene.open_circuit()
     began_ms = time.time() * 1000
     second = DELIVERY._replace(attempt=2, due_ms=1000)
     scene.read(second, "retry")
     topic, parked = scene.kept()
-    assert topic == retry_topic(30.0)  # a probe in twenty seconds
+    assert topic == retry_topic(delay_s)
     assert parked == second._replace(due_ms=parked.due_ms)
-    assert began_ms + 30_000 - 1 <= parked.due_ms <= time.time() * 1000 + 30_000
+    assert began_ms + delay_s * 1000 - 1 <= parked.due_ms <= time.time() * 1000 + delay_s * 1000
     assert scene.finished("retry") == 1
     assert scene.is_at_rest()
 

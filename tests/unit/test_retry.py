@@ -91,9 +91,22 @@ def test_every_failure_is_retried_by_the_same_schedule(kind: Kind, failure: Fail
     assert step == RetryAt(1, 31_000)
 
 
-def test_a_long_retry_after_takes_a_longer_tier() -> None:
-    failed = Failed(Failure.BAD_STATUS, "busy", 503, retry_after_s=100.0)
-    assert next_step(DELIVERY, failed, 0, RetryPolicy()) == RetryAt(2, 120_000)
+@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.REPLAY])
+@pytest.mark.parametrize(
+    ("wait_s", "tier"),
+    [(None, 0), (0.0, 0), (5.0, 0), (5.001, 1), (30.0, 1), (100.0, 2), (120.0, 2), (3600.0, 4), (3601.0, 4), (1e9, 4)],
+)
+def test_a_long_retry_after_takes_the_first_tier_that_is_long_enough(
+    kind: Kind, wait_s: float | None, tier: int
+) -> None:
+    failed, policy = Failed(Failure.BAD_STATUS, "busy", 503, retry_after_s=wait_s), RetryPolicy()
+    expected = RetryAt(tier, round(policy.delays_s[tier] * 1000))
+    assert next_step(DELIVERY._replace(kind=kind), failed, 0, policy) == expected
+
+
+@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.REPLAY])
+def test_without_a_retry_after_the_shortest_tier_is_long_enough(kind: Kind) -> None:
+    assert next_step(DELIVERY._replace(kind=kind), FAILED, 0, RetryPolicy((0.1, 60.0))) == RetryAt(0, 100)
 
 
 @pytest.mark.parametrize(

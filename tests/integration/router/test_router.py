@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -13,18 +14,21 @@ from waiting import step_until
 
 from go2hooks.codec import EventCodec, decode_delivery
 from go2hooks.core.delivery import Delivery, delivery_id
+from go2hooks.core.errors import UnavailableError
 from go2hooks.core.event import Event
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.samples import example_payload
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
+from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import DELIVERIES, EVENTS_CLICK, EVENTS_DEAD
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
 from services.router import fanout
 from services.router.fanout import Router
+from services.router.reading import Batch, Partition
 
 
 @pytest.fixture
@@ -172,6 +176,83 @@ def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries
     router.close(0.1)
     assert len(asked) == 2 + 5  # twice there was still time, then each of the five that found no place was given up
     assert len(deliveries(build(*hooks), 10)) == 10
+
+
+@pytest.mark.parametrize(
+    ("accepted_ms", "is_credible"),
+    [(-1, False), (0, False), (946_684_799_999, False), (946_684_800_000, True), (253_402_300_800_000, False)],
+)
+def test_an_event_that_kafka_does_not_date_is_dated_by_itself(build, deliveries, account, accepted_ms, is_credible):
+    """Its records would lie where nobody looks for them: a topic of somebody else's making may have any time, or none."""
+    event = Event(new_event_id(), account, "click", 1_704_110_400_000, example_payload("click").data)
+
+    class Undated:
+        def timestamp(self) -> tuple[int, int]:
+            return 1, accepted_ms
+
+        def offset(self) -> int:
+            return 0
+
+        def value(self) -> bytes:
+            return EventCodec().encode(event)
+
+    router = build(webhook("wh_1", account, "click"))
+    router._route(Undated(), Partition(0), Batch(), DELIVERIES)
+    (delivery,) = deliveries(router, 1)
+    assert delivery.origin_ms == (accepted_ms if is_credible else event.timestamp_ms)
+
+
+def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, deliveries, account, settings, group):
+    """What it has written it commits, however long Kafka takes to say so; what waits it leaves to their next owner."""
+    hook, ids = webhook("wh_1", account, "*"), []
+    codec, data = EventCodec(), example_payload("click").data
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    index = SubscriptionIndex()
+    index.apply(hook)
+    slow = producer_config(settings) | {"linger.ms": 1000}
+    first = Router(consumer_config(settings, group), slow, index, codec, replace(BOUNDS, window=100))
+    first.start()
+
+    def lags() -> dict[PartitionKey, int]:
+        return first._membership.lags
+
+    step_until(first.step, lambda: len(lags()) == 4 * settings.topic_partitions and not any(lags().values()))
+    step_until(first.step, lambda: not first._waiting)  # nothing of the tests before, which would wait among ours
+    routers = [first]
+
+    def step() -> None:
+        for router in routers:
+            router.step()
+
+    def step_while_more_comes() -> None:
+        if len(first._waiting) < 200:  # it writes a hundred, and waits for a second
+            for partition in [*range(settings.topic_partitions)] * 10:
+                event = Event(new_event_id(), account, "click", 1_704_110_400_000, data)
+                producer.produce(EVENTS_CLICK, codec.encode(event), account, partition=partition)
+                ids.append(event.id)
+            producer.poll(0)
+        step()
+
+    step_until(step_while_more_comes, lambda: first._waiting and first._in_flight)
+    routers.append(second := build(hook))
+    step_until(step_while_more_comes, lambda: second.ready and second._membership.owned)
+    assert producer.flush(10) == 0
+    found = deliveries(SimpleNamespace(step=step), len(ids))
+    first.close(5.0)
+    assert sorted(delivery.event_id for delivery in found) == sorted(ids)
+
+
+def test_a_delivery_that_kafka_refuses_for_good_ends_the_router(emit, account, settings, group):
+    """It would be lost without a trace: nothing is committed past it, and a restart routes it again."""
+    index = SubscriptionIndex()
+    index.apply(webhook("wh_1", account, "click"))
+    given_up_soon = producer_config(Settings(kafka_bootstrap_servers="127.0.0.1:1")) | {"message.timeout.ms": 300}
+    router = Router(consumer_config(settings, group), given_up_soon, index, EventCodec(), BOUNDS)
+    emit(1)
+    router.start()
+    with pytest.raises(UnavailableError, match="Kafka refused a delivery for good"):
+        step_until(router.step, lambda: False, 20)
+    router.close(0.1)
 
 
 def test_an_event_that_is_larger_than_kafka_takes_of_us_is_buried_without_what_it_holds(

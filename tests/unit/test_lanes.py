@@ -188,6 +188,13 @@ def test_receivers_that_never_answer_leave_a_share_to_those_that_do():
     assert lanes.queued <= 0.75 * limits.window
 
 
+def test_a_receiver_that_hangs_is_tardy_though_more_comes_for_it_now_and_then():
+    lanes: Lanes[int] = Lanes(LaneLimits())
+    for now in (0.0, 0.6, 1.2):
+        assert lanes.offer("hanging", 0, now) is Admission.START
+    assert lanes._lanes["hanging"].standing == _TARDY
+
+
 def test_a_receiver_that_answers_in_time_again_is_no_longer_tardy():
     lanes: Lanes[int] = Lanes(LaneLimits(max_sends=8))
     hanging = [lanes.offer(name, 0, 0.0) for name in ("a", "b", "c", "slow")]
@@ -215,6 +222,18 @@ def test_lanes_take_turns():
         lanes.finish(turns[-1], ok=True, duration_s=0.1, now=0.0)
         turns += lanes.startable(0.0)
     assert turns == ["first", "second", "third", "second", "third", "second", "third"]
+
+
+def test_tardy_lanes_and_the_others_take_turns():
+    lanes: Lanes[str] = Lanes(LaneLimits(young_sends=6))
+    for name, duration_s in (("slow", 2.0), ("quick", 0.01)):
+        for n in range(4):
+            assert lanes.offer(f"{name}_{n}", name, 0.0) is Admission.START
+            lanes.finish(f"{name}_{n}", ok=True, duration_s=duration_s, now=duration_s)
+    assert [lanes.offer(f"first_{n}", "", 5.0) for n in range(6)] == [Admission.START] * 6
+    for name in ("slow", "quick"):
+        assert [lanes.offer(f"{name}_{n}", name, 5.0) for n in range(4)] == [Admission.QUEUED] * 4
+    assert list(lanes.startable(5.0 + 3 * YOUNG_S)) == ["quick", "slow"] * 3
 
 
 def test_a_lane_earns_more_sends_by_quick_answers_and_loses_half_by_a_failure():
@@ -380,6 +399,21 @@ def test_who_filled_the_window_while_quick_does_not_keep_it_when_slow(names):
         pass
     assert lanes.queued <= limits.window / 2
     assert lanes.offer("other", 0, 4.2) is Admission.START
+
+
+def test_receivers_that_answer_steadily_and_have_more_than_they_work_off_leave_a_share_of_the_window():
+    limits = LaneLimits(window=1000, webhook_first_sends=1.0, webhook_max_sends=1)
+    lanes: Lanes[int] = Lanes(limits)
+    names = "abcdef"
+    for name in names:
+        assert lanes.offer(name, 0, 0.0) is Admission.START
+    for tick in range(1, 30):  # three answers a second, each
+        for name in names:
+            for n in range(100):
+                lanes.offer(name, n, 0.3 * tick)
+            lanes.finish(name, ok=True, duration_s=0.3, now=0.3 * tick)
+        assert len(list(lanes.startable(0.3 * tick))) == len(names)
+    assert limits.window / 2 < lanes.queued <= limits.window * 0.61  # w each, where w = (1000 - 6 w) / 4
 
 
 def test_who_works_off_what_waits_keeps_it():

@@ -6,6 +6,7 @@ Time is the machine's own. The model is two logs of retries, what is recorded, a
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -278,3 +279,41 @@ class RetryMachine(RuleBasedStateMachine):
 
 
 TestRetryIntake = RetryMachine.TestCase
+
+
+def intake_of(
+    find: Callable[[Sequence[AttemptKey]], Any], admit: Callable[[Ticket], None], clock: Callable[[], float]
+) -> RetryIntake:
+    """Of one partition."""
+    around = Surroundings(lambda _unwanted: [], None, find, Claims[Ticket]())  # type: ignore[arg-type]
+    intake = RetryIntake(admit, around, turn_away=lambda _: False, buffer_messages=4, max_due=3, clock=clock)
+    intake.consumer = Consumer(dict.fromkeys(KEYS, 0))  # type: ignore[assignment]
+    intake.assigned([Assignment(KEYS[0], 0)])
+    return intake
+
+
+async def test_a_retry_goes_out_in_the_end_though_the_attempt_before_it_is_never_recorded():
+    """Better a second chain than none. The records are asked once a second, and more rarely after half a minute."""
+    now, asked, admitted = 1000, [], []
+
+    async def find(_keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        asked.append(now)
+        return {}
+
+    intake = intake_of(find, admitted.append, lambda: now)
+    intake.receive([Message(KEYS[0], 0, "dlv_0", 0)])  # type: ignore[list-item]
+    while not admitted and now < 2500:
+        intake._release_due()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        now += 1
+    assert [later - earlier for earlier, later in pairwise(asked)] == [1] * 29 + [10] * 70
+    assert len(admitted) == 1
+    assert intake.waiting == 0
+
+
+async def test_a_second_message_for_a_retry_that_waits_does_not_keep_its_partition_from_moving():
+    intake = intake_of(lambda _: None, lambda _: None, lambda: 1000)
+    intake.receive([Message(KEYS[0], offset, "dlv_0", 2_000_000) for offset in range(2)])  # type: ignore[misc]
+    assert await asyncio.wait_for(intake.revoked([KEYS[0]]), 5) == {KEYS[0]: 0}
+    assert (intake.waiting, intake._due) == (0, 0)

@@ -204,6 +204,38 @@ async def test_a_full_window_does_not_wake_a_partition_that_the_sink_has_paused(
     assert {message.partition() for message in keeper.messages} == {1}
 
 
+@pytest.mark.parametrize("how", ["resumed", "joined"])
+async def test_what_begins_to_be_read_while_the_window_is_full_waits_for_room_too(
+    create_topic, open_consumer, produce, how
+):
+    """A partition that the sink resumes, or that another process has left."""
+    topic = create_topic(2)
+    keeper = await open_consumer(topic, window=10)
+    await until(lambda: len(keeper.assignments) == 2)
+    other = await open_consumer(topic) if how == "joined" else keeper
+    await until(lambda: len(other.assignments) == (1 if how == "joined" else 2))
+    late = PartitionKey(topic, 0) if how == "resumed" else next(iter(other.assignments))
+    if how == "resumed":
+        keeper.consumer.pause(late)
+        await asyncio.sleep(0.3)
+    produce(topic, 30, partition=1 - late.partition)
+    await until(lambda: keeper.consumer._stalled)
+    if how == "resumed":
+        await asyncio.sleep(0.3)  # all are paused by now
+        keeper.consumer.resume(late)
+    else:
+        await other.consumer.stop()
+        await until(lambda: late in keeper.assignments)
+    produce(topic, 30, partition=late.partition)
+    await asyncio.sleep(0.7)
+    assert len(keeper.messages) <= 12  # of each partition one may have been on its way
+    done = 0
+    while done < 60:
+        await until(lambda done=done: len(keeper.messages) > done)
+        messages, done = keeper.messages[done:], len(keeper.messages)
+        keeper.finish(messages)
+
+
 async def test_partitions_move_without_a_message_lost_or_repeated(create_topic, open_consumer, produce):
     topic = create_topic(4)
     first = await open_consumer(topic)

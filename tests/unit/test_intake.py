@@ -255,6 +255,35 @@ async def test_who_asks_again_about_what_is_gone_meanwhile_hears_so_and_drops_it
     assert ticket.partition.held == 0
 
 
+async def test_what_comes_of_a_partition_that_has_gone_gives_its_place_in_the_window_back(scene):
+    """Else each rebalance would leave a little less of the window, until nothing is read any more."""
+    scene.assign()
+    scene.intake.lost([KEY])
+    scene.read(3)
+    assert scene.admitted == []
+    assert scene.intake.consumer.released == 1
+
+
+async def test_what_says_that_it_may_have_been_written_before_is_looked_up_wherever_it_lies(scene):
+    scene.assign()
+    scene.read(3, DELIVERY._replace(suspect=True))
+    await turn()
+    assert scene.admitted == []
+    scene.records.back.set()
+    await turn()
+    assert len(scene.admitted) == 1
+
+
+async def test_records_that_cannot_be_asked_for_a_defect_end_the_consumer(scene):
+    """What was asked about would hang for good."""
+    scene.assign(suspect_until=10)
+    scene.records.states = None  # type: ignore[assignment]  # the defect
+    scene.records.back.set()
+    scene.read(3)
+    await turn()
+    assert isinstance(scene.intake.consumer.failure, TypeError)
+
+
 @pytest.mark.plain
 async def test_a_defect_while_taking_messages_ends_the_consumer_and_commits_nothing_beyond(scene, monkeypatch):
     """What comes after the message that broke must not be taken: finishing it would commit past the broken one."""

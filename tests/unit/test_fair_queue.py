@@ -121,3 +121,8 @@ def test_who_has_been_alone_for_a_second_crowds_nobody() -> None:
     queue.put("burst", 100, 1.5)
     assert queue.is_crowding("burst", 100, 0.9)
     assert not queue.is_crowding("burst", 100, 1.5)
+
+
+def test_who_has_much_waiting_is_not_alone_when_another_has_been_since() -> None:
+    queue = filled(burst=101, other=100)
+    assert queue.is_crowding("burst", 100, 1.5)

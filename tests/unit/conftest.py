@@ -1,4 +1,4 @@
-"""What the tests of the core share: JavaScript where there is one."""
+"""What these tests share: JavaScript where there is one, and a dispatcher without servers."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from scene import Scene
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -33,3 +34,8 @@ def javascript() -> Iterator[Callable[[dict[str, str]], str]]:
         yield ask
         assert process.stdin is not None
         process.stdin.close()
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    return Scene()

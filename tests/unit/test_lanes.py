@@ -192,7 +192,7 @@ def test_a_receiver_that_hangs_is_tardy_though_more_comes_for_it_now_and_then():
     lanes: Lanes[int] = Lanes(LaneLimits())
     for now in (0.0, 0.6, 1.2):
         assert lanes.offer("hanging", 0, now) is Admission.START
-    assert lanes._lanes["hanging"].standing == _TARDY
+    assert lanes._lanes["hanging"].standing == TARDY
 
 
 def test_a_receiver_that_answers_in_time_again_is_no_longer_tardy():

@@ -1,0 +1,227 @@
+"""A dispatcher's inside, put together as `app` does, before a Kafka, a Postgres and receivers that do as a test says."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from go2hooks.codec import decode_delivery, encode_delivery
+from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.duplicates import Claims
+from go2hooks.core.lanes import LaneLimits, Lanes
+from go2hooks.core.outcome import Answer, Response
+from go2hooks.core.record import AttemptRecord
+from go2hooks.core.request import SignedRequest
+from go2hooks.core.retry import RetryPolicy
+from go2hooks.core.signing import generate_secret
+from go2hooks.core.webhook import Webhook
+from go2hooks.kafka.partitions import Assignment, PartitionKey
+from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.postgres.attempts import AttemptKey, DisablePolicy
+from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.secrets import SecretBox
+from services.dispatcher.intake import Intake, Source, Surroundings, Ticket
+from services.dispatcher.pipeline import Collaborators, Pipeline
+from services.dispatcher.recorder import Recorder
+from services.dispatcher.requests import Requests
+from services.dispatcher.senders.identity import Identity
+from services.dispatcher.webhooks import Webhooks
+
+TOPICS: dict[Source, str] = {"main": DELIVERIES, "retry": retry_topic(5.0), "overflow": DELIVERIES_OVERFLOW}
+DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b'{"a":1}', 1, 0, Kind.EVENT, 0, suspect=False)
+LIMITS = LaneLimits(window=8, webhook_first_sends=1.0, webhook_max_sends=1, circuit_failures=2, probe_s=20.0)
+#: Changes of a webhook after which it does not want what waits for it, and what is recorded then.
+WITHOUT = [
+    ({"is_active": False}, "webhook_disabled"),
+    ({"is_deleted": True}, "webhook_deleted"),
+    ({"account_id": "other"}, "webhook_deleted"),
+    ({"events": frozenset({"link.created"})}, "webhook_unsubscribed"),
+]
+
+
+class Message:
+    """A consumed message."""
+
+    def __init__(self, topic: str, offset: int, value: bytes) -> None:
+        self._topic, self._offset, self._value = topic, offset, value
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1000
+
+    def key(self) -> bytes:
+        return b"wh_1"
+
+    def value(self) -> bytes:
+        return self._value
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+
+class Consumer:
+    """What an intake asks of its consumer."""
+
+    failure: BaseException | None = None
+    released = 0
+
+    def weigh(self, _size: int) -> int:
+        return 1
+
+    def release(self, weight: int = 1) -> None:
+        self.released += weight
+
+
+class Written(NamedTuple):
+    """What Kafka was asked to keep, and has not acknowledged."""
+
+    topic: str
+    key: str
+    value: bytes
+    acknowledge: Callable[[], None]
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Receivers:
+    """A sender that has an idle connection to everybody; an answer comes when the test gives it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[SignedRequest, Callable[[Response], None]]] = []
+        self.is_corked = False
+
+    def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
+        self.asked.append((request, on_response))
+        return True
+
+    async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
+        raise AssertionError("there is an idle connection")
+
+    def cork(self) -> None:
+        self.is_corked = True
+
+    def uncork(self) -> None:
+        self.is_corked = False
+
+    def answer(self, status: int, retry_after: str | None = None) -> None:
+        """To the oldest request."""
+        assert not self.is_corked, "no request has left"
+        _request, on_response = self.asked.pop(0)
+        on_response(Answer(status, 10.0, retry_after, b""))
+
+
+class Postgres(PatientConnection):
+    """One that knows no webhook, or this one."""
+
+    def __init__(self) -> None:
+        super().__init__("postgresql://nowhere", "tests")
+        self.found: Webhook | None = None
+
+    async def run(self, _work: Callable[[Any], Awaitable[Any]]) -> Any:
+        return self.found
+
+
+class Scene:
+    """A dispatcher's inside, put together as `app` does."""
+
+    def __init__(self, limits: LaneLimits = LIMITS) -> None:
+        self.box, self.postgres = SecretBox((os.urandom(32),)), Postgres()
+        self.webhooks = Webhooks(self.box, self.postgres)
+        self.receivers = Receivers()
+        self.written: list[Written] = []
+        self.recorder = Recorder(self.postgres, DisablePolicy(10), 0.0, 100)
+        self.lanes: Lanes[Ticket] = Lanes(limits, lambda ticket: ticket.weight)
+        self.claims: Claims[Ticket] = Claims()
+        self.pipeline = Pipeline(
+            Collaborators(
+                self.webhooks, Requests(self.webhooks, None, "webhook"), self.receivers, self, self.recorder,  # type: ignore[arg-type]
+                self.lanes, self.claims, RetryPolicy(),
+            )
+        )  # fmt: skip
+        self.states: dict[AttemptKey, str] = {}  # what is recorded, as the records say when they are asked
+        self.held: list[Ticket] = []
+        self.pipeline.hold = self.held.append
+        self.intakes = {source: self._intake(source) for source in TOPICS}
+        self.offsets = dict.fromkeys(TOPICS, 0)
+        self.change()
+
+    def _intake(self, source: Source) -> Intake:
+        around = Surroundings(self.lanes.evict, self.pipeline.bury, self._find, self.claims)
+        intake = Intake(source, self.pipeline.admit, around)
+        intake.consumer = Consumer()  # type: ignore[assignment]
+        intake.assigned([Assignment(PartitionKey(TOPICS[source], 0), 0)])
+        return intake
+
+    async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        return {key: self.states[key] for key in keys if key in self.states}
+
+    def hook(self, webhook_id: str = "wh_1") -> Webhook:
+        sealed = self.box.seal(generate_secret(bytes(32)), webhook_id)
+        return Webhook(webhook_id, "acme", "https://a.example/", frozenset({"click"}), True, False, sealed, None, 0)  # noqa: FBT003
+
+    def change(self, **changes: Any) -> None:
+        """The live copy tells that the webhook is like this now."""
+        self.webhooks.apply(self.hook()._replace(**changes))
+
+    def read(self, delivery: Delivery = DELIVERY, source: Source = "main") -> None:
+        self.read_bytes(encode_delivery(delivery), source)
+
+    def read_bytes(self, value: bytes, source: Source = "main") -> None:
+        self.intakes[source].receive([Message(TOPICS[source], self.offsets[source], value)])  # type: ignore[list-item]
+        self.offsets[source] += 1
+
+    def produce(
+        self, topic: str, key: str, value: bytes, on_kept: Callable[[], None], headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        self.written.append(Written(topic, key, value, on_kept, headers))
+
+    def kept(self) -> tuple[str, Delivery]:
+        """What was written first and not acknowledged: where, and what. It is acknowledged now."""
+        written = self.written.pop(0)
+        delivery = decode_delivery(written.value)
+        assert written.key == delivery.webhook_id
+        written.acknowledge()
+        return written.topic, delivery
+
+    def recorded(self) -> AttemptRecord:
+        """What is to be recorded first. It is recorded now."""
+        record = self.recorder._records.pop(0)
+        self.recorder._callbacks.pop(0)()
+        return record
+
+    def finished(self, source: Source = "main") -> int:
+        """Up to which offset all is done."""
+        return self.intakes[source]._partitions[PartitionKey(TOPICS[source], 0)].tracker.resume_at or 0
+
+    def is_at_rest(self) -> bool:
+        return not self.written and not self.recorder._records and not self.receivers.asked and not self.held
+
+    async def open_circuit(self) -> None:
+        for n in range(LIMITS.circuit_failures):
+            self.read(DELIVERY._replace(id=f"dlv_failed_{n}"))
+            self.receivers.answer(500)
+            self.kept()
+            self.recorded()
+        assert self.lanes.is_blocked("wh_1")
+
+
+async def fill_lane(scene: Scene) -> int:
+    """One is under way, and as many wait as may. Returns how many there are."""
+    for n in range(2 * LIMITS.window):
+        scene.read(DELIVERY._replace(id=f"dlv_{n}"))
+        if scene.written:
+            break
+    scene.kept()
+    return scene.offsets["main"]
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)

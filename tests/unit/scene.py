@@ -5,8 +5,10 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from go2hooks.codec import decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
+from messages import DELIVERY, Message
+
+from go2hooks.codec import decode_delivery
+from go2hooks.core.delivery import Delivery
 from go2hooks.core.duplicates import Claims
 from go2hooks.core.lanes import LaneLimits, Lanes
 from go2hooks.core.outcome import Answer, Response
@@ -28,7 +30,6 @@ from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 TOPICS: dict[Source, str] = {"main": DELIVERIES, "retry": retry_topic(5.0), "overflow": DELIVERIES_OVERFLOW}
-DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b'{"a":1}', 1, 0, Kind.EVENT, 0, suspect=False)
 LIMITS = LaneLimits(window=8, webhook_first_sends=1.0, webhook_max_sends=1, circuit_failures=2, probe_s=20.0)
 #: Changes of a webhook after which it does not want what waits for it, and what is recorded then.
 WITHOUT = [
@@ -37,34 +38,6 @@ WITHOUT = [
     ({"account_id": "other"}, "webhook_deleted"),
     ({"events": frozenset({"link.created"})}, "webhook_unsubscribed"),
 ]
-
-
-class Message:
-    """A consumed message."""
-
-    def __init__(self, topic: str, offset: int, value: bytes) -> None:
-        self._topic, self._offset, self._value = topic, offset, value
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self._offset
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1000
-
-    def key(self) -> bytes:
-        return b"wh_1"
-
-    def value(self) -> bytes:
-        return self._value
-
-    def __len__(self) -> int:
-        return len(self._value)
 
 
 class Consumer:
@@ -170,11 +143,10 @@ class Scene:
         """The live copy tells that the webhook is like this now."""
         self.webhooks.apply(self.hook()._replace(**changes))
 
-    def read(self, delivery: Delivery = DELIVERY, source: Source = "main") -> None:
-        self.read_bytes(encode_delivery(delivery), source)
-
-    def read_bytes(self, value: bytes, source: Source = "main") -> None:
-        self.intakes[source].receive([Message(TOPICS[source], self.offsets[source], value)])  # type: ignore[list-item]
+    def read(self, delivery: Delivery = DELIVERY, source: Source = "main", raw: bytes | None = None) -> None:
+        """A message with the delivery, or with these bytes."""
+        message = Message(PartitionKey(TOPICS[source], 0), self.offsets[source], delivery, raw)
+        self.intakes[source].receive([message])  # type: ignore[list-item]
         self.offsets[source] += 1
 
     def produce(

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from messages import DELIVERY, Message
 
-from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.delivery import Delivery
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
@@ -16,33 +16,6 @@ from services.dispatcher import intake
 from services.dispatcher.intake import Intake, Surroundings, Ticket
 
 KEY = PartitionKey("go2.deliveries", 0)
-DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b"{}", 1, 0, Kind.EVENT, 0, suspect=False)
-
-
-class Message:
-    """A consumed message."""
-
-    def __init__(self, offset: int, delivery: Delivery) -> None:
-        self._offset = offset
-        self._value = encode_delivery(delivery)
-
-    def topic(self) -> str:
-        return KEY.topic
-
-    def partition(self) -> int:
-        return KEY.partition
-
-    def offset(self) -> int:
-        return self._offset
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1000
-
-    def value(self) -> bytes:
-        return self._value
-
-    def __len__(self) -> int:
-        return len(self._value)
 
 
 class Records:
@@ -90,7 +63,7 @@ class Scene:
         self.intake.assigned([Assignment(KEY, suspect_until)])
 
     def read(self, offset: int, delivery: Delivery = DELIVERY) -> None:
-        self.intake.receive([Message(offset, delivery)])  # type: ignore[list-item]
+        self.intake.receive([Message(KEY, offset, delivery)])  # type: ignore[list-item]
 
     def committable(self) -> int | None:
         return self.intake._partitions[KEY].tracker.committable()

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
+from messages import DELIVERY, Message
 
-from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
@@ -18,35 +17,6 @@ from services.dispatcher.overflow import OverflowIntake
 
 KEY = PartitionKey("go2.deliveries.overflow", 0)
 A_TURN_S = 0.11  # of the intake, while it has little to give
-
-
-class Message:
-    """A consumed message."""
-
-    def __init__(self, offset: int, webhook_id: str) -> None:
-        self._offset = offset
-        delivery = Delivery(
-            f"dlv_{offset}", webhook_id, "acme", "evt_1", "click", "", b"{}", 1, 0, Kind.EVENT, 0, suspect=False
-        )
-        self._value = encode_delivery(delivery)
-
-    def topic(self) -> str:
-        return KEY.topic
-
-    def partition(self) -> int:
-        return KEY.partition
-
-    def offset(self) -> int:
-        return self._offset
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1000
-
-    def value(self) -> bytes:
-        return self._value
-
-    def __len__(self) -> int:
-        return len(self._value)
 
 
 class Consumer:
@@ -87,7 +57,8 @@ class Scene:
 
     def read(self, *webhook_ids: str) -> None:
         for webhook_id in webhook_ids:
-            self.intake.receive([Message(self._offset, webhook_id)])  # type: ignore[list-item]
+            delivery = DELIVERY._replace(id=f"dlv_{self._offset}", webhook_id=webhook_id)
+            self.intake.receive([Message(KEY, self._offset, delivery)])  # type: ignore[list-item]
             self._offset += 1
 
     async def until(self, check: Callable[[], bool]) -> None:

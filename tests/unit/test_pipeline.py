@@ -7,7 +7,8 @@ import time
 from collections import Counter
 
 import pytest
-from scene import DELIVERY, LIMITS, WITHOUT, fill_lane, turn
+from messages import DELIVERY
+from scene import LIMITS, WITHOUT, fill_lane, turn
 
 from go2hooks.core.delivery import Kind
 from go2hooks.core.outcome import Failure
@@ -63,7 +64,7 @@ async def test_the_last_failure_is_kept_as_a_dead_letter_before_it_is_recorded(s
 
 
 async def test_a_message_that_cannot_be_decoded_is_kept_with_where_it_came_from(scene):
-    scene.read_bytes(b"no delivery")
+    scene.read(raw=b"no delivery")
     (buried,) = scene.written
     assert (buried.topic, buried.key, buried.value) == (DELIVERIES_DEAD, "wh_1", b"no delivery")
     assert dict(buried.headers) == {"go2hooks-reason": b"undecodable", "go2hooks-position": b"go2.deliveries/0/0"}

@@ -5,7 +5,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from scene import DELIVERY, LIMITS, WITHOUT, Scene, fill_lane, turn
+from messages import DELIVERY
+from scene import LIMITS, WITHOUT, Scene, fill_lane, turn
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Kind

@@ -10,44 +10,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from messages import DELIVERY, Message
 
-from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher.intake import Intake, Surroundings, Ticket
 
 KEYS = [PartitionKey("go2.deliveries", n) for n in range(2)]
-
-
-class Message:
-    """A message of one of the two logs."""
-
-    def __init__(self, key: PartitionKey, offset: int, delivery_id: str) -> None:
-        self.key = key
-        self.at = offset
-        self.delivery_id = delivery_id
-        delivery = Delivery(delivery_id, "wh", "acc", "evt", "click", "", b"{}", 1, 0, Kind.EVENT, 0, suspect=False)
-        self._value = encode_delivery(delivery)
-
-    def topic(self) -> str:
-        return self.key.topic
-
-    def partition(self) -> int:
-        return self.key.partition
-
-    def offset(self) -> int:
-        return self.at
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1000
-
-    def value(self) -> bytes:
-        return self._value
-
-    def __len__(self) -> int:
-        return len(self._value)
 
 
 class Consumer:
@@ -119,7 +89,7 @@ class IntakeMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), number=st.integers(0, 11))
     def write(self, key: PartitionKey, number: int) -> None:
-        self.logs[key].append(Message(key, len(self.logs[key]), f"dlv_{number}"))
+        self.logs[key].append(Message(key, len(self.logs[key]), DELIVERY._replace(id=f"dlv_{number}")))
 
     @rule(key=st.sampled_from(KEYS))
     def assign(self, key: PartitionKey) -> None:
@@ -181,7 +151,7 @@ class IntakeMachine(RuleBasedStateMachine):
         else:  # aside, to the end of the log: the new message stands for it
             self.claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
             log = self.logs[KEYS[1]]
-            log.append(Message(KEYS[1], len(log), ticket.delivery.id))
+            log.append(Message(KEYS[1], len(log), ticket.delivery))
             self._do(ticket.finish)
 
     def _record(self, ticket: Ticket) -> None:
@@ -210,11 +180,11 @@ class IntakeMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_committed_is_recorded_or_still_to_come(self) -> None:
         self.intake.store_offsets()
-        ahead = {m.delivery_id for key, log in self.logs.items() for m in log[self.committed[key] :]}
+        ahead = {m.delivery.id for key, log in self.logs.items() for m in log[self.committed[key] :]}
         for key, log in self.logs.items():
             for message in log[: self.committed[key]]:
-                assert message.delivery_id in self.recorded or message.delivery_id in ahead, (
-                    f"{message.delivery_id} at {key.partition}/{message.at} is lost"
+                assert message.delivery.id in self.recorded or message.delivery.id in ahead, (
+                    f"{message.delivery.id} at {key.partition}/{message.at} is lost"
                 )
 
     def teardown(self) -> None:
@@ -226,7 +196,7 @@ class IntakeMachine(RuleBasedStateMachine):
             self.read(len(self.logs[key]) or 1, key)
         while self.queued:
             self._do(self._record, self.queued.pop())
-        assert {m.delivery_id for log in self.logs.values() for m in log} <= self.recorded
+        assert {m.delivery.id for log in self.logs.values() for m in log} <= self.recorded
         self.loop.close()
 
 

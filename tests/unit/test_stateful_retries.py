@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from messages import DELIVERY, Message
 
-from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
@@ -22,40 +21,10 @@ from services.dispatcher.delay import RetryIntake
 from services.dispatcher.intake import Surroundings, Ticket
 
 KEYS = [PartitionKey("go2.deliveries.retry.5s", n) for n in range(2)]
+RETRY = DELIVERY._replace(attempt=2)
 CAPACITY = 4
 MAX_DUE = 3
 TURNS = 8  # of the event loop: enough for a question and its answer
-
-
-class Message:
-    """A retry in the log."""
-
-    def __init__(self, key: PartitionKey, offset: int, delivery_id: str, due_ms: int) -> None:
-        self._at = (key, offset)
-        self.delivery_id = delivery_id
-        self.due_ms = due_ms
-        delivery = Delivery(
-            delivery_id, "wh", "acc", "evt", "click", "", b"{}", 2, due_ms, Kind.EVENT, 0, suspect=False
-        )
-        self._value = encode_delivery(delivery)
-
-    def topic(self) -> str:
-        return self._at[0].topic
-
-    def partition(self) -> int:
-        return self._at[0].partition
-
-    def offset(self) -> int:
-        return self._at[1]
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1000
-
-    def value(self) -> bytes:
-        return self._value
-
-    def __len__(self) -> int:
-        return len(self._value)
 
 
 class Consumer:
@@ -143,7 +112,7 @@ class RetryMachine(RuleBasedStateMachine):
         if self.is_blocked:
             key, log = ticket.partition.key, self.logs[ticket.partition.key]
             self.claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
-            log.append(Message(key, len(log), ticket.delivery.id, round(self.now + 5) * 1000))
+            log.append(Message(key, len(log), ticket.delivery._replace(due_ms=round(self.now + 5) * 1000)))
             ticket.finish()
         return self.is_blocked
 
@@ -177,7 +146,7 @@ class RetryMachine(RuleBasedStateMachine):
     def write(self, key: PartitionKey, number: int, delay_s: int, promised: bool) -> None:
         """Often the record comes first; a crash between the two lets the retry lie there before it."""
         log, name = self.logs[key], f"dlv_{key.partition}_{number}"
-        log.append(Message(key, len(log), name, round(self.now + delay_s) * 1000))
+        log.append(Message(key, len(log), RETRY._replace(id=name, due_ms=round(self.now + delay_s) * 1000)))
         if promised:
             self.promised.add(name)
 
@@ -249,8 +218,8 @@ class RetryMachine(RuleBasedStateMachine):
         """Parked, that is; and a second message for an attempt ends with the first."""
         self.intake.store_offsets()
         for key, log in self.logs.items():
-            to_come = {message.delivery_id for message in log[self.committed[key] :]}
-            assert {message.delivery_id for message in log[: self.committed[key]]} <= self.recorded | to_come
+            to_come = {message.delivery.id for message in log[self.committed[key] :]}
+            assert {message.delivery.id for message in log[: self.committed[key]]} <= self.recorded | to_come
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -262,7 +231,7 @@ class RetryMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once all records are there and time passes, every retry is made, and committed."""
         self.is_blocked = False
-        self.promised = {message.delivery_id for log in self.logs.values() for message in log}
+        self.promised = {message.delivery.id for log in self.logs.values() for message in log}
         rounds = 20 + sum(map(len, self.logs.values()))
         while any(self.committed[key] < len(self.logs[key]) for key in KEYS):
             rounds -= 1
@@ -301,7 +270,7 @@ async def test_a_retry_goes_out_in_the_end_though_the_attempt_before_it_is_never
         return {}
 
     intake = intake_of(find, admitted.append, lambda: now)
-    intake.receive([Message(KEYS[0], 0, "dlv_0", 0)])  # type: ignore[list-item]
+    intake.receive([Message(KEYS[0], 0, RETRY)])  # type: ignore[list-item]
     while not admitted and now < 2500:
         intake._release_due()
         for _ in range(TURNS):
@@ -314,6 +283,6 @@ async def test_a_retry_goes_out_in_the_end_though_the_attempt_before_it_is_never
 
 async def test_a_second_message_for_a_retry_that_waits_does_not_keep_its_partition_from_moving():
     intake = intake_of(lambda _: None, lambda _: None, lambda: 1000)
-    intake.receive([Message(KEYS[0], offset, "dlv_0", 2_000_000) for offset in range(2)])  # type: ignore[misc]
+    intake.receive([Message(KEYS[0], offset, RETRY._replace(due_ms=2_000_000)) for offset in range(2)])  # type: ignore[misc]
     assert await asyncio.wait_for(intake.revoked([KEYS[0]]), 5) == {KEYS[0]: 0}
     assert (intake.waiting, intake._due) == (0, 0)

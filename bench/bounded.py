@@ -16,7 +16,6 @@ import fcntl
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ import charts
 import report
 from outage import SERVER_START_S, away
 from peers import Producer, TimingReceiver
-from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from usage import machine
 from watching import (
     BOUNDS_MIB,
@@ -41,7 +40,6 @@ from watching import (
     within_bounds,
 )
 
-from go2hooks.local.errors import StackError
 from go2hooks.local.server import Server
 
 _HOSTILE = ("huge",) * 20 + ("headers",) * 20 + ("drip",) * 10
@@ -308,9 +306,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (BenchError, StackError) as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import hostile_api
 import psycopg
 import schema_attack
-from running import BenchError, bounded
+from running import bounded, script
 
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker
@@ -199,9 +199,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

@@ -12,7 +12,6 @@ measure: so it is measured twice, for as long as the others, and until all of it
 
 import argparse
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import report
 from arrivals import percentiles
 from load import NOBODY
 from peers import Producer, TimingReceiver, receiver_core
-from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from usage import Meter, machine
 
 from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
@@ -314,9 +313,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

@@ -8,7 +8,6 @@ Time runs from the first event's `produce` to the last arrival; latency from an 
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import ceilings
 import charts
 import report
 from peers import Nginx, Producer, TimingReceiver, certificates, has_nginx, produce, receiver_core
-from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from scenarios import SCENARIOS, Latency, Scenario, Throughput, chosen
 from usage import Meter, machine, peak_rss_mib, pss_mib, reset_peak
 
@@ -344,9 +343,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

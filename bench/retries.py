@@ -6,7 +6,6 @@ starts, with receivers that are slow or do not answer; its resident memory at it
 """
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import charts
 import report
 from peers import TimingReceiver, produce, receiver_core
-from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from usage import machine, peak_rss_mib, rss_mib
 
 _TIER_S = 5  # the first of the default delays
@@ -162,9 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

@@ -6,7 +6,6 @@ its counters, so that starting and joining the group are left out. Memory is wha
 """
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import charts
 import psycopg
 import report
 from peers import produce
-from running import BenchError, Stack, bounded, stack
+from running import BenchError, Stack, bounded, script, stack
 from usage import cpu_s, machine, rss_mib
 
 _PER_ACCOUNT = 10
@@ -181,9 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 from urllib.request import urlopen
 
 import psycopg
@@ -22,6 +23,7 @@ from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker
 from go2hooks.local.data_dir import DataDir
 from go2hooks.local.database import Database
+from go2hooks.local.errors import StackError
 from go2hooks.local.service import Service
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.secrets import SecretBox
@@ -32,6 +34,16 @@ _DELAYS = "5s,30s,2m,10m,1h"
 
 class BenchError(Exception):
     """A measurement that did not come about."""
+
+
+def script(main: Callable[[], int | None]) -> NoReturn:
+    """Run it and exit. What keeps it from measuring is told in a line, not by a traceback."""
+    try:
+        sys.exit(main())
+    except (BenchError, StackError) as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 @dataclass(frozen=True)

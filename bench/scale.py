@@ -8,7 +8,6 @@ each webhook at a loopback address of its own, so that connections cannot be kep
 import argparse
 import asyncio
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ import charts
 import psycopg
 import report
 from peers import TimingReceiver, produce, receiver_core
-from running import BenchError, Hook, Stack, bounded, stack, wait_until
+from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from usage import Meter, machine, peak_rss_mib, reset_peak
 
 from go2hooks.core.outcome import State
@@ -301,9 +300,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    script(main)

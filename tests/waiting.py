@@ -29,3 +29,9 @@ async def until(check: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
         assert time.monotonic() < deadline, f"not within {within_s:g} s; it gave {found!r}"
         await asyncio.sleep(0.01)
     return found
+
+
+async def turn() -> None:
+    """Some turns of the loop: what needs nothing from outside has come about by then."""
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -37,9 +37,8 @@ _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES: Final = (hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512, type(None))
 # InternalError: what OpenSSL refuses in ways that the library does not know, such as an Ed25519 key a byte too short.
 _PARSING: Final = (
-    *(ValueError, TypeError, UnsupportedAlgorithm, InternalError),
-    *(x509.InvalidVersion, x509.DuplicateExtension),
-)
+    ValueError, TypeError, UnsupportedAlgorithm, InternalError, x509.InvalidVersion, x509.DuplicateExtension,
+)  # fmt: skip
 _SECOND: Final = timedelta(seconds=1)
 
 _PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey

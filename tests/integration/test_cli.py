@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from usable_topics import watermarks
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from usable_topics import configure, watermarks
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
@@ -165,9 +165,7 @@ def test_topics_are_reconciled_and_never_shrunk(cli: Cli, kafka_bootstrap: str):
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     topic = ConfigResource(ResourceType.TOPIC, "go2.deliveries.retry.11s")
     wrong = {"cleanup.policy": "compact", "retention.bytes": "1000000", "unclean.leader.election.enable": "true"}
-    changes = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in wrong.items()]
-    update = ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=changes)
-    admin.incremental_alter_configs([update])[update].result(20)
+    configure(kafka_bootstrap, topic.name, wrong)
 
     found = cli("doctor", GO2HOOKS_RETRY_DELAYS="11s").stdout
     for name in wrong:
@@ -186,19 +184,14 @@ def test_an_event_topic_that_takes_too_little_is_noticed_and_put_right(cli: Cli,
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     topic = ConfigResource(ResourceType.TOPIC, "go2.events.qr")
 
-    def set_largest(size: int) -> None:
-        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-        update = ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=[entry])
-        admin.incremental_alter_configs([update])[update].result(20)
-
     def largest() -> int:
         return int(admin.describe_configs([topic])[topic].result(20)["max.message.bytes"].value)
 
-    set_largest(500_000)
+    configure(kafka_bootstrap, topic.name, {"max.message.bytes": "500000"})
     assert "go2.events.qr has max.message.bytes=500000, 1048588 is wanted" in cli("doctor").stdout
     assert "Configured: go2.events.qr" in cli("topics").stdout
     assert largest() == 1_048_588
-    set_largest(5_000_000)  # more than wanted stays
+    configure(kafka_bootstrap, topic.name, {"max.message.bytes": "5000000"})  # more than wanted stays
     assert cli("topics").stdout == "The topics are as they should be.\n"
     assert largest() == 5_000_000
 

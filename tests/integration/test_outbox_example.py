@@ -17,9 +17,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from psycopg import errors as sql_errors
-from usable_topics import make_topics, watermarks
+from usable_topics import configure, make_topics, watermarks
 from waiting import eventually
 
 from go2hooks.codec import EventCodec
@@ -325,14 +324,7 @@ def test_an_event_that_kafka_refuses_stands_in_nobodys_way(outbox, kafka, accoun
 @pytest.fixture
 def narrow(kafka):
     """`narrow(size)`: from now on brokers take no larger batches of these events, as if somebody had changed the topic."""
-    admin = AdminClient({"bootstrap.servers": kafka})
-
-    def alter(size):
-        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-        topic = ConfigResource(ResourceType.TOPIC, TOPIC, incremental_configs=[entry])
-        admin.incremental_alter_configs([topic])[topic].result(20)
-
-    yield alter
+    yield lambda size: configure(kafka, TOPIC, {"max.message.bytes": str(size)})
     make_topics(Settings(kafka_bootstrap_servers=kafka))
 
 

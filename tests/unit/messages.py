@@ -1,10 +1,23 @@
-"""Consumed messages that carry deliveries, for intakes without a Kafka."""
+"""Consumed messages that carry deliveries, and where they come from, for intakes without a Kafka."""
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.kafka.partitions import PartitionKey
 
 DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b'{"a":1}', 1, 0, Kind.EVENT, 0, suspect=False)
+
+
+class Consumer:
+    """What an intake asks of its consumer."""
+
+    failure: BaseException | None = None
+    released = 0
+
+    def weigh(self, size: int) -> int:
+        return -(-size // 1000)
+
+    def release(self, weight: int = 1) -> None:
+        self.released += weight
 
 
 class Message:

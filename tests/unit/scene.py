@@ -1,11 +1,10 @@
 """A dispatcher's inside, put together as `app` does, before a Kafka, a Postgres and receivers that do as a test says."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from messages import DELIVERY, Message
+from messages import DELIVERY, Consumer, Message
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Delivery
@@ -38,19 +37,6 @@ WITHOUT = [
     ({"account_id": "other"}, "webhook_deleted"),
     ({"events": frozenset({"link.created"})}, "webhook_unsubscribed"),
 ]
-
-
-class Consumer:
-    """What an intake asks of its consumer."""
-
-    failure: BaseException | None = None
-    released = 0
-
-    def weigh(self, _size: int) -> int:
-        return 1
-
-    def release(self, weight: int = 1) -> None:
-        self.released += weight
 
 
 class Written(NamedTuple):
@@ -192,8 +178,3 @@ async def fill_lane(scene: Scene) -> int:
             break
     scene.kept()
     return scene.offsets["main"]
-
-
-async def turn() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)

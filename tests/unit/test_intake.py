@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from messages import DELIVERY, Message
+from messages import DELIVERY, Consumer, Message
+from waiting import turn
 
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.duplicates import Claims
@@ -30,18 +31,10 @@ class Records:
         return {key: self.states[key] for key in keys if key in self.states}
 
 
-class Consumer:
-    """What an intake asks of its consumer."""
+class Storing(Consumer):
+    """One that remembers what it was told to store."""
 
-    failure: BaseException | None = None
-    released = 0
     stored: Mapping[PartitionKey, int] = {}
-
-    def weigh(self, size: int) -> int:
-        return -(-size // 1000)
-
-    def release(self, weight: int = 1) -> None:
-        self.released += weight
 
     def store(self, offsets: Mapping[PartitionKey, int]) -> None:
         self.stored = offsets
@@ -57,7 +50,7 @@ class Scene:
         self.intake = Intake(
             "main", self.admitted.append, Surroundings(lambda _: [], self._bury, self.records.find, self.claims)
         )
-        self.intake.consumer = Consumer()  # type: ignore[assignment]
+        self.intake.consumer = Storing()  # type: ignore[assignment]
 
     def assign(self, suspect_until: int = 0) -> None:
         self.intake.assigned([Assignment(KEY, suspect_until)])
@@ -75,11 +68,6 @@ class Scene:
 @pytest.fixture
 async def scene() -> Scene:
     return Scene()
-
-
-async def turn() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_a_message_that_is_read_again_while_postgres_is_away_is_not_lost(scene):

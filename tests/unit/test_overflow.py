@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
-from messages import DELIVERY, Message
+from messages import DELIVERY, Consumer, Message
 
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
@@ -19,20 +19,11 @@ KEY = PartitionKey("go2.deliveries.overflow", 0)
 A_TURN_S = 0.11  # of the intake, while it has little to give
 
 
-class Consumer:
-    """What an intake asks of its consumer."""
-
-    failure: BaseException | None = None
-    released = 0
+class Lagging(Consumer):
+    """One behind which more may lie."""
 
     def __init__(self) -> None:
         self.lags: dict[PartitionKey, int] = {}
-
-    def weigh(self, size: int) -> int:
-        return -(-size // 1000)
-
-    def release(self, weight: int = 1) -> None:
-        self.released += weight
 
 
 class Scene:
@@ -50,7 +41,7 @@ class Scene:
             room=lambda ticket: self.room[ticket.delivery.webhook_id], send_round=self._send_round,
             clock=lambda: self.now,
         )  # fmt: skip
-        self.consumer = Consumer()
+        self.consumer = Lagging()
         self.intake.consumer = self.consumer  # type: ignore[assignment]
         self.intake.assigned([Assignment(KEY, 0)])
         self._offset = 0

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 from messages import DELIVERY
-from scene import LIMITS, WITHOUT, fill_lane, turn
+from scene import LIMITS, WITHOUT, fill_lane
+from waiting import turn
 
 from go2hooks.core.delivery import Kind
 from go2hooks.core.outcome import Failure

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 from messages import DELIVERY
-from scene import LIMITS, WITHOUT, Scene, fill_lane, turn
+from scene import LIMITS, WITHOUT, Scene, fill_lane
+from waiting import turn, until
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Kind
@@ -49,9 +50,7 @@ async def test_what_waits_only_because_others_have_just_begun_starts_though_none
         scene.read(DELIVERY._replace(id=f"dlv_to_{webhook_id}", webhook_id=webhook_id))
     await turn()
     assert asked(scene) == ["dlv_1"]
-    async with asyncio.timeout(5):
-        while len(scene.receivers.asked) < 3:  # noqa: ASYNC110  # bounded, and what it waits for has no event
-            await asyncio.sleep(0.005)
+    await until(lambda: len(scene.receivers.asked) >= 3, 5)
     assert asked(scene) == ["dlv_1", "dlv_to_wh_2", "dlv_to_wh_3"]
 
 

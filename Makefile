@@ -5,8 +5,6 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-COMPILED := build/compiled
-MEASURED := PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python
 # Files as they are listed, not those with most tests first: the slowest, which start whole stacks, have few.
 TESTS := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 # Whole stacks, for either; then what is run on both. Fewer made-up examples the second time.
@@ -27,12 +25,9 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 	@"$(PYTHON)" tools/bootstrap.py
 	@touch $@
 
-# The modules that every event and delivery passes, as machine code: what the image runs and the benchmarks measure.
-compiled: $(COMPILED)/.ready
-
-$(COMPILED)/.ready: $(READY) tools/compile.py $(shell find go2hooks services schemas -name '*.py' -o -name '*.avsc')
+# The modules that every event and delivery passes, as machine code, unless there is a build of exactly these sources already.
+compiled: $(READY)
 	@$(BIN)/python tools/compile.py $(OR_PLAIN)
-	@test ! -d $(COMPILED) || touch $@
 
 # Everything that can fail does, and the proof that nothing was lost: make torture ARGS="--minutes 20 --seed 7"
 torture: $(READY)
@@ -51,14 +46,14 @@ demo: $(READY)
 
 # On the plain modules, while the compiler takes one core for a minute or two; then, where there is one, on the compiled ones.
 test: $(READY)
-	@$(MAKE) --no-print-directory -j2 OR_PLAIN=--or-plain test-plain $(COMPILED)/.ready
-	@if test -d $(COMPILED); then \
+	@$(MAKE) --no-print-directory -j2 OR_PLAIN=--or-plain test-plain compiled
+	@if GO2HOOKS_BUILD=compiled $(BIN)/python -c "import go2hooks" 2>/dev/null; then \
 	  echo "Compiled:" && \
-	  HYPOTHESIS_PROFILE=brief PYTHONPATH=$(CURDIR)/$(COMPILED) $(TESTS) $(STORIES) $(OF_COMPILED); \
-	else $(TESTS) $(STORIES); fi
+	  HYPOTHESIS_PROFILE=brief GO2HOOKS_BUILD=compiled $(TESTS) $(STORIES) $(OF_COMPILED); \
+	else GO2HOOKS_BUILD=plain $(TESTS) $(STORIES); fi
 
 test-plain: lint
-	@$(TESTS) $(STORIES:%=--ignore %) $(ARGS)
+	@GO2HOOKS_BUILD=plain $(TESTS) $(STORIES:%=--ignore %) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -86,21 +81,21 @@ format: $(READY)
 bench bench-isolation bench-scale bench-bounded: OR_PLAIN := --or-plain
 
 # Each prints tables and writes JSON and charts to bench/results; options by ARGS, such as ARGS=--quick.
-bench: $(COMPILED)/.ready
-	@$(MEASURED) bench/pipeline.py $(ARGS)
+bench: compiled
+	@$(BIN)/python bench/pipeline.py $(ARGS)
 
-bench-isolation: $(COMPILED)/.ready
-	@$(MEASURED) bench/isolation.py $(ARGS)
+bench-isolation: compiled
+	@$(BIN)/python bench/isolation.py $(ARGS)
 
-bench-scale: $(COMPILED)/.ready
-	@$(MEASURED) bench/router.py $(ARGS)
-	@$(MEASURED) bench/retries.py $(ARGS)
-	@$(MEASURED) bench/scale.py $(ARGS)
+bench-scale: compiled
+	@$(BIN)/python bench/router.py $(ARGS)
+	@$(BIN)/python bench/retries.py $(ARGS)
+	@$(BIN)/python bench/scale.py $(ARGS)
 
 # Memory, descriptors and threads while a server is away, before a backlog, under hostile answers, over a long run: about 50
 # minutes; ARGS="--only broker" runs one, also beside others: results are merged.
-bench-bounded: $(COMPILED)/.ready
-	@$(MEASURED) bench/bounded.py $(ARGS)
+bench-bounded: compiled
+	@$(BIN)/python bench/bounded.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

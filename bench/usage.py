@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from go2hooks.core import lanes
+from go2hooks.build import BUILD
 
 
 def cpu_s(pid: int) -> float:
@@ -83,7 +83,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
-        "modules": "plain" if lanes.__file__.endswith(".py") else "compiled",
+        "modules": BUILD.kind,
         "load": [round(load, 2) for load in os.getloadavg()],
     }
 

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GO2HOOKS_", frozen=True, extra="ignore", allow_inf_nan=False)
 
+    # --- process
+    build: Literal["auto", "compiled", "plain"] = Field(
+        "auto",
+        description="which of our modules run: compiled where there are such of exactly these sources, else plain; or one of them",
+    )
+
     # --- servers
     kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
     kafka_session_timeout_ms: PositiveInt = Field(

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from go2hooks.core import lanes
+from go2hooks.build import BUILD
 from go2hooks.local.broker import Broker
 from go2hooks.local.database import Database
 from go2hooks.postgres.migrate import migrate
@@ -31,11 +31,11 @@ settings.register_profile("long", settings.get_profile("go2hooks"), max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "go2hooks"))
 
 
-COMPILED = not lanes.__file__.endswith(".py")  # see `make compiled`
+COMPILED = BUILD.kind == "compiled"  # see GO2HOOKS_BUILD
 
 
 def pytest_report_header() -> str:
-    return f"go2hooks: {'compiled' if COMPILED else 'plain'} modules"
+    return f"go2hooks: {BUILD}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

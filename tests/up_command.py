@@ -1,7 +1,6 @@
 """`go2hooks up` as its users run it: a process with a data directory of its own."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import psutil
+from environment import clean_environment
 
 GO2HOOKS = Path(sys.executable).with_name("go2hooks")
 READY_S = 300
@@ -22,11 +22,12 @@ class UpCommand:
 
     def __init__(self, data_dir: Path, *arguments: str, **env: str) -> None:
         self.dir = data_dir
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")}
         command = [GO2HOOKS, "up", "--data-dir", data_dir, *arguments]
         self.log = data_dir.with_suffix(".log")
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=clean | env, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, env=clean_environment() | env, stdout=log, stderr=log, start_new_session=True
+            )
 
     def endpoints(self, accept: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
         """Wait until endpoints.json is there and acceptable."""

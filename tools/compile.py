@@ -1,7 +1,7 @@
-"""Build the path of an event and of a delivery as machine code, into build/compiled: what the image runs, from one source.
+"""Compile the path of an event and of a delivery to machine code, into build/compiled: what a checkout runs, from one source.
 
-`make compiled` runs it. Which modules are compiled (by mypyc) is said in pyproject.toml. Whoever has build/compiled first in
-PYTHONPATH runs them; everybody else runs the plain modules, so that nothing stale is ever imported by accident.
+`make compiled` runs it. Which modules are compiled (by mypyc) is said in pyproject.toml; when a build is used, in
+go2hooks/build.py. A build that is there already is left alone; an older one goes once the new one is whole.
 """
 
 import os
@@ -13,27 +13,32 @@ from pathlib import Path
 
 from bootstrap import PYTHON, ROOT, fail, run
 
-TARGET = ROOT / "build" / "compiled"
+os.environ["GO2HOOKS_BUILD"] = "auto"  # compiling is not refused for what has not been compiled yet
+
+from go2hooks.build import SUFFIX, directory_for
+
+BUILDS = ROOT / "build" / "compiled"
 
 
 def main() -> None:
-    shutil.rmtree(TARGET, ignore_errors=True)
+    target = directory_for(ROOT)
+    if target.is_dir():
+        return
     missing = what_is_missing()
     if missing and "--or-plain" in sys.argv:
         print(f"{missing} What follows runs the plain modules.", flush=True)
         return
     if missing:
         fail(missing)
-    os.environ["HATCH_BUILD_HOOKS_ENABLE"] = "1"
-    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check")
-    with tempfile.TemporaryDirectory() as directory:  # from a source package: compiling leaves its traces in the tree
-        run("Packing the sources", PYTHON, "-m", "hatchling", "build", "--target", "sdist", "--directory", directory)
-        (sources,) = Path(directory).glob("*.tar.gz")
-        wheel = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, str(sources))
-        run("Compiling, about a minute", *pip, *wheel)
-        (built,) = Path(directory).glob("*.whl")
-        run("Putting it into build/compiled", *pip, "install", "--no-deps", "--target", str(TARGET), str(built))
-    os.environ["PYTHONPATH"] = str(TARGET)
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILDS, prefix=".new-") as directory:
+        compile_into(Path(directory))
+        if directory_for(ROOT) != target:
+            fail("The sources changed while they were compiled: run it again.")
+        (Path(directory) / "modules").rename(target)
+    for other in BUILDS.iterdir():
+        if other != target and not other.name.startswith("."):
+            shutil.rmtree(other)
     run(
         "Trying it",
         PYTHON,
@@ -41,6 +46,23 @@ def main() -> None:
         "-c",
         "from go2hooks.core import lanes; assert not lanes.__file__.endswith('.py'), lanes",
     )
+
+
+def compile_into(directory: Path) -> None:
+    """Leave the compiled modules in `directory`/modules, and nothing else."""
+    modules = directory / "modules"
+    os.environ["HATCH_BUILD_HOOKS_ENABLE"] = "1"
+    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check")
+    # From a source package: compiling leaves its traces in the tree.
+    run("Packing the sources", PYTHON, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(directory))
+    (sources,) = directory.glob("*.tar.gz")
+    wheel = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(sources))
+    run("Compiling, about a minute", *pip, *wheel)
+    (built,) = directory.glob("*.whl")
+    run("Putting it into build/compiled", *pip, "install", "--no-deps", "--target", str(modules), str(built))
+    for path in list(modules.rglob("*")):
+        if path.is_file() and not path.name.endswith(SUFFIX):
+            path.unlink()
 
 
 def what_is_missing() -> str:

@@ -16,6 +16,7 @@ import documented
 import psycopg
 import pytest
 import trustme
+from environment import clean_environment
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
@@ -92,7 +93,7 @@ def run_service(
 
     def run(name: str, **variables: str) -> Path:
         port_file, log = tmp_path / f"{name}-port.json", tmp_path / f"{name}.log"
-        env = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")} | {
+        env = clean_environment() | {
             "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
             "GO2HOOKS_DATABASE_URL": database_url,
             "GO2HOOKS_SECRET_KEYS": secret_key,

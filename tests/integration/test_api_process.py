@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from api_process import HANGING_S, Gate, Process, through
+from environment import clean_environment
 from usable_topics import make_topics
 from waiting import eventually
 
@@ -29,8 +30,7 @@ HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", 
 @pytest.fixture
 def environment(database_url: str, secret_key: str, kafka_bootstrap: str, tmp_path: Path) -> dict[str, str]:
     make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GO2HOOKS_")}
-    return inherited | {
+    return clean_environment() | {
         "GO2HOOKS_DATABASE_URL": database_url,
         "GO2HOOKS_SECRET_KEYS": secret_key,
         "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from environment import clean_environment
 from usable_topics import configure, watermarks
 
 from go2hooks.codec import EventCodec
@@ -36,7 +37,7 @@ Cli = Callable[..., subprocess.CompletedProcess]
 @pytest.fixture
 def cli(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Cli:
     """`cli("topics")` runs it against this test's servers."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GO2HOOKS_")} | {
+    env = clean_environment() | {
         "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
         "GO2HOOKS_DATABASE_URL": database_url,
         "GO2HOOKS_SECRET_KEYS": KEY,

@@ -26,14 +26,15 @@ from peers import Producer, TimingReceiver, receiver_core
 from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from usage import Meter, machine
 
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK, EVENTS_DEAD
+from go2hooks.kafka.topics import TopicNames
 
+NAMES = TopicNames("go2")
 _HEALTHY = "healthy"
 _NEIGHBOUR = "neighbour"
 _BURST = 50_000
 _DRAIN_S = 120.0
 _ARRIVE_S = 60.0
-_LAGGING = {"router": (EVENTS_CLICK,), "dispatcher": (DELIVERIES, DELIVERIES_OVERFLOW)}
+_LAGGING = {"router": (NAMES.of_event["click"],), "dispatcher": (NAMES.deliveries, NAMES.overflow)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Neighbour:
     rate: float = 200.0
     webhooks: int = 1
     burst: int = 0  #: events at once instead of a rate
-    topic: str = EVENTS_CLICK
+    topic: str = NAMES.of_event["click"]
     most_s: float = 0.0  #: instead of the length of a scenario: until the burst has been delivered, at most so long
 
 
@@ -58,8 +59,10 @@ NEIGHBOURS = (
     Neighbour("500 dead hosts", "dead", webhooks=500),
     Neighbour("burst of 50,000", burst=_BURST),
     Neighbour("burst of 50,000, until it is delivered", burst=_BURST, most_s=120.0),
-    Neighbour("the same burst, read by nobody", burst=_BURST, topic=EVENTS_DEAD),
+    Neighbour("the same burst, read by nobody", burst=_BURST, topic=NAMES.events_dead),
 )
+
+NAMES = TopicNames("go2")
 
 
 class DeadHosts:

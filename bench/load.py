@@ -18,8 +18,10 @@ from confluent_kafka import KafkaError, Producer
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
-from go2hooks.kafka.topics import EVENTS_CLICK
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import DEFAULTS
+
+NAMES = TopicNames("go2")
 
 _ID_DIGITS = 32
 _SLUG_DIGITS = 16
@@ -38,7 +40,7 @@ class Part:
     count: int
     rate: float = 0.0
     start_s: float = 0.0
-    topic: str = EVENTS_CLICK
+    topic: str = NAMES.of_event["click"]
     prepared: bool = False  #: events are made before the clock starts, and do not say when they were sent
     sent: int = 0
     slip_s: float = 0.0  #: furthest behind its schedule
@@ -124,7 +126,7 @@ class Load:
     def _connect(self) -> None:
         """Have connection and producer id before the clock starts, by an event that no webhook wants."""
         _key, value = _message(next(Encoder([NOBODY]).clicks([NOBODY], int.from_bytes(os.urandom(16)))))
-        self._producer.produce(EVENTS_CLICK, value, NOBODY)
+        self._producer.produce(NAMES.of_event["click"], value, NOBODY)
         if self._producer.flush(60):
             raise SystemExit("Kafka did not take the first event within 60 s")
 

@@ -1,11 +1,14 @@
 """For producers: put events into Kafka, durably and in order per account.
 
-    with EventProducer("localhost:9092") as producer:
+    with EventProducer.from_environment() as producer:
         producer.send(Event(new_event_id(), "acc_1", EventType.CLICK, time.time_ns() // 1_000_000, data))
+
+`from_environment` reads where Kafka is, and how it is reached, from the same `GO2HOOKS_KAFKA_*` variables as the services.
 
 Leaving the block waits until Kafka has every event, and raises UnavailableError when it could not be given some.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -20,7 +23,11 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError, UnavailableError
 from go2hooks.core.event import Event
 from go2hooks.core.validation import validate
-from go2hooks.kafka.topics import TOPIC_OF_EVENT
+from go2hooks.kafka.client import connection_config
+from go2hooks.kafka.diagnosis import why_away
+from go2hooks.kafka.topics import TopicNames
+from go2hooks.kafka_settings import KafkaSettings
+from go2hooks.settings import load_kafka_settings
 
 OnDelivery = Callable[[Exception | None], None]
 
@@ -37,6 +44,8 @@ DEFAULTS: Final[dict[str, Any]] = {
     "partitioner": "murmur2_random",  # as the Java producer places keys
     "reconnect.backoff.max.ms": 1000,
 }
+_LOGGER: Final = {"logger": logging.getLogger("librdkafka")}  # or its lines go to the application's stderr
+_LOGGER["logger"].addHandler(logging.NullHandler())  # unless the application wants them
 _POLL_S: Final = 0.05
 _REPORT_S: Final = 1.0  # for the reports of what was just purged
 _TIME_BYTES: Final = 6
@@ -63,14 +72,17 @@ class EventProducer:
         send_timeout_s: float = 30.0,
         close_timeout_s: float = 30.0,
         schema_dir: Path | None = None,
+        prefix: str = "go2",
     ) -> None:
         """Connect in the background: an absent broker shows in `send` and `close`, not here.
 
         `config` holds librdkafka settings that override ours. `send_timeout_s` bounds how long `send` waits for room in
-        the queue. Raises ValueError for a setting that librdkafka does not know.
+        the queue. `prefix` is what topics begin with. Raises ValueError for a setting that librdkafka does not know.
         """
+        self._config = DEFAULTS | _LOGGER | (config or {}) | {"bootstrap.servers": bootstrap_servers}
+        self._topics = TopicNames(prefix)
         try:
-            self._producer = Producer(DEFAULTS | (config or {}) | {"bootstrap.servers": bootstrap_servers})
+            self._producer = Producer(self._config)
         except KafkaException as error:
             raise ValueError(f"librdkafka refuses its configuration: {error}") from error
         self._codec = EventCodec(schema_dir)
@@ -80,6 +92,18 @@ class EventProducer:
         self._delivered = 0
         self._failed = 0
         self._raised: list[Exception] | None = None  # while closing: the first that a callback raised
+
+    @classmethod
+    def from_environment(
+        cls, settings: KafkaSettings | None = None, *, config: dict[str, Any] | None = None, **options: Any
+    ) -> Self:
+        """Made by the `GO2HOOKS_KAFKA_*` variables (or `settings`); `config` and `options` are those of the constructor.
+
+        Raises SettingsError, one line per variable at fault.
+        """
+        known = settings or load_kafka_settings()
+        reached = connection_config(known, "producer") | (config or {})
+        return cls(known.kafka_bootstrap_servers, config=reached, prefix=known.kafka_prefix, **options)
 
     @property
     def delivered(self) -> int:
@@ -102,12 +126,12 @@ class EventProducer:
         """
         validate(event)
         value = self._codec.encode(event)
-        topic = TOPIC_OF_EVENT[event.type]
+        topic = self._topics.of_event[event.type]
         deadline = time.monotonic() + self._send_timeout_s
         while not self._queued(topic, event.account_id.encode(), value, on_delivery):
             if time.monotonic() >= deadline:
                 raise UnavailableError(
-                    f"the producer's queue stayed full for {self._send_timeout_s:g} s: Kafka takes nothing or too little"
+                    f"the producer's queue stayed full for {self._send_timeout_s:g} s. {why_away(self._config)}"
                 )
             self._producer.poll(_POLL_S)
         self._producer.poll(0)
@@ -134,7 +158,8 @@ class EventProducer:
         first = raised[0] if raised else None
         lost = self._failed + waiting
         if lost:
-            raise UnavailableError(f"{lost} of {lost + self._delivered} events did not reach Kafka") from first
+            why = f". {why_away(self._config)}" if not self._delivered else ""
+            raise UnavailableError(f"{lost} of {lost + self._delivered} events did not reach Kafka{why}") from first
         if first is not None:
             raise first
 

@@ -6,14 +6,18 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from go2hooks.core.addresses import AddressPolicy, Network
 from go2hooks.core.errors import SettingsError
 from go2hooks.core.target import BAD_PORTS
+from go2hooks.environment import Environment, variable
+from go2hooks.kafka_settings import KafkaSettings
+
+S = TypeVar("S", bound=Environment)
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _MAX_PORT = 65535
@@ -48,10 +52,8 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSettings):
     """What every service reads. Frozen; the environment is read once, at start."""
-
-    model_config = SettingsConfigDict(env_prefix="GO2HOOKS_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     # --- process
     build: Literal["auto", "compiled", "plain"] = Field(
@@ -60,7 +62,6 @@ class Settings(BaseSettings):
     )
 
     # --- servers
-    kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
     kafka_session_timeout_ms: PositiveInt = Field(
         6000, description="a consumer silent for this long loses its partitions"
     )
@@ -358,12 +359,21 @@ def _decode_key(key: SecretStr) -> bytes:
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment once. Raises SettingsError with one line per variable at fault, values left out."""
+    return _load(Settings, overrides)
+
+
+def load_kafka_settings(**overrides: Any) -> KafkaSettings:
+    """What a producer needs, of the same environment. Raises SettingsError as `load_settings` does."""
+    return _load(KafkaSettings, overrides)
+
+
+def _load(group: type[S], overrides: dict[str, Any]) -> S:
     try:
-        return Settings(**overrides)
+        return group(**overrides)
     except ValidationError as error:
-        lines = [f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False)]
+        lines = [f"{_named(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False)]
         raise SettingsError("\n".join(lines)) from None
 
 
-def _variable(location: tuple[int | str, ...]) -> str:
-    return f"GO2HOOKS_{str(location[0]).upper()}" if location else "settings"
+def _named(location: tuple[int | str, ...]) -> str:
+    return variable(str(location[0])) if location else "settings"

@@ -20,19 +20,17 @@ from psycopg import Connection
 from go2hooks.codec import decode_delivery, encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, Position
 from go2hooks.core.errors import UndecodableEventError
-from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP
+from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import Sender
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.history import Key, Standing, key_of, standings
 from go2hooks.postgres.overdue import Overdue, overdue_deliveries
 from go2hooks.settings import Settings
 
 UNRECORDED: Final = "unrecorded"
 _NO_RECORD: Final = Standing(0, UNRECORDED)
-#: Where the router writes deliveries, by who reads them there.
-_FIRST_READ_IN: Final = {DISPATCHER_GROUP: DELIVERIES, OVERFLOW_GROUP: DELIVERIES_OVERFLOW}
 _LOOK_UP: Final = 1000
 
 
@@ -64,7 +62,7 @@ def find_strays(
     strays: dict[str, Overdue] = {}
     with (
         LogReader(settings) as reader,
-        closing(_suspects(reader, conn, bounds, before, through_log=through_log)) as pages,
+        closing(_suspects(settings, reader, conn, bounds, before, through_log=through_log)) as pages,
     ):
         waiting = _Waiting(reader, settings, bounds.messages)
         try:
@@ -79,12 +77,12 @@ def find_strays(
 
 
 def _suspects(
-    reader: LogReader, conn: Connection[Any], bounds: Bounds, before: datetime, *, through_log: bool
+    settings: Settings, reader: LogReader, conn: Connection[Any], bounds: Bounds, before: datetime, *, through_log: bool
 ) -> Generator[list[Overdue], None, None]:
     """What may have got lost, or may wait."""
     yield from overdue_deliveries(conn, bounds.since, before, bounds.page)
     if through_log:
-        unrecorded = _unrecorded(reader, conn, bounds.since, before)
+        unrecorded = _unrecorded(settings, reader, conn, bounds.since, before)
         while page := list(islice(unrecorded, bounds.page)):
             yield page
 
@@ -135,22 +133,25 @@ def send_again(settings: Settings, strays: Sequence[Overdue]) -> list[str]:
     """
     by_position = {stray.position: stray for stray in strays if stray.position is not None}
     left = {stray.delivery_id for stray in strays}
-    sender = Sender(settings)
+    sender, topic = Sender(settings), TopicNames(settings.kafka_prefix).deliveries
     with LogReader(settings) as reader:
         for message in _messages_at(reader, sorted(by_position)):
             stray, delivery = by_position[position_of(message)], _decode(message)
             if delivery is not None and delivery.id == stray.delivery_id:
                 again = delivery._replace(attempt=stray.attempt + 1, due_ms=0, suspect=True)
-                sender.send(DELIVERIES, stray.webhook_id.encode(), encode_delivery(again))
+                sender.send(topic, stray.webhook_id.encode(), encode_delivery(again))
                 left.discard(stray.delivery_id)
     return sorted(left)
 
 
-def _unrecorded(reader: LogReader, conn: Connection[Any], since: datetime, before: datetime) -> Iterator[Overdue]:
+def _unrecorded(
+    settings: Settings, reader: LogReader, conn: Connection[Any], since: datetime, before: datetime
+) -> Iterator[Overdue]:
     """Deliveries that were committed as finished and have left no record."""
+    topics, groups = TopicNames(settings.kafka_prefix), GroupNames(settings.kafka_prefix)
     committed: dict[PartitionKey, int] = {}
-    for group, topic in _FIRST_READ_IN.items():
-        committed |= reader.committed(group, reader.partitions([topic]))
+    for group, topic in ((groups.dispatcher, topics.deliveries), (groups.overflow, topics.overflow)):
+        committed |= reader.committed(group, reader.partitions([topic]))  # the two that the router writes to
     starts = reader.offsets_at(list(committed), int(since.timestamp() * 1000))  # as Kafka rounds
     messages = reader.read([Span(key, starts[key], end) for key, end in committed.items()])
     while batch := list(islice(messages, _LOOK_UP)):
@@ -164,11 +165,15 @@ def _unrecorded(reader: LogReader, conn: Connection[Any], since: datetime, befor
 
 
 def _waiting_spans(reader: LogReader, settings: Settings) -> list[Span]:
-    tiers = [retry_topic(delay) for delay in dict.fromkeys(settings.retry_delays)]
-    groups = {DISPATCHER_GROUP: [DELIVERIES], RETRY_GROUP: tiers, OVERFLOW_GROUP: [DELIVERIES_OVERFLOW]}
+    topics, groups = TopicNames(settings.kafka_prefix), GroupNames(settings.kafka_prefix)
+    read = {
+        groups.dispatcher: [topics.deliveries],
+        groups.retry: topics.tiers(settings.retry_delays),
+        groups.overflow: [topics.overflow],
+    }
     committed: dict[PartitionKey, int] = {}
-    for group, topics in groups.items():
-        committed |= reader.committed(group, reader.partitions(topics))
+    for group, names in read.items():
+        committed |= reader.committed(group, reader.partitions(names))
     ends = reader.ends(list(committed))
     return [Span(key, start, ends[key]) for key, start in committed.items()]
 

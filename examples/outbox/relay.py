@@ -2,6 +2,7 @@
 
     python relay.py --database postgresql://… --kafka localhost:9092
 
+How Kafka is reached (TLS, user, password) and what its topics begin with is read from the `GO2HOOKS_KAFKA_*` variables.
 Run as many as you like: each works on accounts that no other is working on. Kill any of them at any moment: what was
 not deleted is sent (again), with the ids that it always had.
 """
@@ -20,7 +21,9 @@ from psycopg.rows import class_row
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.kafka_settings import KafkaSettings
 from go2hooks.producer import EventProducer
+from go2hooks.settings import load_kafka_settings
 
 # Who has locked an account's oldest row has the account. Rows are looked at in order, so the oldest of an account among
 # them is its oldest of all; a row that another relay has locked, or has just deleted, is skipped, and its account with it.
@@ -53,13 +56,13 @@ class Row(NamedTuple):
     event: bytes
 
 
-def run(database: str, kafka: str, stop: threading.Event) -> None:
+def run(database: str, kafka: KafkaSettings, stop: threading.Event) -> None:
     """Relay until `stop` is set. Outages of Postgres and Kafka are waited for."""
     while not stop.is_set():
         try:
             with (
                 psycopg.connect(database, autocommit=True) as conn,
-                EventProducer(kafka, config=PRODUCER, close_timeout_s=1.0) as producer,
+                EventProducer.from_environment(kafka, config=PRODUCER, close_timeout_s=1.0) as producer,
             ):
                 while not stop.is_set():
                     if not relay(conn, producer, stop):
@@ -129,12 +132,13 @@ def acknowledged(rows: Iterable[Row], errors: dict[int, Exception | None]) -> It
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", required=True, help="URL of the Postgres that has the outbox")
-    parser.add_argument("--kafka", required=True, help="bootstrap servers, host:port, comma separated")
+    parser.add_argument("--kafka", help="bootstrap servers, host:port, comma separated (or in the environment)")
     options = parser.parse_args()
+    servers = {"kafka_bootstrap_servers": options.kafka} if options.kafka else {}
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    run(options.database, options.kafka, stop)
+    run(options.database, load_kafka_settings(**servers), stop)
 
 
 if __name__ == "__main__":

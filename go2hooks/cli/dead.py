@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from go2hooks.codec import EventCodec
     from go2hooks.kafka.dead import DeadLetter, WayBack
     from go2hooks.kafka.reading import LogReader
+    from go2hooks.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,7 +101,7 @@ def list_(kind: str, limit: int, data_dir: Path | None, **filters: Any) -> None:
     codec = EventCodec(settings.schema_dir)
     table = Table("position", "buried", "reason", "what", "sent back")
     with LogReader(settings) as reader:
-        found = _find(reader, Wanted(kind, **filters))
+        found = _find(settings, reader, Wanted(kind, **filters))
         newest = deque(found, maxlen=limit)
     for letter in newest:
         reason, what = escape(_visible(letter.reason)), escape(_visible(_summary(letter, codec)))
@@ -123,7 +124,7 @@ def show(position: str, data_dir: Path | None) -> None:
     settings = find_settings(data_dir)
     codec = EventCodec(settings.schema_dir)
     with LogReader(settings) as reader:
-        letter = next(_find(reader, _at(position)), None)
+        letter = next(_find(settings, reader, _at(position)), None)
     if letter is None:
         raise click.ClickException(f"There is nothing at {position} (any more).")
     for name, value in _details(letter, codec):
@@ -161,7 +162,7 @@ def requeue(
     settings = find_settings(data_dir)
     codec = EventCodec(settings.schema_dir)
     with LogReader(settings) as reader, ExitStack() as stack:
-        found = (letter for one in wanted for letter in _find(reader, one))
+        found = (letter for one in wanted for letter in _find(settings, reader, one))
         letters = (letter for letter in found if again or letter.sent_back_ms is None)
         if not yes:
             _announce(letters, codec)
@@ -193,11 +194,12 @@ def _send_back(letters: Iterator["DeadLetter"], way: "WayBack") -> None:
         )
 
 
-def _find(reader: "LogReader", wanted: Wanted) -> Iterator["DeadLetter"]:
-    from go2hooks.kafka.dead import DEAD_TOPICS, read_dead
+def _find(settings: "Settings", reader: "LogReader", wanted: Wanted) -> Iterator["DeadLetter"]:
+    from go2hooks.kafka.dead import dead_topic, read_dead
 
     since_ms = round(wanted.since.timestamp() * 1000) if wanted.since else 0
-    return (letter for letter in read_dead(reader, DEAD_TOPICS[wanted.kind], since_ms) if wanted.has(letter))
+    topic = dead_topic(wanted.kind, settings.kafka_prefix)
+    return (letter for letter in read_dead(reader, topic, since_ms) if wanted.has(letter))
 
 
 def _at(position: str) -> Wanted:
@@ -208,9 +210,7 @@ def _at(position: str) -> Wanted:
 
 
 def _name(letter: "DeadLetter") -> str:
-    from go2hooks.kafka.dead import DEAD_TOPICS
-
-    kind = next(kind for kind, topic in DEAD_TOPICS.items() if topic == letter.position.topic)
+    kind = letter.position.topic.split(".")[-2]
     return f"{kind}/{letter.position.partition}/{letter.position.offset}"
 
 

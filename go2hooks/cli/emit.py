@@ -54,10 +54,10 @@ def emit(
     events = _made_up(event, account, count or 1) if lines is None else _from_lines(lines, event, account, tally)
     started = time.monotonic()
     try:
-        with EventProducer(settings.kafka_bootstrap_servers, schema_dir=settings.schema_dir) as producer:
+        with EventProducer.from_environment(settings, schema_dir=settings.schema_dir) as producer:
             _send(producer, _paced(events, rate), tally)
     except UnavailableError as error:
-        raise click.ClickException(f"{error} (at {settings.kafka_bootstrap_servers})") from error
+        raise click.ClickException(str(error)) from error
     click.echo(f"{tally.sent} events are in Kafka, after {time.monotonic() - started:.2f} s.", err=True)
     if tally.failed:
         raise click.ClickException(f"{tally.failed} were not sent.")

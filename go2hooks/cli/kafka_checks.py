@@ -21,6 +21,8 @@ def check_kafka(settings: "Settings") -> Iterator[Finding]:
 
     from go2hooks.core.errors import UnavailableError
     from go2hooks.kafka.admin import admin_client
+    from go2hooks.kafka.client import connection_config
+    from go2hooks.kafka.diagnosis import explain
 
     servers = settings.kafka_bootstrap_servers
     client = admin_client(settings)
@@ -30,13 +32,13 @@ def check_kafka(settings: "Settings") -> Iterator[Finding]:
         partitions = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
         yield from _check_topics(settings, client, partitions)
         yield _check_sessions(settings, client, min(metadata.brokers))
-        yield from _check_replicas(client, metadata)
+        yield from _check_replicas(client, metadata, f"{settings.kafka_prefix}.")
         yield _check_broker_clock(settings)
     except UnavailableError as error:
         yield Finding("Kafka", str(error), "Look after its brokers.")
     except KafkaException as error:
-        remedy = "Start Kafka, or correct GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS."
-        yield Finding("Kafka", f"{servers} does not answer: {error.args[0].str()}", remedy)
+        why, _, remedy = explain(error, connection_config(settings, "doctor")).partition(": ")
+        yield Finding("Kafka", why, remedy or "Look after its brokers.")
 
 
 def _check_topics(settings: "Settings", client: "AdminClient", partitions: dict[str, int]) -> Iterator[Finding]:
@@ -79,9 +81,9 @@ def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) ->
     return Finding("consumer groups", detail, remedy)
 
 
-def _check_replicas(client: "AdminClient", metadata: "ClusterMetadata") -> Iterator[Finding]:
+def _check_replicas(client: "AdminClient", metadata: "ClusterMetadata", prefix: str) -> Iterator[Finding]:
     """One broker is for development; of several, any one may be lost without losing a message."""
-    ours = {name: topic.partitions.values() for name, topic in metadata.topics.items() if name.startswith("go2.")}
+    ours = {name: topic.partitions.values() for name, topic in metadata.topics.items() if name.startswith(prefix)}
     replicas = {name: min(len(partition.replicas) for partition in partitions) for name, partitions in ours.items()}
     if len(metadata.brokers) == 1 and max(replicas.values(), default=1) == 1:
         yield Finding("replication", "one broker: nothing is replicated, which is for development alone")
@@ -115,10 +117,10 @@ def _in_sync_wanted(client: "AdminClient", topics: Iterable[str]) -> dict[str, i
 def _check_broker_clock(settings: "Settings") -> Finding:
     """The brokers date events; none of theirs may lie ahead of our clock; one behind is not to be seen without writing."""
     from go2hooks.kafka.reading import LogReader
-    from go2hooks.kafka.topics import EVENT_TOPICS
+    from go2hooks.kafka.topics import TopicNames
 
     with LogReader(settings) as reader:
-        keys = reader.partitions(EVENT_TOPICS)
+        keys = reader.partitions(TopicNames(settings.kafka_prefix).events)
         now_ms = time.time_ns() // 1_000_000
         ahead = reader.offsets_at(keys, now_ms + round(SKEW_LIMIT_S * 1000))
         ends = reader.ends(keys)

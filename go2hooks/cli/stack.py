@@ -1,7 +1,6 @@
 """Where a command finds its servers: in the environment, or in the directory of a stack that `go2hooks up` runs."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,16 +48,28 @@ def find_settings(data_dir: Path | None) -> "Settings":
 
     Its key, too, unless the environment names keys: the rule by which `go2hooks up` chooses.
     """
+    from go2hooks.environment import is_given
     from go2hooks.settings import load_settings
 
     if data_dir is None:
         return load_settings()
     endpoints = read_endpoints(data_dir)
     servers = {"kafka_bootstrap_servers": endpoints["kafka"], "database_url": endpoints["postgres"]}
+    servers |= _security(data_dir)
     key = data_dir / "secret-key"
-    if key.exists() and not os.environ.get("GO2HOOKS_SECRET_KEYS"):
+    if key.exists() and not is_given("secret_keys"):
         return load_settings(**servers, secret_keys=key.read_text(encoding="ascii"))
     return load_settings(**servers)
+
+
+def _security(data_dir: Path) -> dict[str, Any]:
+    """How the brokers of a stack of `go2hooks up --secure` are reached; nothing for any other."""
+    if not (data_dir / "security").exists():
+        return {}
+    from go2hooks.local.security import kept_security
+
+    kept = kept_security(data_dir)
+    return {} if kept is None else kept.client_settings()
 
 
 @contextmanager

@@ -20,8 +20,15 @@ import click
     type=click.IntRange(1, 9),
     help="Kafka brokers; with 3, any one may die.  [default: those of the directory, 1 in a new one]",
 )
+@click.option("--secure", is_flag=True, help="Have Kafka ask for TLS and a password (SASL_SSL); for a new directory.")
 @click.option("--dispatchers", type=click.IntRange(1, 64), default=1, show_default=True, help="Dispatcher processes.")
-def up(data_dir: Path, api_port: int | None, brokers: int | None, dispatchers: int) -> None:
+def up(
+    data_dir: Path,
+    api_port: int | None,
+    brokers: int | None,
+    secure: bool,  # noqa: FBT001  # click's flag
+    dispatchers: int,
+) -> None:
     """Run the whole system in the foreground, until Ctrl-C.
 
     Starts Kafka, Postgres, the API, a router and dispatchers, restarts what dies, and writes DIR/endpoints.json
@@ -29,14 +36,17 @@ def up(data_dir: Path, api_port: int | None, brokers: int | None, dispatchers: i
     exist; then it starts none of that kind. Logs are in DIR/logs.
 
     With --brokers 3 every topic is replicated, so that failures can be tried: kill one of "pids"."kafka" and watch.
-    A directory keeps the number of brokers that it was made with.
+    A directory keeps the number of brokers that it was made with. With --secure brokers speak SASL_SSL, with a CA, a
+    user and a password of the directory's own (DIR/security); commands find them by --data-dir.
     """
     from rich.console import Console
 
     from go2hooks.local.supervisor import StackOptions, run_stack
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    options = StackOptions(data_dir=data_dir, api_port=api_port, brokers=brokers, dispatchers=dispatchers)
+    options = StackOptions(
+        data_dir=data_dir, api_port=api_port, brokers=brokers, secure=secure, dispatchers=dispatchers
+    )
 
     def on_ready(endpoints: dict[str, Any]) -> None:
         _announce(console, endpoints, data_dir)

@@ -16,7 +16,9 @@ from confluent_kafka.admin import (
 )
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.topics import Topic, all_topics, is_enough
+from go2hooks.kafka.client import connection_config
+from go2hooks.kafka.diagnosis import explain
+from go2hooks.kafka.topics import Topic, TopicNames, all_topics, is_enough
 from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -34,18 +36,14 @@ class TopicChanges:
 
 
 def admin_client(settings: Settings) -> AdminClient:
-    return AdminClient(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "socket.connection.setup.timeout.ms": 5000,
-            "log_level": 0,  # what fails is raised; the rest would be printed over and over
-        }
-    )
+    quiet = {"socket.connection.setup.timeout.ms": 5000, "log_level": 0}  # what fails is raised
+    return AdminClient(connection_config(settings, "admin") | quiet)
 
 
 def wanted_topics(settings: Settings) -> list[Topic]:
     """What `ensure_topics` makes sure of. With three replicas or more, a write is acknowledged by two at least."""
-    topics = all_topics(settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
+    names = TopicNames(settings.kafka_prefix)
+    topics = all_topics(names, settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
     if settings.topic_replication < SAFE_REPLICATION:
         return topics
     return [replace(topic, config=topic.config | {"min.insync.replicas": "2"}) for topic in topics]
@@ -67,8 +65,7 @@ def ensure_topics(settings: Settings) -> TopicChanges:
                 _grow(client, topic, len(existing[topic.name].partitions), changes)
                 _configure(client, topic, changes)
     except KafkaException as error:
-        message = f"Kafka at {settings.kafka_bootstrap_servers} refused or did not answer: {error.args[0].str()}"
-        raise UnavailableError(message) from error
+        raise UnavailableError(explain(error, connection_config(settings, "admin"))) from error
     return changes
 
 

@@ -1,27 +1,64 @@
 """librdkafka settings, in one place. Its defaults hide latency and memory; each line here that differs says why."""
 
 import logging
+import os
 import socket
+import threading
 from typing import Any, Final
 
+import structlog
+from confluent_kafka import Consumer, KafkaError, Producer
+from pydantic import SecretStr
+
+from go2hooks.core.errors import SettingsError
+from go2hooks.environment import file_variable
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
-from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings
+from go2hooks.kafka_settings import KafkaSettings, parse_properties
+from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings, load_kafka_settings
 
-ROUTER_GROUP: Final = "go2hooks.router"
-DISPATCHER_GROUP: Final = "go2hooks.dispatcher"
-RETRY_GROUP: Final = "go2hooks.dispatcher.retry"
-OVERFLOW_GROUP: Final = "go2hooks.dispatcher.overflow"
+log = structlog.get_logger(__name__)
 
 
-def _common(settings: Settings, role: str) -> dict[str, Any]:
+class GroupNames:
+    """What the consumer groups of one deployment are called."""
+
+    def __init__(self, prefix: str) -> None:
+        self.router: Final = f"{prefix}hooks.router"
+        self.dispatcher: Final = f"{prefix}hooks.dispatcher"
+        self.retry: Final = f"{prefix}hooks.dispatcher.retry"
+        self.overflow: Final = f"{prefix}hooks.dispatcher.overflow"
+        self.reader: Final = f"{prefix}hooks.reader"  #: named because librdkafka asks for a name; nobody joins it
+
+
+def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
+    """What every client of ours begins with: where the brokers are, how they are spoken to, what we are called there."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
-        "client.id": f"go2hooks-{role}-{socket.gethostname()}",
+        "client.id": f"{settings.kafka_prefix}hooks-{role}-{socket.gethostname()}",
+        **_security(settings),
+        **parse_properties(settings.kafka_properties),
         "logger": logging.getLogger("librdkafka"),  # or it writes to stderr past our masking
         # A broker that was away must be found again within a second, not after the default's ten.
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
     }
+
+
+def _security(settings: KafkaSettings) -> dict[str, str]:
+    given = {
+        "security.protocol": settings.kafka_security_protocol,
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": settings.kafka_sasl_password,
+        "ssl.ca.location": settings.kafka_ssl_ca_file,
+        "ssl.certificate.location": settings.kafka_ssl_certificate_file,
+        "ssl.key.location": settings.kafka_ssl_key_file,
+        "ssl.key.password": settings.kafka_ssl_key_password,
+    }
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        given["sasl.oauthbearer.method"] = "oidc"
+    shown = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()}
+    return {name: str(value) for name, value in shown.items() if value is not None}
 
 
 def consumer_config(
@@ -35,7 +72,7 @@ def consumer_config(
     The classic protocol, because there the client sets the session timeout: with `group.protocol=consumer` a broker
     left at its defaults holds a dead member's partitions for 45 s.
     """
-    return _common(settings, "consumer") | {
+    return connection_config(settings, "consumer") | {
         "group.id": group,
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": settings.kafka_session_timeout_ms,
@@ -70,7 +107,7 @@ def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]
     answering for tenths of a second. What it is for is done by others here: who reads these topics recognises a message that
     came twice, and orders by due time, not by offset.
     """
-    return _common(settings, "producer") | {
+    return connection_config(settings, "producer") | {
         "acks": "all",
         "max.in.flight.requests.per.connection": 5,  # the default is a million: nothing would gather
         "message.max.bytes": MAX_INTERNAL_MESSAGE_BYTES,
@@ -80,3 +117,21 @@ def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]
         "queue.buffering.max.kbytes": 131_072,
         "partitioner": "murmur2_random",  # as the Java producer places keys
     }
+
+
+def report(error: KafkaError, client: Consumer | Producer) -> None:
+    """Log what librdkafka reports of a client. Where it was the password, and that is in a file, read it again:
+    a password that was changed in Kafka and in the file is so in force without a restart.
+    """
+    log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+    if error.code() != KafkaError._AUTHENTICATION or not os.environ.get(file_variable("kafka_sasl_password")):  # noqa: SLF001  # its name
+        return
+    try:
+        fresh = load_kafka_settings()
+    except SettingsError as unreadable:
+        log.warning("the password was not read again", why=str(unreadable))
+        return
+    if fresh.kafka_sasl_username is not None and fresh.kafka_sasl_password is not None:
+        login = fresh.kafka_sasl_username, fresh.kafka_sasl_password.get_secret_value()
+        # In a thread: this is called from within the client's poll, in which its other methods may not be called.
+        threading.Thread(target=client.set_sasl_credentials, args=login, daemon=True).start()

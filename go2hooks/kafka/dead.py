@@ -17,11 +17,10 @@ from go2hooks.core.event import Event
 from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import Sender
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, EVENT_TOPICS, EVENTS_DEAD
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
-DEAD_TOPICS: Final = {"events": EVENTS_DEAD, "deliveries": DELIVERIES_DEAD}
-
+_DELIVERIES: Final = ".deliveries.dead"  # what the topic's name ends with, whatever the prefix
 _MARKER: Final = "go2hooks-sent-back"
 _LEFT_OUT: Final = "go2hooks-left-out"
 
@@ -42,7 +41,7 @@ class DeadLetter:
 
     def delivery(self) -> Delivery | None:
         """The delivery that it holds; None when it is none."""
-        if self.position.topic != DELIVERIES_DEAD:
+        if not self.position.topic.endswith(_DELIVERIES):
             return None
         try:
             return decode_delivery(self.value)
@@ -51,12 +50,18 @@ class DeadLetter:
 
     def event(self, codec: EventCodec) -> Event | None:
         """The event that it holds; None when it is none, or still cannot be decoded."""
-        if self.position.topic != EVENTS_DEAD:
+        if self.position.topic.endswith(_DELIVERIES):
             return None
         try:
             return codec.decode(self.value)
         except EventError:
             return None
+
+
+def dead_topic(kind: str, prefix: str) -> str:
+    """Where the dead `events` or `deliveries` of a deployment lie."""
+    names = TopicNames(prefix)
+    return names.deliveries_dead if kind == "deliveries" else names.events_dead
 
 
 def read_dead(reader: LogReader, topic: str, since_ms: int = 0) -> Iterator[DeadLetter]:
@@ -119,6 +124,7 @@ class WayBack:
 
     def __init__(self, settings: Settings, last_attempt: Callable[[Delivery], int]) -> None:
         self._sender = Sender(settings)
+        self._names = TopicNames(settings.kafka_prefix)
         self._last_attempt = last_attempt
 
     def send(self, letter: DeadLetter) -> Position | None:
@@ -127,8 +133,8 @@ class WayBack:
         if delivery is not None:
             following = max(delivery.attempt, self._last_attempt(delivery)) + 1
             again = delivery._replace(attempt=following, due_ms=0, kind=Kind.REPLAY, suspect=True)
-            position = self._sender.send(DELIVERIES, letter.key, encode_delivery(again))
-        elif letter.origin is not None and _is_ours(letter.origin.topic) and not letter.left_out:
+            position = self._sender.send(self._names.deliveries, letter.key, encode_delivery(again))
+        elif letter.origin is not None and self._is_ours(letter.origin.topic) and not letter.left_out:
             position = self._sender.send(letter.origin.topic, letter.key, letter.value)
         else:
             return None
@@ -136,7 +142,8 @@ class WayBack:
         self._sender.send(letter.position.topic, letter.key, b"", ((_MARKER, where.encode()),))
         return position
 
-
-def _is_ours(topic: str) -> bool:
-    """Headers can be forged by whoever may write to Kafka; nothing is sent to a topic that is not a way in."""
-    return topic in EVENT_TOPICS or (f"{topic}.".startswith(f"{DELIVERIES}.") and topic != DELIVERIES_DEAD)
+    def _is_ours(self, topic: str) -> bool:
+        """Headers can be forged by whoever may write to Kafka; nothing is sent to a topic that is not a way in."""
+        names = self._names
+        is_way_in = f"{topic}.".startswith(f"{names.deliveries}.") and topic != names.deliveries_dead
+        return topic in names.events or is_way_in

@@ -18,6 +18,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.client import report
+from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.partitions import Assignment, PartitionKey, Span, ask_spans, backlog
 
 log = structlog.get_logger(__name__)
@@ -52,7 +54,8 @@ class Membership:
     def __init__(self, config: dict[str, Any], topics: Sequence[str], owner: Owner, *, finish_s: float) -> None:
         """`finish_s` is what `Owner.finish` takes at most, in any process of the group."""
         self.consumer = Consumer(config | {"error_cb": self._on_error})
-        self._bootstrap = config["bootstrap.servers"]
+        self._config = config
+        self._diagnosis = Diagnosis(config)
         self._group = config["group.id"]
         self._topics = list(topics)
         self._owner = owner
@@ -138,6 +141,7 @@ class Membership:
             found = self.consumer.list_topics(self._topics[0], timeout=_ANSWER_S).topics
         except KafkaException:
             self._missed_since = None
+            self._diagnosis.look()
             return
         self.reachable = True
         if any(topic.error is not None for topic in found.values()) or self.assigned:
@@ -161,7 +165,7 @@ class Membership:
         Librdkafka 2.16 forgets whom it asked for the coordinator when the request's own time is up first, and fails an
         assertion at the answer. So we stop waiting by ourselves, and close the client with the request under way.
         """
-        admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+        admin = AdminClient({**self._config, "log_level": 0})
         try:
             asked = admin.describe_consumer_groups([self._group], request_timeout=_COUNT_KEPT_S)
             return len(asked[self._group].result(_COUNT_S).members)
@@ -175,7 +179,7 @@ class Membership:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # that is the binding's name for it
             self.reachable = False
-        log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+        report(error, self.consumer)
 
     # --- rebalances
 

@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, Message, Producer
 
+from go2hooks.kafka.client import report
+
 log = structlog.get_logger(__name__)
 
 Headers = Sequence[tuple[str, bytes]]
@@ -36,7 +38,7 @@ class LoopProducer:
     def produce(self, topic: str, key: str, value: bytes, on_kept: Callable[[], None], headers: Headers = ()) -> None:
         """Queue a message. Blocks only while librdkafka's own queue is full."""
 
-        def report(error: KafkaError | None, _message: Message) -> None:
+        def acknowledge(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
                 self.failure = f"{topic}: {error.str()}"
                 log.error("kafka refused a message for good", topic=topic, error=error.str())
@@ -49,7 +51,7 @@ class LoopProducer:
 
         while True:
             try:
-                self._producer.produce(topic, value, key, on_delivery=report, headers=list(headers))
+                self._producer.produce(topic, value, key, on_delivery=acknowledge, headers=list(headers))
             except BufferError:
                 self._producer.poll(0.05)
             else:
@@ -77,4 +79,4 @@ class LoopProducer:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.failure = error.str()
-        log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+        report(error, self._producer)

@@ -1,17 +1,17 @@
 """Read parts of the log beside the services: no group is joined, nothing is committed."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.client import consumer_config
+from go2hooks.kafka.client import GroupNames, consumer_config
+from go2hooks.kafka.diagnosis import explain, why_away
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.settings import Settings
 
 _TIMEOUT_S: Final = 10.0
-_READER: Final = "go2hooks.reader"  # named because librdkafka asks for a name; nobody joins it
 _BATCH: Final = 500
 
 
@@ -31,7 +31,8 @@ class LogReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._consumer = self._consumer_of(_READER)
+        self._reader = GroupNames(settings.kafka_prefix).reader
+        self._consumer = self._consumer_of(self._reader)
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +48,7 @@ class LogReader:
         try:
             there = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
         except KafkaException as error:
-            raise _away(error) from error
+            raise self._away(error) from error
         return [PartitionKey(name, number) for name in topics if name in there for number in there[name].partitions]
 
     def starts(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
@@ -66,7 +67,7 @@ class LogReader:
         try:
             found = consumer.committed([TopicPartition(*key) for key in keys], timeout=_TIMEOUT_S) if keys else []
         except KafkaException as error:
-            raise _away(error) from error
+            raise self._away(error) from error
         finally:
             consumer.close()
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
@@ -75,15 +76,17 @@ class LogReader:
         """The messages in these spans, in order within each. What retention has taken is left out."""
         left = {span.key: span for span in spans if span.start < span.end}
         starts = [TopicPartition(*span.key, span.start) for span in left.values()]
-        consumer = self._consumer_of(_READER)  # a fresh one: nothing is left over from what was read before
+        consumer = self._consumer_of(self._reader)  # a fresh one: nothing is left over from what was read before
         try:
             consumer.assign(starts)
             while left:
                 first = consumer.poll(_TIMEOUT_S)  # `consume` would wait until it has as many as it may give
                 if first is None:
-                    raise UnavailableError(f"Kafka at {self._settings.kafka_bootstrap_servers} has stopped answering")
+                    raise UnavailableError(why_away(self._config(self._reader)))
                 messages = (first, *consumer.consume(_BATCH, 0))
-                yield from (message for message in messages if _belongs(message, left))
+                yield from [message for message in messages if _belongs(message, left)]
+        except KafkaException as error:
+            raise self._away(error) from error
         finally:
             consumer.close()
 
@@ -92,29 +95,31 @@ class LogReader:
         try:
             found = self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S) if asked else []
         except KafkaException as error:
-            raise _away(error) from error
+            raise self._away(error) from error
         for partition in found:
             if partition.error is not None:
-                raise _away(KafkaException(partition.error))
+                raise self._away(KafkaException(partition.error))
         offsets = {PartitionKey(p.topic, p.partition): p.offset for p in found}
         if any(offset < 0 for offset in offsets.values()):  # nothing was written since
             return {key: offsets[key] if offsets[key] >= 0 else end for key, end in self.ends(keys).items()}
         return offsets
 
-    def _consumer_of(self, group: str) -> Consumer:
+    def _config(self, group: str) -> dict[str, Any]:
         quiet = {"enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
-        return Consumer(consumer_config(self._settings, group, prefetch_kib=16_384) | quiet)
+        return consumer_config(self._settings, group, prefetch_kib=16_384) | quiet
 
+    def _consumer_of(self, group: str) -> Consumer:
+        return Consumer(self._config(group))
 
-def _away(error: KafkaException) -> UnavailableError:
-    return UnavailableError(f"Kafka did not answer: {error.args[0].str()}")
+    def _away(self, error: KafkaException) -> UnavailableError:
+        return UnavailableError(explain(error, self._config(self._reader)))
 
 
 def _belongs(message: Message, left: dict[PartitionKey, Span]) -> bool:
     """Whether the message lies in its span. Drops from `left` what is read to its end, or to the end of its log."""
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # the binding's name for it
-        raise _away(KafkaException(error))
+        raise KafkaException(error)
     key, offset = PartitionKey(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
     span = left.get(key)
     if span is None:

@@ -4,6 +4,7 @@ Retention of a retry tier must exceed its delay plus the longest outage of the d
 a message that Kafka deletes before it is due is lost.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,25 +14,34 @@ DAY_MS: Final = 86_400_000
 MAX_EVENT_MESSAGE_BYTES: Final = 1_048_588  # Kafka's default: whatever a producer at its own defaults sends finds room
 MAX_INTERNAL_MESSAGE_BYTES: Final = 2_097_152
 
-EVENTS_CLICK: Final = "go2.events.click"
-EVENTS_LINK: Final = "go2.events.link"
-EVENTS_DOMAIN: Final = "go2.events.domain"
-EVENTS_QR: Final = "go2.events.qr"
-EVENTS_DEAD: Final = "go2.events.dead"
-DELIVERIES: Final = "go2.deliveries"
-DELIVERIES_OVERFLOW: Final = "go2.deliveries.overflow"
-DELIVERIES_DEAD: Final = "go2.deliveries.dead"
-
-EVENT_TOPICS: Final = (EVENTS_CLICK, EVENTS_LINK, EVENTS_DOMAIN, EVENTS_QR)
-
-TOPIC_OF_EVENT: Final[dict[str, str]] = {
-    EventType.CLICK: EVENTS_CLICK,
-    EventType.LINK_CREATED: EVENTS_LINK,
-    EventType.LINK_UPDATED: EVENTS_LINK,
-    EventType.LINK_DELETED: EVENTS_LINK,
-    EventType.DOMAIN_VERIFIED: EVENTS_DOMAIN,
-    EventType.QR_SCANNED: EVENTS_QR,
+_EVENTS: Final[dict[str, str]] = {
+    EventType.CLICK: "click",
+    EventType.LINK_CREATED: "link",
+    EventType.LINK_UPDATED: "link",
+    EventType.LINK_DELETED: "link",
+    EventType.DOMAIN_VERIFIED: "domain",
+    EventType.QR_SCANNED: "qr",
 }
+
+
+class TopicNames:
+    """What the topics of one deployment are called: all begin with its prefix (`GO2HOOKS_KAFKA_PREFIX`)."""
+
+    def __init__(self, prefix: str) -> None:
+        self.of_event: Final = {kind: f"{prefix}.events.{name}" for kind, name in _EVENTS.items()}
+        self.events: Final = tuple(dict.fromkeys(self.of_event.values()))
+        self.events_dead: Final = f"{prefix}.events.dead"
+        self.deliveries: Final = f"{prefix}.deliveries"
+        self.overflow: Final = f"{self.deliveries}.overflow"
+        self.deliveries_dead: Final = f"{self.deliveries}.dead"
+
+    def retry(self, delay_s: float) -> str:
+        """`<prefix>.deliveries.retry.<tier>`."""
+        return f"{self.deliveries}.retry.{delay_label(delay_s)}"
+
+    def tiers(self, delays_s: Iterable[float]) -> list[str]:
+        """The retry topics; two tiers of the same delay share one."""
+        return [self.retry(delay_s) for delay_s in dict.fromkeys(delays_s)]
 
 
 # Whatever the brokers' defaults are: time alone deletes (compaction would keep one delivery per webhook, a limit in bytes
@@ -67,13 +77,8 @@ def delay_label(delay_s: float) -> str:
     return f"{millis}ms"
 
 
-def retry_topic(delay_s: float) -> str:
-    """`go2.deliveries.retry.<tier>`."""
-    return f"{DELIVERIES}.retry.{delay_label(delay_s)}"
-
-
-def all_topics(delays_s: tuple[float, ...], partitions: int, retention_days: int) -> list[Topic]:
-    """Every topic of the system. Two tiers of the same delay share one topic."""
+def all_topics(names: TopicNames, delays_s: tuple[float, ...], partitions: int, retention_days: int) -> list[Topic]:
+    """Every topic of the system."""
     kept = str(retention_days * DAY_MS)
     # Append time is the broker's clock: a producer with a wrong clock can neither misdate the records nor expire the log.
     events = {
@@ -84,12 +89,11 @@ def all_topics(delays_s: tuple[float, ...], partitions: int, retention_days: int
     }
     # A delivery is its payload (a megabyte at most) and some ids; a dead event is the event and some headers.
     internal = {**_KEEP, "retention.ms": kept, "max.message.bytes": str(MAX_INTERNAL_MESSAGE_BYTES)}
-    names = [retry_topic(delay) for delay in dict.fromkeys(delays_s)]
     return [
-        *(Topic(name, partitions, events) for name in EVENT_TOPICS),
-        Topic(EVENTS_DEAD, 1, internal),
-        Topic(DELIVERIES, partitions, internal),
-        *(Topic(name, partitions, internal) for name in names),
-        Topic(DELIVERIES_OVERFLOW, partitions, internal),
-        Topic(DELIVERIES_DEAD, 1, internal),
+        *(Topic(name, partitions, events) for name in names.events),
+        Topic(names.events_dead, 1, internal),
+        Topic(names.deliveries, partitions, internal),
+        *(Topic(name, partitions, internal) for name in names.tiers(delays_s)),
+        Topic(names.overflow, partitions, internal),
+        Topic(names.deliveries_dead, 1, internal),
     ]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -12,6 +12,7 @@ from go2hooks.local.data_dir import write_private
 from go2hooks.local.errors import StackError
 from go2hooks.local.processes import Command, accepts_connections
 from go2hooks.local.quorum import Node, Quorum, new_id, open_quorum
+from go2hooks.local.security import Security
 from go2hooks.local.server import Server
 
 _SAFE_BROKERS: Final = 3
@@ -82,13 +83,18 @@ class Broker(Server):
         log: Path | None = None,
         quorum: Quorum | None = None,
         node: Node | None = None,
+        security: Security | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """With `security`, clients need its user and CA. `settings` are server properties that win over ours."""
         super().__init__("Kafka" if quorum is None or node is None or quorum.is_alone else f"Kafka {node.id}")
         self._dir = data_dir.absolute()
         self._jvm_options = jvm_options
         self._log = log or self._dir / "kafka.log"
         self._quorum = quorum
         self._node = node
+        self._security = security
+        self._settings = dict(settings or {})
 
     @property
     def bootstrap(self) -> str:
@@ -104,7 +110,12 @@ class Broker(Server):
         from confluent_kafka import KafkaException  # loads a library that `go2hooks --help` does without
         from confluent_kafka.admin import AdminClient
 
-        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        from go2hooks.kafka.client import connection_config
+        from go2hooks.settings import load_kafka_settings
+
+        known = {} if self._security is None else self._security.client_settings()
+        reached = load_kafka_settings(kafka_bootstrap_servers=self.bootstrap, **known)
+        admin = AdminClient(connection_config(reached, "watch") | {"log_level": 0})
         try:
             return self._node.id in admin.list_topics(timeout=2.0).brokers
         except KafkaException:
@@ -126,7 +137,8 @@ class Broker(Server):
         )
 
     def _write_properties(self, quorum: Quorum, node: Node) -> Path:
-        client = f"PLAINTEXT://{node.address}"
+        secure = self._security is not None
+        client = f"{'CLIENT' if secure else 'PLAINTEXT'}://{node.address}"
         settings = {
             **_SETTINGS,
             **_replication(len(quorum.nodes)),
@@ -135,24 +147,28 @@ class Broker(Server):
             "listeners": f"{client},CONTROLLER://127.0.0.1:{node.controller_port}",
             "advertised.listeners": client,
             "log.dirs": str(self._dir / "log"),
+            **({} if self._security is None else self._security.broker_settings()),
+            **self._settings,
         }
         path = self._dir / "server.properties"
-        path.write_text("".join(f"{key}={_escape(value)}\n" for key, value in settings.items()), encoding="ascii")
+        write_private(path, "".join(f"{key}={_escape(value)}\n" for key, value in settings.items()))
         return path
 
     def _format(self, quorum: Quorum, node: Node, properties: Path) -> None:
         """As Kafka's tool would, a JVM more, which is asked once: what a cluster's metadata begins with depends on the version alone."""
         kept = kafka_dir() / _BOOTSTRAP
-        if not kept.exists():
+        if self._security is not None or not kept.exists():
             tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", kafka_classpath(), "kafka.tools.StorageTool")
             # A cluster id that begins with "-" would be taken for an option.
-            arguments = ("format", f"--cluster-id={quorum.cluster_id}", "--config", str(properties))
+            arguments = ["format", f"--cluster-id={quorum.cluster_id}", "--config", str(properties)]
+            arguments += [] if self._security is None else self._security.format_arguments()
             result = subprocess.run((*tool, *arguments), capture_output=True, text=True, check=False)  # noqa: S603
             if result.returncode != 0:
                 raise StackError(
                     f"Kafka could not format {self._dir}: {(result.stdout + result.stderr).strip()[-800:]}"
                 )
-            _copy_whole(self._dir / "log" / _BOOTSTRAP, kept)
+            if self._security is None:  # its user is in there
+                _copy_whole(self._dir / "log" / _BOOTSTRAP, kept)
             return
         log_dir = self._dir / "log"
         log_dir.mkdir(exist_ok=True, mode=0o700)
@@ -162,11 +178,11 @@ class Broker(Server):
         write_private(log_dir / _META, "".join(f"{key}={value}\n" for key, value in identity.items()))
 
 
-def brokers_of(quorum: Quorum, log: Callable[[str], Path]) -> list[Broker]:
+def brokers_of(quorum: Quorum, log: Callable[[str], Path], security: Security | None = None) -> list[Broker]:
     """A broker per node, not started. `log` gives the file for a name."""
     names = ["kafka"] if quorum.is_alone else [f"kafka-{node.id}" for node in quorum.nodes]
     return [
-        Broker(quorum.dir_of(node), log=log(name), quorum=quorum, node=node)
+        Broker(quorum.dir_of(node), log=log(name), quorum=quorum, node=node, security=security)
         for node, name in zip(quorum.nodes, names, strict=True)
     ]
 

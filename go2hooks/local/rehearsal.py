@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Producer
 from go2hooks.core.errors import Go2HooksError
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.kafka.client import consumer_config, producer_config
-from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.local.artifacts import aot_cache, kafka_classpath, kafka_dir
 from go2hooks.local.broker import Broker
 from go2hooks.local.errors import StackError
@@ -44,11 +44,12 @@ def _perform(settings: Settings) -> None:
     ensure_topics(settings)
     producer = Producer(producer_config(settings))
     consumer = Consumer(consumer_config(settings, "rehearsal"))
-    consumer.subscribe([DELIVERIES])
+    topic = TopicNames(settings.kafka_prefix).deliveries
+    consumer.subscribe([topic])
     deadline = time.monotonic() + _WITHIN_S
     try:
         for n in range(_MESSAGES):
-            producer.produce(DELIVERIES, bytes(300), key=str(n))
+            producer.produce(topic, bytes(300), key=str(n))
             producer.poll(0.0)
             while n % 4 == 0 and len(producer) > 0:
                 producer.poll(0.1)

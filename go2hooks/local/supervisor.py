@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
+from go2hooks.environment import is_given, variable
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker, brokers_of
 from go2hooks.local.data_dir import DataDir
@@ -19,6 +20,7 @@ from go2hooks.local.database import Database
 from go2hooks.local.errors import StackError, explain_os_error
 from go2hooks.local.processes import free_port, port_is_free
 from go2hooks.local.quorum import open_quorum
+from go2hooks.local.security import Security, kept_security, secure
 from go2hooks.local.server import Server
 from go2hooks.local.service import Service
 from go2hooks.local.watch import Watch
@@ -39,6 +41,7 @@ class StackOptions:
     data_dir: Path
     api_port: int | None = None
     brokers: int | None = None
+    secure: bool = False  #: a directory that is secure stays so
     dispatchers: int = 1
 
 
@@ -86,13 +89,15 @@ class Stack:
         self._dir = data_dir
         self._options = options
         # Only what the operator points elsewhere is not ours to start.
-        kafka_given = bool(os.environ.get("GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS"))
-        postgres_given = bool(os.environ.get("GO2HOOKS_DATABASE_URL"))
-        if kafka_given and options.brokers is not None:
-            raise StackError("GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS names brokers that exist: leave it or --brokers out.")
+        kafka_given, postgres_given = is_given("kafka_bootstrap_servers"), is_given("database_url")
+        if kafka_given and (options.brokers is not None or options.secure):
+            said = "--secure" if options.secure else "--brokers"
+            raise StackError(f"GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS names brokers that exist: leave it or {said} out.")
         self._kafka_given = kafka_given
         self._brokers: list[Broker] = []
+        self._security: Security | None = None
         self._database = None if postgres_given else Database(data_dir.path / "postgres", log=data_dir.log("postgres"))
+        self._given: dict[str, str] = {}  # variables that our services get besides the environment's
         self._services: dict[str, list[Service]] = {}
         self._watches: list[Watch] = []
         self._announced: dict[str, Any] | None = None
@@ -105,8 +110,9 @@ class Stack:
         for name in self._dir.end_leftovers():
             self.report(f"Ended {name}, left behind by a stack that was killed.")
         if not self._kafka_given:
+            self._security = secure(self._dir.path) if self._options.secure else kept_security(self._dir.path)
             quorum = open_quorum(self._dir.path / "kafka", self._options.brokers)
-            self._brokers = brokers_of(quorum, self._dir.log)
+            self._brokers = brokers_of(quorum, self._dir.log, self._security)
         self._start_all([*([] if self._database is None else [self._database]), *self._brokers])
         self._settings = self._configure()
         self._prepare(self._settings)
@@ -170,8 +176,11 @@ class Stack:
         if self._database is not None:
             self._database.ensure_database()
             overrides["database_url"] = self._database.url()
-        if not os.environ.get("GO2HOOKS_SECRET_KEYS"):
+        if self._security is not None:
+            overrides |= self._security.client_settings()
+        if not is_given("secret_keys"):
             overrides["secret_keys"] = self._dir.secret_key()
+        self._given = {variable(name): str(value) for name, value in overrides.items()}
         return load_settings(**overrides)
 
     def _prepare(self, settings: Settings) -> None:
@@ -184,9 +193,7 @@ class Stack:
 
     def _build_services(self, settings: Settings) -> dict[str, list[Service]]:
         env = {
-            "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-            "GO2HOOKS_DATABASE_URL": settings.database_url.get_secret_value(),
-            "GO2HOOKS_SECRET_KEYS": ",".join(key.get_secret_value() for key in settings.secret_keys),
+            **self._given,
             "GO2HOOKS_LOG_FORMAT": os.environ.get("GO2HOOKS_LOG_FORMAT", "text"),
             "GO2HOOKS_METRICS_PORT": "0",
             "GO2HOOKS_API_PORT": str(self._choose_api_port()),

@@ -1,6 +1,5 @@
 """Deliveries from the API to Kafka: few, each waited for, since a caller is told that it was accepted."""
 
-import logging
 import threading
 from typing import Final
 
@@ -9,8 +8,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.client import producer_config
-from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.kafka.client import producer_config, report
+from go2hooks.kafka.diagnosis import Diagnosis
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
 _GIVE_UP_MS: Final = 5000
@@ -22,9 +22,10 @@ class KafkaDeliveryWriter:
     """Writes to `go2.deliveries`, keyed by webhook. Safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._producer = Producer(
-            producer_config(settings) | {"message.timeout.ms": _GIVE_UP_MS, "logger": logging.getLogger("librdkafka")}
-        )
+        config = producer_config(settings) | {"message.timeout.ms": _GIVE_UP_MS}
+        self._producer = Producer(config | {"error_cb": self._on_error})
+        self._topic = TopicNames(settings.kafka_prefix).deliveries
+        self._diagnosis = Diagnosis(config)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="delivery-reports", daemon=True)
         self._thread.start()
@@ -34,13 +35,13 @@ class KafkaDeliveryWriter:
         reported = threading.Event()
         errors: list[KafkaError] = []
 
-        def report(error: KafkaError | None, _message: Message) -> None:
+        def acknowledge(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
                 errors.append(error)
             reported.set()
 
         try:
-            self._producer.produce(DELIVERIES, encode_delivery(delivery), delivery.webhook_id, on_delivery=report)
+            self._producer.produce(self._topic, encode_delivery(delivery), delivery.webhook_id, on_delivery=acknowledge)
         except (BufferError, KafkaException) as error:
             raise UnavailableError(f"Kafka takes nothing: {error}") from error
         if not reported.wait(_GIVE_UP_MS / 1000 + _REPORT_GRACE_S):
@@ -53,12 +54,16 @@ class KafkaDeliveryWriter:
         try:
             return bool(self._producer.list_topics(timeout=_LOOK_S).brokers)
         except KafkaException:
+            self._diagnosis.look()
             return False
 
     def close(self, timeout_s: float) -> None:
         self._producer.flush(timeout_s)
         self._stop.set()
         self._thread.join()
+
+    def _on_error(self, error: KafkaError) -> None:
+        report(error, self._producer)
 
     def _serve(self) -> None:
         while not self._stop.is_set():

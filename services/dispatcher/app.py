@@ -17,10 +17,10 @@ from go2hooks.core.lane import LaneLimits
 from go2hooks.core.lanes import Lanes
 from go2hooks.core.retry import RetryPolicy
 from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP, consumer_config, producer_config
+from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.producer import LoopProducer
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, delay_label, retry_topic
+from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, from_ms, maintain_partitions
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.patient import PatientConnection
@@ -68,6 +68,7 @@ class Dispatcher:
         )
         self._follower = WebhookFollower(settings, self._on_webhook)
         self._following = False
+        self._topics = TopicNames(settings.kafka_prefix)
         self._producer = LoopProducer(producer_config(settings, linger_ms=_LINGER_MS), self._loop)
         policy = DisablePolicy(
             settings.disable_after_failures, from_ms(round(settings.disable_min_span_s * 1000)) - from_ms(0)
@@ -78,7 +79,8 @@ class Dispatcher:
         self._pipeline = Pipeline(
             Collaborators(
                 self._webhooks, Requests(self._webhooks, identities, settings.webhook_id_header), sender,
-                self._producer, self._recorder, self._lanes, self._claims, RetryPolicy(settings.retry_delays),
+                self._producer, self._topics, self._recorder, self._lanes, self._claims,
+                RetryPolicy(settings.retry_delays),
             )
         )  # fmt: skip
         self._intakes = self._build_intakes()
@@ -155,11 +157,11 @@ class Dispatcher:
             max_due=s.window_deliveries,
         )  # fmt: skip
         overflow = OverflowIntake(admit, around, room=self._pipeline.room, send_round=self._pipeline.send_round)
-        tiers = [retry_topic(delay) for delay in dict.fromkeys(s.retry_delays)]
-        self._consume(main, [DELIVERIES], s.window_deliveries, consumer_config(s, DISPATCHER_GROUP))
+        topics, groups = self._topics, GroupNames(s.kafka_prefix)
+        self._consume(main, [topics.deliveries], s.window_deliveries, consumer_config(s, groups.dispatcher))
         unhurried = partial(consumer_config, s, prefetch_kib=1024, in_no_hurry=True)
-        self._consume(retry, tiers, s.window_deliveries, unhurried(RETRY_GROUP))
-        self._consume(overflow, [DELIVERIES_OVERFLOW], s.overflow_window_deliveries, unhurried(OVERFLOW_GROUP))
+        self._consume(retry, topics.tiers(s.retry_delays), s.window_deliveries, unhurried(groups.retry))
+        self._consume(overflow, [topics.overflow], s.overflow_window_deliveries, unhurried(groups.overflow))
         return main, retry, overflow
 
     def _consume(self, intake: Intake, topics: list[str], window: int, config: dict[str, Any]) -> None:

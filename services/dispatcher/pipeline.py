@@ -46,7 +46,7 @@ from go2hooks.core.request import SignedRequest
 from go2hooks.core.retry import RetryPolicy, next_step
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.producer import LoopProducer
-from go2hooks.kafka.topics import DELIVERIES_DEAD, DELIVERIES_OVERFLOW, delay_label, retry_topic
+from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.telemetry import metrics
 from services.dispatcher.intake import Ticket
 from services.dispatcher.recorder import Recorder
@@ -70,6 +70,7 @@ class Collaborators:
     requests: Requests
     sender: Sender
     producer: LoopProducer
+    topics: TopicNames
     recorder: Recorder
     lanes: Lanes[Ticket]
     claims: Claims[Ticket]
@@ -84,6 +85,7 @@ class Pipeline:
         self._requests = collaborators.requests
         self._sender = collaborators.sender
         self._producer = collaborators.producer
+        self._topics = collaborators.topics
         self._recorder = collaborators.recorder
         self._lanes = collaborators.lanes
         self._claims = collaborators.claims
@@ -307,7 +309,7 @@ class Pipeline:
         delay_s = self._policy.delays_s[step.tier]
         metrics.RETRIES.add(1, delay_label(delay_s))
         following = ticket.delivery._replace(attempt=ticket.delivery.attempt + 1, due_ms=step.due_ms)
-        self._produce(retry_topic(delay_s), following, lambda: self._record(ticket, record))
+        self._produce(self._topics.retry(delay_s), following, lambda: self._record(ticket, record))
 
     def _dead_letter(self, ticket: Ticket, outcome: Outcome, record: AttemptRecord) -> None:
         metrics.DELIVERIES_FINISHED.add(1, "failed")
@@ -316,7 +318,7 @@ class Pipeline:
             return
         headers = [("go2hooks-reason", outcome.failure.encode()), ("go2hooks-detail", outcome.message[:500].encode())]
         self._producer.produce(
-            DELIVERIES_DEAD, ticket.delivery.webhook_id, encode_delivery(ticket.delivery),
+            self._topics.deliveries_dead, ticket.delivery.webhook_id, encode_delivery(ticket.delivery),
             lambda: self._record(ticket, record), headers,
         )  # fmt: skip
 
@@ -326,7 +328,7 @@ class Pipeline:
         where = f"{message.topic()}/{message.partition()}/{message.offset()}"
         headers = [("go2hooks-reason", error.reason.encode()), ("go2hooks-position", where.encode())]
         key = (message.key() or b"").decode("utf-8", "replace")
-        self._producer.produce(DELIVERIES_DEAD, key, message.value() or b"", on_kept, headers)
+        self._producer.produce(self._topics.deliveries_dead, key, message.value() or b"", on_kept, headers)
 
     # --- moved aside, without using an attempt
 
@@ -337,7 +339,7 @@ class Pipeline:
         if why == "circuit" and ticket.delivery.attempt == 1 and ticket.source == "main":  # for long enough to be shown
             pending = record_pending(ticket.delivery, ticket.position, now_ms())
             on_kept = lambda: self._recorder.add(pending, ticket.finish)  # noqa: E731  # within the window until recorded
-        self._move(ticket, DELIVERIES_OVERFLOW, ticket.delivery, on_kept)
+        self._move(ticket, self._topics.overflow, ticket.delivery, on_kept)
 
     def park(self, ticket: Ticket) -> None:
         """Its circuit is open: let it wait in the tier that fits the next probe."""
@@ -345,7 +347,7 @@ class Pipeline:
         step = self._policy.wait(0, wait_s, now_ms())
         metrics.OVERFLOWED.add(1, "parked")
         waiting = ticket.delivery._replace(due_ms=step.due_ms)
-        self._move(ticket, retry_topic(self._policy.delays_s[step.tier]), waiting, ticket.finish)
+        self._move(ticket, self._topics.retry(self._policy.delays_s[step.tier]), waiting, ticket.finish)
 
     def park_if_blocked(self, ticket: Ticket) -> bool:
         """Park it at once when its circuit would not let it through: the records need not be asked for that."""

@@ -7,7 +7,8 @@ import structlog
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.kafka.client import ROUTER_GROUP, consumer_config, producer_config
+from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.runtime import Shutdown, run_service, settle_memory
 from go2hooks.settings import Settings, load_settings
@@ -58,8 +59,9 @@ def main() -> None:
 
 def build_router(settings: Settings, index: SubscriptionIndex, stopping: Callable[[], bool]) -> Router:
     return Router(
-        consumer_config(settings, ROUTER_GROUP),
+        consumer_config(settings, GroupNames(settings.kafka_prefix).router),
         producer_config(settings),
+        TopicNames(settings.kafka_prefix),
         index,
         EventCodec(settings.schema_dir),
         Bounds(

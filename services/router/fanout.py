@@ -32,15 +32,10 @@ from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
+from go2hooks.kafka.client import report
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of
-from go2hooks.kafka.topics import (
-    DELIVERIES,
-    DELIVERIES_OVERFLOW,
-    EVENT_TOPICS,
-    EVENTS_DEAD,
-    MAX_INTERNAL_MESSAGE_BYTES,
-)
+from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES, TopicNames
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
 from services.router.reading import Batch, Partition
@@ -88,13 +83,15 @@ class Router:
         self,
         consumer_config: dict[str, Any],
         producer_config: dict[str, Any],
+        topics: TopicNames,
         index: SubscriptionIndex,
         codec: EventCodec,
         bounds: Bounds,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """`stopping` is asked while librdkafka takes no more: one event's fan-out may be more than it holds."""
-        self._membership = Membership(consumer_config, EVENT_TOPICS, self, finish_s=_REVOKE_FLUSH_S)
+        self._topics = topics
+        self._membership = Membership(consumer_config, topics.events, self, finish_s=_REVOKE_FLUSH_S)
         self._consumer = self._membership.consumer
         self._producer = Producer(producer_config | {"error_cb": self._on_error})
         self._index = index
@@ -241,7 +238,7 @@ class Router:
             partition.waiting -= 1
             if not partition.gone:
                 crowds = self._waiting.is_crowding(account, _CROWD, now)
-                self._route(message, partition, batch, DELIVERIES_OVERFLOW if crowds else DELIVERIES)
+                self._route(message, partition, batch, self._topics.overflow if crowds else self._topics.deliveries)
 
     def _is_filling(self) -> bool:
         """Whether what waits takes half of the room that there is: beyond that nothing more would be read, of anybody."""
@@ -268,7 +265,7 @@ class Router:
                 for webhook_id, encoded in zip(webhook_ids, encode_fan_out(deliveries), strict=True):
                     self._produce(batch, topic, webhook_id, encoded)
                 metrics.DELIVERIES_CREATED.add(len(webhook_ids))
-                if topic == DELIVERIES_OVERFLOW:
+                if topic == self._topics.overflow:
                     metrics.CROWDED.add(len(webhook_ids))
 
     def _bury(self, message: Message, error: EventError, batch: Batch) -> None:
@@ -286,7 +283,7 @@ class Router:
         if (size := len(key or b"") + len(value or b"")) > _KEPT_BYTES:
             headers.append(("go2hooks-left-out", str(size)))
             key = value = None
-        self._produce(batch, EVENTS_DEAD, key, value, headers)
+        self._produce(batch, self._topics.events_dead, key, value, headers)
 
     def _produce(
         self,
@@ -296,7 +293,7 @@ class Router:
         value: bytes | None,
         headers: Headers | None = None,
     ) -> None:
-        def report(error: KafkaError | None, _message: Message) -> None:
+        def acknowledge(error: KafkaError | None, _message: Message) -> None:
             self._in_flight -= 1
             if error is None:
                 batch.unacknowledged -= 1
@@ -307,7 +304,7 @@ class Router:
         self._in_flight += 1
         while True:
             try:
-                self._producer.produce(topic, value, key, on_delivery=report, headers=headers)
+                self._producer.produce(topic, value, key, on_delivery=acknowledge, headers=headers)
             except BufferError:
                 if self._stopping():
                     return  # the batch stays unfinished, so its events are routed again
@@ -356,8 +353,8 @@ class Router:
             return
         self._reported = now
         blind_s = self._membership.blind_s()
-        lags: dict[str, float] = dict.fromkeys(EVENT_TOPICS, nan if blind_s else 0)
-        ages = dict.fromkeys(EVENT_TOPICS, 0.0)
+        lags: dict[str, float] = dict.fromkeys(self._topics.events, nan if blind_s else 0)
+        ages = dict.fromkeys(self._topics.events, 0.0)
         now_ms = round(now * 1000)
         for key, partition in self._partitions.items():
             lags[key.topic] += self._membership.lags.get(key, 0) + partition.waiting
@@ -371,7 +368,7 @@ class Router:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._failure = error.str()
-        log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+        report(error, self._producer)
 
 
 def _size(message: Message) -> int:

@@ -8,13 +8,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from running import Account, Stack
 
 from go2hooks.codec import EventCodec
-from go2hooks.kafka.topics import EVENTS_CLICK, EVENTS_DEAD
+from go2hooks.kafka.topics import TopicNames
+
+NAMES = TopicNames("go2")
 
 
 def read_dead(stack: Stack, key: bytes, count: int) -> list[Any]:
     """The first `count` dead events with this key."""
     consumer = Consumer({"bootstrap.servers": stack.broker.bootstrap, "group.id": "tests.dead-events"})
-    consumer.assign([TopicPartition(EVENTS_DEAD, 0, 0)])
+    consumer.assign([TopicPartition(NAMES.events_dead, 0, 0)])
     found: list[Any] = []
     deadline = time.monotonic() + 20
     while len(found) < count and time.monotonic() < deadline:
@@ -52,7 +54,9 @@ def test_a_poison_event_is_kept_with_its_reason_and_the_next_one_is_delivered(st
     raw = poison(account)
     places = []
     producer = Producer({"bootstrap.servers": stack.broker.bootstrap, "partitioner": "murmur2_random"})
-    producer.produce(EVENTS_CLICK, raw, account.id, on_delivery=lambda _error, message: places.append(message))
+    producer.produce(
+        NAMES.of_event["click"], raw, account.id, on_delivery=lambda _error, message: places.append(message)
+    )
     assert producer.flush(20) == 0
     account.emit()  # the same key, so the same partition: it lies behind the poison
     endpoint.wait(1)
@@ -64,7 +68,7 @@ def test_a_poison_event_is_kept_with_its_reason_and_the_next_one_is_delivered(st
     assert headers.pop("go2hooks-detail")
     assert headers == {
         "go2hooks-reason": reason,
-        "go2hooks-topic": EVENTS_CLICK.encode(),
+        "go2hooks-topic": NAMES.of_event["click"].encode(),
         "go2hooks-partition": str(places[0].partition()).encode(),
         "go2hooks-offset": str(places[0].offset()).encode(),
     }

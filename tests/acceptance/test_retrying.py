@@ -12,7 +12,9 @@ from waiting import eventually
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.signing import verify_body_signature, verify_standard
-from go2hooks.kafka.topics import DELIVERIES_DEAD
+from go2hooks.kafka.topics import TopicNames
+
+NAMES = TopicNames("go2")
 
 
 @pytest.fixture
@@ -21,8 +23,8 @@ def dead_letters(stack: Stack) -> Iterator[Callable[[str], list[Message]]]:
     consumer = Consumer({"bootstrap.servers": stack.broker.bootstrap, "group.id": "tests.dead-letters"})
 
     def read(account_id: str) -> list[Message]:
-        consumer.assign([TopicPartition(DELIVERIES_DEAD, 0, 0)])
-        _low, high = watermarks(consumer, TopicPartition(DELIVERIES_DEAD, 0))
+        consumer.assign([TopicPartition(NAMES.deliveries_dead, 0, 0)])
+        _low, high = watermarks(consumer, TopicPartition(NAMES.deliveries_dead, 0))
         messages: list[Message] = []
         while len(messages) < high:
             messages += consumer.consume(high - len(messages), timeout=1)

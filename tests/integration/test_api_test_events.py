@@ -15,9 +15,11 @@ from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import delivery_id
 from go2hooks.core.errors import UnavailableError
 from go2hooks.core.event import EventType
-from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 from services.api.outbox import KafkaDeliveryWriter
+
+NAMES = TopicNames("go2")
 
 
 def record(database_url, delivery, **columns):
@@ -165,7 +167,7 @@ def test_what_is_written_lies_in_the_deliveries_topic_keyed_by_webhook(acme, out
             "auto.offset.reset": "earliest",
         }
     )
-    consumer.subscribe([DELIVERIES])
+    consumer.subscribe([NAMES.deliveries])
     deadline = time.monotonic() + 15
     found = None
     while found is None and time.monotonic() < deadline:

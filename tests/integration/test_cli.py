@@ -23,9 +23,11 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
 from go2hooks.core.signing import body_signature, standard_signature
-from go2hooks.kafka.topics import EVENT_TOPICS
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.secrets import SecretBox
+
+NAMES = TopicNames("go2")
 
 GO2HOOKS = Path(sys.executable).with_name("go2hooks")
 KEY = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
@@ -68,7 +70,7 @@ def events_of(kafka_bootstrap: str, account: str) -> list[Event]:
     metadata = consumer.list_topics(timeout=10).topics
     ends = {
         (topic, partition): watermarks(consumer, TopicPartition(topic, partition))[1]
-        for topic in EVENT_TOPICS
+        for topic in NAMES.events
         for partition in metadata[topic].partitions
     }
     consumer.assign([TopicPartition(topic, partition, 0) for (topic, partition), end in ends.items() if end])

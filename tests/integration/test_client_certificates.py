@@ -22,13 +22,15 @@ from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.outcome import NoAnswer
 from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.topics import DELIVERIES
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.settings import Settings
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.identities import Identities
 from services.dispatcher.senders import build_sender
 from services.dispatcher.senders.tls import client_context
+
+NAMES = TopicNames("go2")
 
 IN_FORCE_S = 1.0
 
@@ -118,7 +120,7 @@ def deliver(api_settings: Settings, acme: Any) -> Callable[[dict[str, Any]], Del
             delivery_id(event_id, webhook["id"]), webhook["id"], "acme", event_id, "click", "2024-01-01T12:00:00Z", b"{}",
             1, 0, Kind.EVENT, round(time.time() * 1000), False,  # noqa: FBT003
         )  # fmt: skip
-        producer.produce(DELIVERIES, encode_delivery(delivery), webhook["id"])
+        producer.produce(NAMES.deliveries, encode_delivery(delivery), webhook["id"])
         assert producer.flush(20) == 0
         return delivery
 

@@ -18,10 +18,12 @@ from go2hooks.core.delivery import Delivery, delivery_id
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
 from go2hooks.kafka.reading import LogReader, Span
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, EVENTS_CLICK, EVENTS_DEAD
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.producer import new_event_id
 from go2hooks.settings import load_settings
+
+NAMES = TopicNames("go2")
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
@@ -80,22 +82,22 @@ def a_delivery(webhook_id, attempt, event_id=None):
 
 def test_an_event_goes_back_as_it_came_and_only_once(cli, settings, write):
     raw = EventCodec().encode(an_event(event_id := new_event_id()))
-    where = write(EVENTS_DEAD, b"acme", raw, reason="undecodable", detail="no such schema",
-                  topic=EVENTS_CLICK, partition=1, offset=7)  # fmt: skip
+    where = write(NAMES.events_dead, b"acme", raw, reason="undecodable", detail="no such schema",
+                  topic=NAMES.of_event["click"], partition=1, offset=7)  # fmt: skip
     listed = cli("list", "events")
     assert listed.exit_code == 0, listed.output
     [line] = [line for line in listed.output.splitlines() if where in line]
     assert event_id in line
     assert "undecodable" in line
 
-    before = len(messages(settings, EVENTS_CLICK))
+    before = len(messages(settings, NAMES.of_event["click"]))
     asked = cli("requeue", where)
     assert (asked.exit_code, "1 would be sent back. Add --yes" in asked.output) == (0, True), asked.output
-    assert len(messages(settings, EVENTS_CLICK)) == before
+    assert len(messages(settings, NAMES.of_event["click"])) == before
 
     done = cli("requeue", where, "--yes")
     assert (done.exit_code, "1 sent back" in done.output) == (0, True), done.output
-    back = [m for m in messages(settings, EVENTS_CLICK) if m.value() == raw]
+    back = [m for m in messages(settings, NAMES.of_event["click"]) if m.value() == raw]
     assert [m.key() for m in back] == [b"acme"]
 
     assert "0 sent back" in cli("requeue", where, "--yes").output
@@ -105,8 +107,8 @@ def test_an_event_goes_back_as_it_came_and_only_once(cli, settings, write):
 
 def test_what_a_producer_wrote_steers_no_terminal_and_makes_up_no_line(cli, write):
     raw = EventCodec().encode(an_event("evt_\x1b]0;x\x07\nevents/0/0"))
-    where = write(EVENTS_DEAD, b"\x1b[2J", raw, reason="invalid", detail="\x1b[31m",
-                  topic=EVENTS_CLICK, partition=1, offset=7)  # fmt: skip
+    where = write(NAMES.events_dead, b"\x1b[2J", raw, reason="invalid", detail="\x1b[31m",
+                  topic=NAMES.of_event["click"], partition=1, offset=7)  # fmt: skip
     for command in ("list", "events"), ("show", where), ("requeue", where):
         shown = cli(*command, color=True).output
         assert r"evt_\x1b]0;x\x07\nevents/0/0" in shown
@@ -114,8 +116,8 @@ def test_what_a_producer_wrote_steers_no_terminal_and_makes_up_no_line(cli, writ
 
 
 def test_what_still_cannot_be_read_is_shown_in_bytes(cli, write):
-    where = write(EVENTS_DEAD, None, b"\xc3\x01garbage", reason="undecodable", detail="no such schema",
-                  topic=EVENTS_CLICK, partition=1, offset=7)  # fmt: skip
+    where = write(NAMES.events_dead, None, b"\xc3\x01garbage", reason="undecodable", detail="no such schema",
+                  topic=NAMES.of_event["click"], partition=1, offset=7)  # fmt: skip
     shown = cli("show", where).output
     assert "undecodable: no such schema" in shown
     assert "came from:   go2.events.click/1/7" in shown
@@ -126,9 +128,9 @@ def test_what_still_cannot_be_read_is_shown_in_bytes(cli, write):
 
 def test_filters_leave_what_they_name(cli, write):
     hook = f"wh_{time.time_ns()}"
-    first = write(DELIVERIES_DEAD, hook, encode_delivery(a_delivery(hook, 6)), reason="timeout", detail="t")
-    second = write(DELIVERIES_DEAD, hook, encode_delivery(a_delivery(hook, 6)), reason="bad_status", detail="b")
-    other = write(DELIVERIES_DEAD, "wh_x", encode_delivery(a_delivery("wh_x", 6)), reason="timeout", detail="t")
+    first = write(NAMES.deliveries_dead, hook, encode_delivery(a_delivery(hook, 6)), reason="timeout", detail="t")
+    second = write(NAMES.deliveries_dead, hook, encode_delivery(a_delivery(hook, 6)), reason="bad_status", detail="b")
+    other = write(NAMES.deliveries_dead, "wh_x", encode_delivery(a_delivery("wh_x", 6)), reason="timeout", detail="t")
 
     def listed(*filters):
         output = cli("list", "deliveries", *filters).output
@@ -144,7 +146,9 @@ def test_filters_leave_what_they_name(cli, write):
 
 
 def test_nothing_is_sent_where_a_forged_header_points(cli, write):
-    where = write(EVENTS_DEAD, None, b"x", reason="undecodable", topic="__consumer_offsets", partition=0, offset=1)
+    where = write(
+        NAMES.events_dead, None, b"x", reason="undecodable", topic="__consumer_offsets", partition=0, offset=1
+    )
     done = cli("requeue", where, "--yes")
     assert done.exit_code == 1
     assert f"Nobody knows where these came from, or they were too large to be kept: {where}" in done.output
@@ -152,9 +156,9 @@ def test_nothing_is_sent_where_a_forged_header_points(cli, write):
 
 def test_a_delivery_that_was_unreadable_goes_back_to_its_own_topic(cli, settings, write):
     raw = b"\xc3\x01" + json.dumps(time.time()).encode()
-    where = write(DELIVERIES_DEAD, "wh_1", raw, reason="undecodable", position=f"{DELIVERIES}/0/3")
+    where = write(NAMES.deliveries_dead, "wh_1", raw, reason="undecodable", position=f"{NAMES.deliveries}/0/3")
     assert cli("requeue", where, "--yes").exit_code == 0
-    assert [m.key() for m in messages(settings, DELIVERIES) if m.value() == raw] == [b"wh_1"]
+    assert [m.key() for m in messages(settings, NAMES.deliveries) if m.value() == raw] == [b"wh_1"]
 
 
 class Receiver(ThreadingHTTPServer):
@@ -200,7 +204,7 @@ def test_a_delivery_goes_through_its_schedule_again_with_its_attempts_numbered_o
         "dispatcher",
         GO2HOOKS_RETRY_DELAYS="200ms", GO2HOOKS_ALLOW_INSECURE_TARGETS="true", GO2HOOKS_CIRCUIT_PROBE_MS="100",
     )  # fmt: skip
-    write(DELIVERIES, hook, encode_delivery(a_delivery(hook, 1)))
+    write(NAMES.deliveries, hook, encode_delivery(a_delivery(hook, 1)))
 
     def rows():
         query = "SELECT attempt, state, kind FROM attempts WHERE webhook_id = %s AND attempt > 0 ORDER BY attempt"

@@ -22,13 +22,15 @@ from go2hooks.core.lanes import Lanes
 from go2hooks.core.outcome import Answer, Outcome, Response
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import generate_secret
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.dispatcher import intake, pipeline
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.intake import Ticket
 from services.dispatcher.senders.identity import Identity
+
+NAMES = TopicNames("go2")
 
 
 class ScriptedSender:
@@ -106,7 +108,7 @@ def put(settings: Settings, webhook_id: str) -> Callable[..., Delivery]:
     """Write one delivery, to `go2.deliveries` unless told otherwise, `copies` times."""
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
 
-    def write(topic: str = DELIVERIES, copies: int = 1, **changes: Any) -> Delivery:
+    def write(topic: str = NAMES.deliveries, copies: int = 1, **changes: Any) -> Delivery:
         event_id = f"evt_{secrets.token_hex(8)}"
         delivery = Delivery(
             delivery_id(event_id, webhook_id), webhook_id, "acc", event_id, "click", "2024-01-01T12:00:00Z", b"{}", 1, 0,
@@ -169,8 +171,8 @@ async def test_a_failure_is_retried_from_its_tier_and_never_early(run, put, reco
 async def test_a_retry_waits_for_its_due_time_whenever_it_is_read(run, put, records):
     sender = ScriptedSender(lambda _: 200)
     due_ms = round(time.time() * 1000) + 2500
-    late = put(retry_topic(1.0), attempt=1, due_ms=due_ms)
-    soon = put(retry_topic(1.0), attempt=1, due_ms=due_ms - 1000)  # behind it, and due before it
+    late = put(NAMES.retry(1.0), attempt=1, due_ms=due_ms)
+    soon = put(NAMES.retry(1.0), attempt=1, due_ms=due_ms - 1000)  # behind it, and due before it
     await run(sender)
     await until(lambda: records(late) and records(soon))
     sent = {headers["X-Webhook-Delivery"]: at * 1000 for at, headers in sender.sent}
@@ -196,7 +198,7 @@ async def test_a_retry_goes_out_only_after_a_record_that_promises_it(run, put, r
     """After a crash between the retry's writing and the record, the attempt is made again, and may succeed."""
     sender = ScriptedSender(lambda _: 200)
     await run(sender)
-    forked, early = (put(retry_topic(0.3), attempt=2, due_ms=round(time.time() * 1000)) for _ in range(2))
+    forked, early = (put(NAMES.retry(0.3), attempt=2, due_ms=round(time.time() * 1000)) for _ in range(2))
     put(id=forked.id, event_id=forked.event_id, origin_ms=forked.origin_ms)  # as a restart finds it in the log
     await until(lambda: records(forked) == [(1, "delivered")])
     await asyncio.sleep(2.5)  # the records are asked once a second
@@ -206,7 +208,7 @@ async def test_a_retry_goes_out_only_after_a_record_that_promises_it(run, put, r
     assert records(forked) == [(1, "delivered")]
 
 
-@pytest.mark.parametrize("topic", [DELIVERIES, DELIVERIES_OVERFLOW])
+@pytest.mark.parametrize("topic", [NAMES.deliveries, NAMES.overflow])
 @pytest.mark.plain
 async def test_what_another_process_made_while_its_second_message_waited_in_its_lane_is_not_sent(
     run, put, records, record, monkeypatch, topic

@@ -28,10 +28,12 @@ from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey
-from go2hooks.kafka.topics import EVENTS_CLICK
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 from services.router.fanout import Bounds, Router
+
+NAMES = TopicNames("go2")
 
 ALWAYS = 1_000_000
 
@@ -233,6 +235,7 @@ def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
     router = Router(
         consumer_config(settings, group),
         producer_config(settings),
+        NAMES,
         SubscriptionIndex(),
         EventCodec(),
         Bounds(1000, 1000, 1 << 24, 0.0),
@@ -240,7 +243,7 @@ def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
     broker.proxy.moved = ALWAYS
 
     def lag() -> tuple[float, float]:
-        return tuple(gauge._values[(EVENTS_CLICK,)] for gauge in (metrics.LAG_MESSAGES, metrics.LAG_SECONDS))
+        return tuple(gauge._values[(NAMES.of_event["click"],)] for gauge in (metrics.LAG_MESSAGES, metrics.LAG_SECONDS))
 
     router.start()
     try:

@@ -36,8 +36,10 @@ from waiting import eventually
 
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
-from go2hooks.kafka.topics import EVENTS_CLICK
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
+
+NAMES = TopicNames("go2")
 
 DEADLINE_S = 300
 
@@ -223,7 +225,7 @@ def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Can
                 Event(new_event_id(), endpoints["account"], EventType.CLICK, time.time_ns() // 1_000_000, data)
             )
     poison = Producer({"bootstrap.servers": endpoints["kafka"]})
-    poison.produce(EVENTS_CLICK, b"\xc3\x01 no event at all")
+    poison.produce(NAMES.of_event["click"], b"\xc3\x01 no event at all")
     assert poison.flush(10) == 0
     api("POST", f"/webhooks/{hooks['ok']['id']}/test?wait=true")
     api("POST", f"/webhooks/{hooks['fails']['id']}/test?wait=true")

@@ -25,13 +25,15 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
-from go2hooks.kafka.topics import TOPIC_OF_EVENT
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.local.broker import Broker
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
 
+NAMES = TopicNames("go2")
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "outbox"
-TOPIC = TOPIC_OF_EVENT[EventType.LINK_CREATED]
+TOPIC = NAMES.of_event[EventType.LINK_CREATED]
 CODEC = EventCodec()
 
 

@@ -14,8 +14,10 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError, UnavailableError
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
-from go2hooks.kafka.topics import EVENT_TOPICS, TOPIC_OF_EVENT
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
+
+NAMES = TopicNames("go2")
 
 NOWHERE = "127.0.0.1:1"  # nothing listens there
 DEADLINE_S = 30.0
@@ -26,7 +28,7 @@ def bootstrap(kafka_bootstrap: str) -> str:
     """A broker that has the event topics."""
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     existing = admin.list_topics(timeout=DEADLINE_S).topics
-    missing = [NewTopic(name, num_partitions=4) for name in EVENT_TOPICS if name not in existing]
+    missing = [NewTopic(name, num_partitions=4) for name in NAMES.events if name not in existing]
     for created in admin.create_topics(missing).values() if missing else ():
         created.result(DEADLINE_S)
     return kafka_bootstrap
@@ -43,7 +45,7 @@ def received(bootstrap: str, account: str, count: int) -> list[Message]:
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": f"test-{account}", "auto.offset.reset": "earliest"}
     )
-    consumer.subscribe(list(EVENT_TOPICS))
+    consumer.subscribe(list(NAMES.events))
     deadline = time.monotonic() + DEADLINE_S
     messages: list[Message] = []
     try:
@@ -71,7 +73,7 @@ def test_every_type_arrives_in_its_topic_keyed_by_account(bootstrap: str, accoun
     messages = received(bootstrap, account, len(events))
     arrived = [(codec.decode(message.value()), message.topic()) for message in messages]
     assert sorted(arrived, key=lambda pair: pair[0].id) == sorted(
-        ((event, TOPIC_OF_EVENT[event.type]) for event in events), key=lambda pair: pair[0].id
+        ((event, NAMES.of_event[event.type]) for event in events), key=lambda pair: pair[0].id
     )
 
 

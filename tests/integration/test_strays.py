@@ -19,9 +19,9 @@ from go2hooks import strays
 from go2hooks.cli import main
 from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery, Position, delivery_id
-from go2hooks.kafka.client import DISPATCHER_GROUP, OVERFLOW_GROUP, RETRY_GROUP
+from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.reading import LogReader
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.producer import new_event_id
 from go2hooks.settings import load_settings
@@ -29,8 +29,11 @@ from go2hooks.strays import Bounds, TooManyWaitError, find_strays
 from go2hooks.telemetry import metrics
 from services.dispatcher.strays import count_strays_for_ever
 
+NAMES = TopicNames("go2")
+GROUPS = GroupNames("go2")
+
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
-TIER = retry_topic(0.3)
+TIER = NAMES.retry(0.3)
 
 
 class Receiver(ThreadingHTTPServer):
@@ -91,7 +94,7 @@ def write(kafka_bootstrap, hook):
     """`write(topic, attempt)`: a delivery in Kafka, and where it lies."""
     producer = Producer({"bootstrap.servers": kafka_bootstrap})
 
-    def produce(topic=DELIVERIES, attempt=1, same_as=None):
+    def produce(topic=NAMES.deliveries, attempt=1, same_as=None):
         event_id = new_event_id()
         delivery = same_as or Delivery(
             delivery_id(event_id, hook), hook, "acme", event_id, "click", "2024-01-01T12:00:00Z", b"{}",
@@ -125,7 +128,7 @@ def record(database):
 
 def commit_all(settings):
     """As dispatchers would have: everything that is there now is finished."""
-    groups = {DISPATCHER_GROUP: DELIVERIES, RETRY_GROUP: TIER, OVERFLOW_GROUP: DELIVERIES_OVERFLOW}
+    groups = {GROUPS.dispatcher: NAMES.deliveries, GROUPS.retry: TIER, GROUPS.overflow: NAMES.overflow}
     with LogReader(settings) as reader:
         for group, topic in groups.items():
             ends = reader.ends(reader.partitions([topic]))
@@ -156,7 +159,7 @@ def test_what_got_lost_is_told_apart_from_what_waits_and_is_sent_again(
     record(waits_aside, at, "pending", 0)
     commit_all(settings)
     write(TIER, attempt=2, same_as=waits_in_tier)
-    write(DELIVERIES_OVERFLOW, same_as=waits_aside)
+    write(NAMES.overflow, same_as=waits_aside)
 
     found = cli()
     assert found.exit_code == 1, found.output
@@ -275,12 +278,12 @@ def test_what_is_found_before_too_many_wait_is_lost_all_the_same(settings, find,
 
 def test_what_the_router_wrote_to_the_overflow_is_found_without_a_record(cli, settings, write):
     began = datetime.now(UTC)
-    lost, _ = write(DELIVERIES_OVERFLOW)
-    went_round, _ = write(DELIVERIES_OVERFLOW)
+    lost, _ = write(NAMES.overflow)
+    went_round, _ = write(NAMES.overflow)
     moved, _ = write()
-    write(DELIVERIES_OVERFLOW, same_as=moved)
+    write(NAMES.overflow, same_as=moved)
     commit_all(settings)
-    write(DELIVERIES_OVERFLOW, same_as=went_round)
+    write(NAMES.overflow, same_as=went_round)
 
     def found():
         return re.findall(r"dlv_\w+", cli("--log", "--since", began.isoformat()).output)

@@ -17,7 +17,7 @@ from go2hooks.core.retry import RetryPolicy
 from go2hooks.core.signing import generate_secret
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.partitions import Assignment, PartitionKey
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.secrets import SecretBox
@@ -28,7 +28,9 @@ from services.dispatcher.requests import Requests
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
-TOPICS: dict[Source, str] = {"main": DELIVERIES, "retry": retry_topic(5.0), "overflow": DELIVERIES_OVERFLOW}
+NAMES = TopicNames("go2")
+
+TOPICS: dict[Source, str] = {"main": NAMES.deliveries, "retry": NAMES.retry(5.0), "overflow": NAMES.overflow}
 LIMITS = LaneLimits(window=8, webhook_first_sends=1.0, webhook_max_sends=1, circuit_failures=2, probe_s=20.0)
 #: Changes of a webhook after which it does not want what waits for it, and what is recorded then.
 WITHOUT = [
@@ -100,7 +102,7 @@ class Scene:
         self.claims: Claims[Ticket] = Claims()
         self.pipeline = Pipeline(
             Collaborators(
-                self.webhooks, Requests(self.webhooks, None, "webhook"), self.receivers, self, self.recorder,  # type: ignore[arg-type]
+                self.webhooks, Requests(self.webhooks, None, "webhook"), self.receivers, self, NAMES, self.recorder,  # type: ignore[arg-type]
                 self.lanes, self.claims, RetryPolicy(),
             )
         )  # fmt: skip

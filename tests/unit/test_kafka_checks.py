@@ -39,7 +39,7 @@ def cluster(brokers: int, **replicas: int) -> Any:
 
 
 def findings(metadata: Any, **in_sync: str) -> list[Any]:
-    return list(_check_replicas(Client({k.replace("_", "."): v for k, v in in_sync.items()}), metadata))  # type: ignore[arg-type]
+    return list(_check_replicas(Client({k.replace("_", "."): v for k, v in in_sync.items()}), metadata, "go2."))  # type: ignore[arg-type]
 
 
 def test_one_broker_is_no_problem_but_is_said() -> None:

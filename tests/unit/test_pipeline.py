@@ -14,8 +14,10 @@ from waiting import turn
 from go2hooks.core.delivery import Kind
 from go2hooks.core.outcome import Failure
 from go2hooks.kafka.partitions import PartitionKey
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_DEAD, retry_topic
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics
+
+NAMES = TopicNames("go2")
 
 
 async def test_a_success_is_recorded_and_only_then_done_with(scene):
@@ -38,7 +40,7 @@ async def test_a_retry_is_kept_before_the_failure_is_recorded(scene):
     scene.receivers.answer(503, retry_after="20")
     assert len(scene.recorder) == 0
     topic, following = scene.kept()
-    assert topic == retry_topic(30.0)
+    assert topic == NAMES.retry(30.0)
     assert following == DELIVERY._replace(attempt=2, due_ms=following.due_ms)
     assert began_ms + 30_000 - 1 <= following.due_ms <= time.time() * 1000 + 30_000
     assert scene.finished() == 0
@@ -56,7 +58,7 @@ async def test_the_last_failure_is_kept_as_a_dead_letter_before_it_is_recorded(s
     assert scene.written[0].headers == [
         ("go2hooks-reason", b"bad_status"), ("go2hooks-detail", b"The receiver answered 500 Internal Server Error."),
     ]  # fmt: skip
-    assert scene.kept() == (DELIVERIES_DEAD, last)
+    assert scene.kept() == (NAMES.deliveries_dead, last)
     assert scene.finished() == 0
     record = scene.recorded()
     assert (record.attempt, record.state, record.next_attempt_ms) == (6, "failed", None)
@@ -67,7 +69,7 @@ async def test_the_last_failure_is_kept_as_a_dead_letter_before_it_is_recorded(s
 async def test_a_message_that_cannot_be_decoded_is_kept_with_where_it_came_from(scene):
     scene.read(raw=b"no delivery")
     (buried,) = scene.written
-    assert (buried.topic, buried.key, buried.value) == (DELIVERIES_DEAD, "wh_1", b"no delivery")
+    assert (buried.topic, buried.key, buried.value) == (NAMES.deliveries_dead, "wh_1", b"no delivery")
     assert dict(buried.headers) == {"go2hooks-reason": b"undecodable", "go2hooks-position": b"go2.deliveries/0/0"}
     assert scene.finished() == 0
     buried.acknowledge()
@@ -130,7 +132,7 @@ async def test_a_webhook_that_is_not_known_yet_is_looked_up_before_its_delivery_
 async def test_what_is_looked_up_when_its_partition_is_lost_is_left_to_the_next_owner(scene):
     scene.postgres.found = scene.hook("wh_new")
     scene.read(DELIVERY._replace(webhook_id="wh_new"))
-    scene.intakes["main"].lost([PartitionKey(DELIVERIES, 0)])
+    scene.intakes["main"].lost([PartitionKey(NAMES.deliveries, 0)])
     await turn()
     assert scene.is_at_rest()
     assert scene.intakes["main"].consumer.released == 1
@@ -154,7 +156,7 @@ async def test_a_webhook_that_is_deleted_between_two_looks_at_it_fails_an_attemp
     scene.change(is_deleted=True)
     scene.pipeline._begin(scene.held.pop(), in_lane=False)
     topic, following = scene.kept()
-    assert (topic, following.attempt) == (retry_topic(5.0), 2)
+    assert (topic, following.attempt) == (NAMES.retry(5.0), 2)
     assert scene.recorded().state == "retrying"
     scene.read(following, "retry")
     assert scene.recorded().error_code == "webhook_deleted"

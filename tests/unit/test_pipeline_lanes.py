@@ -12,8 +12,10 @@ from waiting import turn, until
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Kind
 from go2hooks.kafka.partitions import PartitionKey
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, retry_topic
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.attempts import AttemptKey
+
+NAMES = TopicNames("go2")
 
 
 def asked(scene: Scene) -> list[str]:
@@ -75,7 +77,7 @@ async def test_what_may_have_been_made_elsewhere_while_it_waited_is_asked_about_
 async def test_what_waits_when_its_partition_is_lost_is_neither_sent_nor_recorded(scene):
     scene.read()
     scene.read(DELIVERY._replace(id="dlv_waits"))
-    scene.intakes["main"].lost([PartitionKey(DELIVERIES, 0)])
+    scene.intakes["main"].lost([PartitionKey(NAMES.deliveries, 0)])
     scene.receivers.answer(200)
     await turn()
     assert scene.recorded().delivery_id == "dlv_1"
@@ -90,7 +92,7 @@ async def test_what_is_asked_about_when_its_partition_is_lost_is_not_sent_and_le
     scene.claims.holder("dlv_waits", 1).looked_up_at = 0.001  # long ago
     scene.receivers.answer(200)
     await asyncio.sleep(0)  # it has been given out to be started, and is asked about
-    scene.intakes["main"].lost([PartitionKey(DELIVERIES, 0)])
+    scene.intakes["main"].lost([PartitionKey(NAMES.deliveries, 0)])
     await turn()
     assert asked(scene) == []
     assert scene.lanes.in_flight == 0
@@ -102,11 +104,11 @@ async def test_what_finds_its_lane_full_comes_round_again_as_it_is_and_is_done_w
     late = DELIVERY._replace(id="dlv_late", attempt=2, due_ms=1000)
     scene.read(late)
     (written,) = scene.written
-    assert scene.intakes["main"]._partitions[PartitionKey(DELIVERIES, 0)].held == there
+    assert scene.intakes["main"]._partitions[PartitionKey(NAMES.deliveries, 0)].held == there
     assert scene.claims.claim("dlv_late", 2, None)  # it may be back before its acknowledgement is
     written.acknowledge()
-    assert (written.topic, decode_delivery(written.value)) == (DELIVERIES_OVERFLOW, late)
-    assert scene.intakes["main"]._partitions[PartitionKey(DELIVERIES, 0)].held == there - 1
+    assert (written.topic, decode_delivery(written.value)) == (NAMES.overflow, late)
+    assert scene.intakes["main"]._partitions[PartitionKey(NAMES.deliveries, 0)].held == there - 1
     assert len(scene.recorder) == 0
 
 
@@ -117,7 +119,7 @@ async def test_what_comes_round_and_finds_its_lane_full_still_is_held(scene):
     assert (held.delivery.id, scene.written) == ("dlv_late", [])
     assert scene.pipeline.room(held) == 0
     scene.pipeline.send_round(held)
-    assert scene.kept() == (DELIVERIES_OVERFLOW, held.delivery)
+    assert scene.kept() == (NAMES.overflow, held.delivery)
     assert scene.finished("overflow") == 1
 
 
@@ -140,7 +142,7 @@ async def test_what_waits_behind_a_circuit_that_opens_comes_round_again_and_is_s
     scene.read(DELIVERY._replace(id="dlv_2"))
     scene.read(first)
     scene.receivers.answer(500)
-    assert [scene.kept()[0] for _ in range(2)] == [DELIVERIES_OVERFLOW, retry_topic(5.0)]
+    assert [scene.kept()[0] for _ in range(2)] == [NAMES.overflow, NAMES.retry(5.0)]
     pending, failed = scene.recorded(), scene.recorded()
     assert (pending.delivery_id, pending.attempt, pending.state) == ("dlv_first", 0, "pending")
     assert (failed.delivery_id, failed.attempt, failed.state) == ("dlv_2", 1, "retrying")
@@ -152,7 +154,7 @@ async def test_what_comes_while_the_circuit_is_open_comes_round_again_once_it_is
     await scene.open_circuit()
     before = scene.finished()
     scene.read()
-    assert scene.kept() == (DELIVERIES_OVERFLOW, DELIVERY)
+    assert scene.kept() == (NAMES.overflow, DELIVERY)
     assert scene.finished() == before
     pending = scene.recorded()
     assert (pending.attempt, pending.state, pending.counts) == (0, "pending", False)
@@ -166,7 +168,7 @@ async def test_what_is_sent_back_while_the_circuit_is_open_is_not_shown_as_pendi
     await scene.open_circuit()
     again = DELIVERY._replace(kind=Kind.REPLAY, attempt=7)
     scene.read(again)
-    assert scene.kept() == (DELIVERIES_OVERFLOW, again)
+    assert scene.kept() == (NAMES.overflow, again)
     assert len(scene.recorder) == 0
 
 
@@ -178,7 +180,7 @@ async def test_a_retry_whose_circuit_is_open_waits_in_the_tier_that_fits_the_nex
     second = DELIVERY._replace(attempt=2, due_ms=1000)
     scene.read(second, "retry")
     topic, parked = scene.kept()
-    assert topic == retry_topic(delay_s)
+    assert topic == NAMES.retry(delay_s)
     assert parked == second._replace(due_ms=parked.due_ms)
     assert began_ms + delay_s * 1000 - 1 <= parked.due_ms <= time.time() * 1000 + delay_s * 1000
     assert scene.finished("retry") == 1
@@ -191,7 +193,7 @@ async def test_what_has_come_round_waits_for_the_next_probe_while_its_circuit_is
     (held,) = scene.held
     assert scene.pipeline.room(held) == 0
     scene.pipeline.send_round(held)
-    assert scene.kept()[0] == retry_topic(30.0)
+    assert scene.kept()[0] == NAMES.retry(30.0)
     assert scene.finished("overflow") == 1
     assert len(scene.recorder) == 0  # it is shown as pending already
 
@@ -210,4 +212,4 @@ async def test_what_is_due_is_turned_away_only_while_its_circuit_would_not_let_i
     scene.lanes._lanes["wh_1"].probe_at = float("inf")
     assert scene.pipeline.park_if_blocked(due)
     topic, parked = scene.kept()
-    assert (topic, parked.id, parked.attempt) == (retry_topic(3600.0), "dlv_due", 1)
+    assert (topic, parked.id, parked.attempt) == (NAMES.retry(3600.0), "dlv_due", 1)

@@ -11,6 +11,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.client import consumer_config, producer_config
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 from services.router.fanout import Router
 
@@ -41,7 +42,14 @@ def build(settings: Settings, group: str) -> Iterator[Callable[..., Router]]:
         for each in webhooks:
             index.apply(each)
         routers.append(
-            router := Router(consumer_config(settings, group), producer_config(settings), index, EventCodec(), BOUNDS)
+            router := Router(
+                consumer_config(settings, group),
+                producer_config(settings),
+                TopicNames(settings.kafka_prefix),
+                index,
+                EventCodec(),
+                BOUNDS,
+            )
         )
         router.start()
         return router

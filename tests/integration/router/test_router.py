@@ -23,12 +23,14 @@ from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.reading import LogReader
-from go2hooks.kafka.topics import DELIVERIES, EVENTS_CLICK, EVENTS_DEAD
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
 from services.router import fanout
 from services.router.fanout import Router
 from services.router.reading import Batch, Partition
+
+NAMES = TopicNames("go2")
 
 
 @pytest.fixture
@@ -48,12 +50,12 @@ def emit(settings: Settings, account: str) -> Callable[[int], list[Event]]:
 def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, int], list[Delivery]]]:
     """Step the router until it has written that many deliveries for the account, and a moment longer."""
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "tests.deliveries"})
-    partitions = consumer.list_topics(DELIVERIES, timeout=10).topics[DELIVERIES].partitions
+    partitions = consumer.list_topics(NAMES.deliveries, timeout=10).topics[NAMES.deliveries].partitions
     found: list[Delivery] = []
 
     def step(router: Router, count: int) -> list[Delivery]:
         if not consumer.assignment():
-            consumer.assign([TopicPartition(DELIVERIES, partition, 0) for partition in partitions])
+            consumer.assign([TopicPartition(NAMES.deliveries, partition, 0) for partition in partitions])
         deadline, quiet_at = time.monotonic() + 60, None
         while quiet_at is None or time.monotonic() < quiet_at:
             assert time.monotonic() < deadline, f"{len(found)} of {count} deliveries"
@@ -71,7 +73,7 @@ def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, i
 
 def buried(settings: Settings, wanted: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
     with LogReader(settings) as reader:
-        return list(filter(wanted, read_dead(reader, EVENTS_DEAD)))
+        return list(filter(wanted, read_dead(reader, NAMES.events_dead)))
 
 
 def test_an_event_becomes_one_delivery_per_webhook_that_wants_it(build, emit, deliveries, account):
@@ -107,7 +109,7 @@ def test_what_a_killed_router_routes_again_has_the_same_ids_and_is_marked(build,
     hook = webhook("wh_1", account, "*")
     emit(20)
     first = Router(
-        consumer_config(settings, f"tests.{secrets.token_hex(6)}"), producer_config(settings),
+        consumer_config(settings, f"tests.{secrets.token_hex(6)}"), producer_config(settings), NAMES,
         index := SubscriptionIndex(), EventCodec(), BOUNDS,
     )  # fmt: skip
     index.apply(hook)
@@ -124,7 +126,7 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
     nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")  # its deliveries are never acknowledged
     index = SubscriptionIndex()
     index.apply(hook := webhook("wh_1", account, "*"))
-    cut_off = Router(consumer_config(settings, group), producer_config(nowhere), index, EventCodec(), BOUNDS)
+    cut_off = Router(consumer_config(settings, group), producer_config(nowhere), NAMES, index, EventCodec(), BOUNDS)
     emit(20)
     cut_off.start()
     step_until(cut_off.step, lambda: cut_off._in_flight >= 20, 20)
@@ -144,7 +146,7 @@ def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, accoun
     index.apply(webhook("wh_1", account, "click"))
     config = consumer_config(settings, group) | {"max.poll.interval.ms": 6000}
     bounds = replace(BOUNDS, window=5, lookahead=100)
-    router = Router(config, producer_config(nowhere), index, EventCodec(), bounds)
+    router = Router(config, producer_config(nowhere), NAMES, index, EventCodec(), bounds)
     emit(1500)  # many times what is read ahead
     router.start()
     step_until(router.step, lambda: len(router._waiting) >= bounds.lookahead)
@@ -169,7 +171,7 @@ def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries
         asked.append(len(asked))
         return len(asked) > 2
 
-    router = Router(consumer_config(settings, group), nowhere, index, EventCodec(), BOUNDS, stopping)
+    router = Router(consumer_config(settings, group), nowhere, NAMES, index, EventCodec(), BOUNDS, stopping)
     emit(1)
     router.start()
     step_until(router.step, lambda: asked)
@@ -197,7 +199,7 @@ def test_an_event_that_kafka_does_not_date_is_dated_by_itself(build, deliveries,
             return EventCodec().encode(event)
 
     router = build(webhook("wh_1", account, "click"))
-    router._route(Undated(), Partition(0), Batch(), DELIVERIES)
+    router._route(Undated(), Partition(0), Batch(), NAMES.deliveries)
     (delivery,) = deliveries(router, 1)
     assert delivery.origin_ms == (accepted_ms if is_credible else event.timestamp_ms)
 
@@ -210,7 +212,7 @@ def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, 
     index = SubscriptionIndex()
     index.apply(hook)
     slow = producer_config(settings) | {"linger.ms": 1000}
-    first = Router(consumer_config(settings, group), slow, index, codec, replace(BOUNDS, window=100))
+    first = Router(consumer_config(settings, group), slow, NAMES, index, codec, replace(BOUNDS, window=100))
     first.start()
 
     def lags() -> dict[PartitionKey, int]:
@@ -228,7 +230,7 @@ def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, 
         if len(first._waiting) < 200:  # it writes a hundred, and waits for a second
             for partition in [*range(settings.topic_partitions)] * 10:
                 event = Event(new_event_id(), account, "click", 1_704_110_400_000, data)
-                producer.produce(EVENTS_CLICK, codec.encode(event), account, partition=partition)
+                producer.produce(NAMES.of_event["click"], codec.encode(event), account, partition=partition)
                 ids.append(event.id)
             producer.poll(0)
         step()
@@ -247,7 +249,7 @@ def test_a_delivery_that_kafka_refuses_for_good_ends_the_router(emit, account, s
     index = SubscriptionIndex()
     index.apply(webhook("wh_1", account, "click"))
     given_up_soon = producer_config(Settings(kafka_bootstrap_servers="127.0.0.1:1")) | {"message.timeout.ms": 300}
-    router = Router(consumer_config(settings, group), given_up_soon, index, EventCodec(), BOUNDS)
+    router = Router(consumer_config(settings, group), given_up_soon, NAMES, index, EventCodec(), BOUNDS)
     emit(1)
     router.start()
     with pytest.raises(UnavailableError, match="Kafka refused a delivery for good"):
@@ -261,7 +263,7 @@ def test_an_event_that_is_larger_than_kafka_takes_of_us_is_buried_without_what_i
     """Kafka's limit is on what was compressed: three megabytes of nothing are a few kilobytes. Kept whole it could not be."""
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "compression.type": "gzip",
                          "message.max.bytes": 10_000_000})  # fmt: skip
-    producer.produce(EVENTS_CLICK, bytes(3_000_000), account, partition=0)
+    producer.produce(NAMES.of_event["click"], bytes(3_000_000), account, partition=0)
     assert producer.flush(20) == 0
     router = build(webhook("wh_1", account, "click"))
     events = emit(5)
@@ -269,7 +271,7 @@ def test_an_event_that_is_larger_than_kafka_takes_of_us_is_buried_without_what_i
     (letter,) = step_until(router.step, lambda: buried(settings, lambda letter: letter.left_out > 0))
     assert letter.left_out == 3_000_000 + len(account)
     assert (letter.reason, letter.key, letter.value) == ("undecodable", None, b"")
-    assert (letter.origin.topic, letter.origin.partition) == (EVENTS_CLICK, 0)
+    assert (letter.origin.topic, letter.origin.partition) == (NAMES.of_event["click"], 0)
     back = WayBack(settings, lambda _: 1)
     assert back.send(letter) is None
 
@@ -279,10 +281,10 @@ def test_what_waits_is_weighed_with_its_keys_and_headers(account, settings, grou
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
     key = account + "k" * 30_000
     for _ in range(20):
-        producer.produce(EVENTS_CLICK, b"", key, headers={"h": bytes(20_000)})
+        producer.produce(NAMES.of_event["click"], b"", key, headers={"h": bytes(20_000)})
     assert producer.flush(20) == 0
     router = Router(
-        consumer_config(settings, group), producer_config(settings), SubscriptionIndex(), EventCodec(),
+        consumer_config(settings, group), producer_config(settings), NAMES, SubscriptionIndex(), EventCodec(),
         replace(BOUNDS, window=0),  # nothing is routed
     )  # fmt: skip
     router.start()
@@ -304,8 +306,8 @@ def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, de
         header + seed + bytes([n]) * n for n in range(100)
     ]
     for n, value in enumerate(bad):
-        producer.produce(EVENTS_CLICK, value, account, partition=partitions[n % len(partitions)])
-    producer.produce(EVENTS_CLICK, None, account, partition=0)
+        producer.produce(NAMES.of_event["click"], value, account, partition=partitions[n % len(partitions)])
+    producer.produce(NAMES.of_event["click"], None, account, partition=0)
     assert producer.flush(10) == 0
     router = build(webhook("wh_1", account, "click"))
     events = emit(5)
@@ -315,5 +317,5 @@ def test_poison_is_buried_with_its_reason_and_the_stream_goes_on(build, emit, de
     step_until(router.step, lambda: len(ours()) == len(bad) + 1)
     letters = ours()
     assert sorted(letter.value for letter in letters) == sorted([*bad, b""])
-    assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", EVENTS_CLICK)}
+    assert {(letter.reason, letter.origin.topic) for letter in letters} == {("undecodable", NAMES.of_event["click"])}
     assert all(letter.detail for letter in letters)

@@ -17,12 +17,14 @@ from go2hooks.core.event import Event
 from go2hooks.core.fair_queue import FairQueue
 from go2hooks.core.samples import example_payload
 from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.topics import DELIVERIES, DELIVERIES_OVERFLOW, EVENTS_CLICK
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
 from services.router import fanout
 from services.router.fanout import Router
 from services.router.reading import Batch
+
+NAMES = TopicNames("go2")
 
 pytestmark = pytest.mark.plain  # they patch the router
 
@@ -37,7 +39,7 @@ def emit_in_order(settings: Settings) -> Callable[..., None]:
         for account, count in counts.items():
             for _ in range(count):
                 event = Event(new_event_id(), account, "click", 1_704_110_400_000, data)
-                producer.produce(EVENTS_CLICK, codec.encode(event), account, partition=0)
+                producer.produce(NAMES.of_event["click"], codec.encode(event), account, partition=0)
         assert producer.flush(20) == 0
 
     return send
@@ -91,8 +93,8 @@ def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_
     step_until(router.step, lambda: len(written) == 2001)
     place = [webhook_id for _, webhook_id in written].index(other.id)
     assert place <= 1
-    assert written[place][0] == DELIVERIES
-    assert [topic for topic, _ in written[2:]] == [DELIVERIES_OVERFLOW] * 999 + [DELIVERIES] * 1000
+    assert written[place][0] == NAMES.deliveries
+    assert [topic for topic, _ in written[2:]] == [NAMES.overflow] * 999 + [NAMES.deliveries] * 1000
 
 
 def test_who_brings_much_is_gathered_unless_the_room_gets_full(
@@ -140,7 +142,7 @@ def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_
     router = build(*hooks)
     read_before_routing(router, {account: 3000}, alone=True)
     step_until(router.step, lambda: len(written) == 3000)
-    assert {topic for topic, _ in written} == {DELIVERIES}
+    assert {topic for topic, _ in written} == {NAMES.deliveries}
 
 
 def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_in_order, written, account, hooks):
@@ -148,7 +150,7 @@ def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_
     emit_in_order(**{account: 2000, other.account_id: 10})
     first = build(burst, other)
     read_before_routing(first, {account: 2000, other.account_id: 10}, alone=False)
-    step_until(first.step, lambda: (DELIVERIES, other.id) in written)
+    step_until(first.step, lambda: (NAMES.deliveries, other.id) in written)
     before = len(written)
     assert before < 2010
     first.close(10.0)  # what waits is nobody's now, and what has overtaken it is routed again

@@ -1,0 +1,197 @@
+"""A Kafka that asks for TLS, a login or a certificate: every client of ours gets in, and who does not is told why."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+from click.testing import CliRunner
+from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from usable_topics import make_topics
+from waiting import eventually
+
+from go2hooks.cli import main
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.admin import ensure_topics
+from go2hooks.kafka.client import connection_config
+from go2hooks.kafka.diagnosis import why_away
+from go2hooks.kafka.reading import LogReader
+from go2hooks.kafka.topics import TopicNames
+from go2hooks.local.broker import Broker
+from go2hooks.local.processes import free_port
+from go2hooks.local.quorum import open_quorum
+from go2hooks.local.security import open_security
+from go2hooks.settings import load_kafka_settings, load_settings
+
+CLICKS = TopicNames("go2").of_event["click"]
+
+
+@pytest.fixture(scope="module")
+def security(servers_dir):
+    return open_security(servers_dir / "security")
+
+
+@pytest.fixture(scope="module")
+def mutual_port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def broker(servers_dir, security, mutual_port):
+    """A listener with SASL_SSL, and one that asks for a certificate."""
+    quorum = open_quorum(servers_dir / "secure-kafka", 1)
+    (node,) = quorum.nodes
+    listeners = f"CLIENT://{node.address},MUTUAL://127.0.0.1:{mutual_port}"
+    settings = {
+        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "CLIENT:SASL_SSL,MUTUAL:SSL,CONTROLLER:SSL",
+        "listener.name.mutual.ssl.client.auth": "required",
+    }
+    with Broker(quorum.directory, quorum=quorum, node=node, security=security, settings=settings) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def known(broker, security):
+    """By which a client of ours gets in, as settings."""
+    known = security.client_settings() | {"kafka_bootstrap_servers": broker.bootstrap}
+    make_topics(load_settings(**known))
+    return known
+
+
+def without_tls(known, **changes):
+    return {name: value for name, value in known.items() if name != "kafka_ssl_ca_file"} | changes
+
+
+def why(**settings):
+    return why_away(connection_config(load_kafka_settings(**settings), "test"))
+
+
+def test_whoever_does_not_get_in_is_told_what_to_set(known, kafka_bootstrap, docker, tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    tls = {"kafka_security_protocol": "ssl", "kafka_ssl_ca_file": known["kafka_ssl_ca_file"]}
+    at = {"kafka_bootstrap_servers": known["kafka_bootstrap_servers"]}
+    for settings, said in (
+        (known | {"kafka_sasl_password": "wrong"}, "refuses the user or the password: check GO2HOOKS_KAFKA_SASL_USER"),
+        (known | {"kafka_sasl_mechanism": "PLAIN"}, "set GO2HOOKS_KAFKA_SASL_MECHANISM to one of SCRAM-SHA-512"),
+        (known | {"kafka_ssl_ca_file": tmp_path / "other.pem"}, "name its CA in GO2HOOKS_KAFKA_SSL_CA_FILE"),
+        (at, "speaks TLS: set GO2HOOKS_KAFKA_SECURITY_PROTOCOL to ssl or sasl_ssl"),
+        (without_tls(known, kafka_security_protocol="sasl_plaintext"), "speaks TLS: set"),
+        (at | tls, "may ask for a user and a password (GO2HOOKS_KAFKA_SECURITY_PROTOCOL"),
+        (known | {"kafka_bootstrap_servers": kafka_bootstrap}, "does not speak TLS"),
+        (
+            without_tls(known, kafka_security_protocol="sasl_plaintext", kafka_bootstrap_servers=kafka_bootstrap),
+            "asks for no login: set GO2HOOKS_KAFKA_SECURITY_PROTOCOL to plaintext or ssl",
+        ),
+        ({"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"}, "does not answer: Connection refused. Start it"),
+    ):
+        began = time.monotonic()
+        answer = why(**settings)
+        assert said in answer, answer
+        assert "wrong" not in answer
+        assert time.monotonic() - began < 15
+
+
+def test_a_certificate_that_is_over_or_for_another_name_is_told_apart(known, tmp_path):
+    """Before librdkafka, at the handshake: it says the same for all of them."""
+    import ssl
+    import threading
+    from datetime import UTC, datetime, timedelta
+    from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    over = authority.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=1), not_after=yesterday)
+    for certificate, said in (
+        (over, "has expired: renew it at the broker"),
+        (authority.issue_cert("kafka.example"), "for another name than 127.0.0.1"),
+    ):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        with ThreadingTCPServer(("127.0.0.1", 0), BaseRequestHandler) as server:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.handle_error = lambda *_: None
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            address = f"127.0.0.1:{server.server_address[1]}"
+            known_here = {"kafka_security_protocol": "ssl", "kafka_ssl_ca_file": tmp_path / "ca.pem"}
+            assert said in why(kafka_bootstrap_servers=address, **known_here)
+            server.shutdown()
+
+
+def test_doctor_topics_and_emit_name_the_wrong_password(known, database_url, monkeypatch):
+    for name, value in (known | {"kafka_sasl_password": "wrong", "database_url": database_url}).items():
+        monkeypatch.setenv(f"GO2HOOKS_{name.upper()}", str(value))
+    for command in (["doctor"], ["topics"], ["dead", "list", "events"]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 1
+        said = " ".join((done.output + str(done.exception)).split())
+        assert "refuses the user or the password" in said, said
+        assert "wrong" not in said.replace("what is wrong", "")
+
+
+def test_with_a_client_certificate_topics_are_made_and_logs_read(broker, known, security, mutual_port):
+    certified = {
+        "kafka_bootstrap_servers": f"127.0.0.1:{mutual_port}",
+        "kafka_security_protocol": "ssl",
+        "kafka_ssl_ca_file": security.ca_file,
+        "kafka_ssl_certificate_file": security.keystore,
+        "kafka_ssl_key_file": security.keystore,
+    }
+    settings = load_settings(**certified)
+    assert not ensure_topics(settings).created
+    with LogReader(settings) as reader:
+        assert reader.ends(reader.partitions([CLICKS]))
+    nobody = {name: certified[name] for name in list(certified)[:3]}
+    with pytest.raises(UnavailableError, match="client certificate"):
+        ensure_topics(load_settings(**nobody))
+
+
+def test_a_password_that_is_changed_is_in_force_without_a_restart(
+    broker, known, security, run_service, emit_command, tmp_path: Path
+):
+    """In Kafka and in the file. Connections that exist go on; here Kafka is restarted, so that all log in again."""
+    password = tmp_path / "password"
+    password.write_text(known["kafka_sasl_password"])
+    variables = {f"GO2HOOKS_{n.upper()}": str(v) for n, v in known.items() if n != "kafka_sasl_password"}
+    variables["GO2HOOKS_KAFKA_SASL_PASSWORD_FILE"] = str(password)
+    run_service("router", **variables)
+    change_password(known, "changed")
+    try:
+        broker.stop()
+        password.write_text("changed")
+        object.__setattr__(security, "password", "changed")
+        broker.start()
+        broker.wait_ready()
+        emit_command(variables)
+        eventually(lambda: is_routed(load_settings(**known | {"kafka_sasl_password": "changed"})))
+    finally:
+        change_password(known | {"kafka_sasl_password": "changed"}, known["kafka_sasl_password"])
+        object.__setattr__(security, "password", known["kafka_sasl_password"])
+
+
+def change_password(known, password):
+    admin = AdminClient(connection_config(load_kafka_settings(**known), "test"))
+    info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    change = UserScramCredentialUpsertion(known["kafka_sasl_username"], info, password.encode())
+    for done in admin.alter_user_scram_credentials([change]).values():
+        done.result(20)
+
+
+def is_routed(settings):
+    """Whether the router's group has committed an offset of clicks."""
+    with LogReader(settings) as reader:
+        return any(reader.committed("go2hooks.router", reader.partitions([CLICKS])).values())
+
+
+@pytest.fixture
+def emit_command():
+    def emit(variables):
+        command = [sys.executable, "-m", "go2hooks", "emit", "click", "--account", "acme"]
+        subprocess.run(command, env=os.environ | variables, check=True, timeout=60)
+
+    return emit

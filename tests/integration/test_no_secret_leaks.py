@@ -34,10 +34,14 @@ from up_command import UpCommand, children
 from usable_topics import watermarks
 from waiting import eventually
 
+from go2hooks.cli.stack import find_settings
 from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import example_payload
+from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
+from go2hooks.local.security import kept_security
 from go2hooks.producer import EventProducer, new_event_id
+from go2hooks.settings import Settings
 
 NAMES = TopicNames("go2")
 
@@ -129,6 +133,7 @@ def stack(canaries: Canaries, authority: trustme.CA) -> Iterator[UpCommand]:
         authority.cert_pem.write_to_path(str(Path(directory) / "ca.pem"))
         running = UpCommand(
             Path(directory) / "stack",
+            "--secure",
             GO2HOOKS_SECRET_KEYS=key,
             GO2HOOKS_LOG_LEVEL="debug",
             GO2HOOKS_ALLOW_INSECURE_TARGETS="true",
@@ -218,13 +223,13 @@ def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Can
             "UPDATE webhooks SET sealed_secret = set_byte(sealed_secret, 40, get_byte(sealed_secret, 40) # 1) WHERE id = %s",
             [hooks["broken"]["id"]],
         )
-    with EventProducer(endpoints["kafka"]) as producer:
+    with EventProducer.from_environment(find_settings(stack.dir)) as producer:
         for _ in range(3):
             data = example_payload(EventType.CLICK).data
             producer.send(
                 Event(new_event_id(), endpoints["account"], EventType.CLICK, time.time_ns() // 1_000_000, data)
             )
-    poison = Producer({"bootstrap.servers": endpoints["kafka"]})
+    poison = Producer(producer_config(find_settings(stack.dir)))
     poison.produce(NAMES.of_event["click"], b"\xc3\x01 no event at all")
     assert poison.flush(10) == 0
     api("POST", f"/webhooks/{hooks['ok']['id']}/test?wait=true")
@@ -262,9 +267,9 @@ def provoke_refusals(api: Api, webhook_id: str, secret: str, canaries: Canaries)
         connection.close()
 
 
-def messages_of(bootstrap: str) -> Iterator[tuple[str, bytes]]:
+def messages_of(settings: Settings) -> Iterator[tuple[str, bytes]]:
     """Everything that every topic holds."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "canary", "enable.auto.commit": False})
+    consumer = Consumer(consumer_config(settings, "canary") | {"enable.auto.commit": False})
     topics = consumer.list_topics(timeout=10).topics
     partitions = [TopicPartition(name, n, OFFSET_BEGINNING) for name, topic in topics.items() for n in topic.partitions]
     spans = [(p, watermarks(consumer, p)) for p in partitions]
@@ -304,6 +309,7 @@ def commands_of(endpoints: dict[str, Any], supervisor: int) -> bytes:
 
 def test_no_secret_leaves_its_place(stack: UpCommand, canaries: Canaries, receiver: Receiver, authority: trustme.CA):
     endpoints = stack.endpoints()
+    canaries.plant("Kafka password", kept_security(stack.dir).password)
     canaries.plant("database password", urlsplit(endpoints["postgres"]).password or "")
     api = Api(endpoints, canaries)
     use_client_certificates(stack, api, authority, canaries)
@@ -313,13 +319,13 @@ def test_no_secret_leaves_its_place(stack: UpCommand, canaries: Canaries, receiv
     places.append(("the processes' command lines", commands_of(endpoints, stack.process.pid)))
     for urls in endpoints["metrics"].values():
         places += [(url, urlopen(url, timeout=10).read()) for url in ([urls] if isinstance(urls, str) else urls)]
-    topics = list(messages_of(endpoints["kafka"]))
+    topics = list(messages_of(find_settings(stack.dir)))
     tables = list(dump_of(endpoints["postgres"]))
     assert stack.end() == 0
     logs = [(str(path), path.read_bytes()) for path in (stack.log, *(stack.dir / "logs").rglob("*")) if path.is_file()]
     places += topics + tables + logs
 
-    assert len(canaries.forms) == 12
+    assert len(canaries.forms) == 13
     assert {topic for topic, _ in topics} >= {
         "go2.events.click",
         "go2.events.dead",

@@ -1,49 +1,44 @@
-"""Consecutive failures of a webhook, folded from a batch of attempts.
+"""Consecutive failures of a webhook, in the order in which attempts began.
 
-The count in Postgres must come out as if every attempt had been counted on its own, in order of completion: a batch
-that fails ten times and then succeeds has disabled the webhook, though it ends with a success.
+An attempt that failed says nothing of a receiver that has answered one that began later: a request that a busy receiver
+never read times out after dozens that it did read. So a failure counts only while no success is known that began with it
+or after it. The order in which attempts end, and in which they become known, makes no difference.
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 
-@dataclass(slots=True)
 class Streak:
-    """What a batch did to one webhook's count of consecutive failures."""
+    """Failed attempts that began after the latest success that is known. Times are of one clock, in any one unit."""
 
-    leading: int = 0  #: failures before the first success: they add to the count that was there
-    longest: int = 0  #: longest run of failures that began after a success within the batch
-    trailing: int = 0  #: failures since the last success (all of them, when there was none)
-    succeeded: bool = False
-    leading_since_ms: int = 0  #: when the first of the leading failures had failed
-    trailing_since_ms: int = 0  #: when the first of the trailing failures had failed
+    __slots__ = ("_most", "_succeeded", "starts")
 
-    @property
-    def peak(self) -> int:
-        """The longest run of failures, where none came before the batch."""
-        return max(self.leading, self.longest)
+    def __init__(self, most: int, starts: Iterable[float] = ()) -> None:
+        """Keeps at most so many, at least two; `starts`: when those that count already began."""
+        self.starts = sorted(starts)  #: when they began, earliest first
+        self._most = most
+        self._succeeded = float("-inf")  # when the latest success began
 
-    def add(self, *, failed: bool, ended_ms: int) -> None:
-        """Fold in the next attempt, in order of completion."""
-        if not failed:
-            self.succeeded = True
-            self.trailing = 0
-            return
-        if self.trailing == 0:
-            self.trailing_since_ms = ended_ms
-        self.trailing += 1
-        if self.succeeded:
-            self.longest = max(self.longest, self.trailing)
-            return
-        if self.leading == 0:
-            self.leading_since_ms = ended_ms
-        self.leading += 1
+    def __len__(self) -> int:
+        return len(self.starts)
 
+    def succeed(self, began: float) -> None:
+        """An attempt that began then has succeeded: what began no later does not count any more."""
+        if began > self._succeeded:
+            self._succeeded = began
+            if self.starts:
+                del self.starts[: bisect_right(self.starts, began)]
 
-def fold(attempts: Iterable[tuple[str, bool, int]]) -> dict[str, Streak]:
-    """Streaks by webhook id, from (webhook id, failed, ended at in ms) in order of completion."""
-    streaks: dict[str, Streak] = {}
-    for webhook_id, failed, ended_ms in attempts:
-        streaks.setdefault(webhook_id, Streak()).add(failed=failed, ended_ms=ended_ms)
-    return streaks
+    def fail(self, began: float) -> bool:
+        """An attempt that began then has failed. Whether it counts."""
+        if began <= self._succeeded:
+            return False
+        insort(self.starts, began)
+        if len(self.starts) > self._most:
+            del self.starts[1]  # not the first, which says since when
+        return True
+
+    def clear(self) -> None:
+        """What has failed so far does not count any more."""
+        self.starts.clear()

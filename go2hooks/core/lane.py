@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from go2hooks.core.failures import Streak
+
 T = TypeVar("T")
 
 NEW: Final = 0  #: standing of a lane: no attempt has ended yet
@@ -32,7 +34,7 @@ class LaneLimits:
     queue_share: float = 0.25  #: of the free window, for one lane
     tardy_share: float = 0.5  #: of `max_sends` and of the window, for all tardy lanes together
     doubtful_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
-    circuit_failures: int = 5  #: in a row, before the circuit opens
+    circuit_failures: int = 5  #: consecutive ones, before the circuit opens
     probe_s: float = 1.0  #: pause before the first probe; grows by half each time
     probe_max_s: float = 30.0
 
@@ -41,7 +43,7 @@ class Lane(Generic[T]):
     """State of one webhook in one process."""
 
     __slots__ = (
-        "_earning", "_finished", "_limits", "_measured_at", "_opened_at", "failures", "in_flight", "limit", "probe_at",
+        "_earning", "_finished", "_limits", "_measured_at", "_opened_at", "_streak", "in_flight", "limit", "probe_at",
         "progress_at", "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
     )  # fmt: skip
 
@@ -51,13 +53,13 @@ class Lane(Generic[T]):
         self.in_flight = 0
         self.waiting = 0  #: weight of the queue
         self.queue: deque[T] | None = None  #: an empty deque is 600 bytes: only lanes that wait have one
-        self.failures = 0  #: in a row
         self.probe_at = 0.0  #: when its open circuit admits the next
         self.standing = NEW
         self.used_at = 0.0
         self.rate = 0.0  #: attempts that ended per second, over the last quarter of a second
         self.progress_at = 0.0  #: when an attempt ended last, or the lane became busy
         self._limits = limits
+        self._streak = Streak(limits.circuit_failures + _GROWTHS)
         self._earning = True  # slow start: doubles until the first failure
         self._opened_at = 0.0  # its circuit
         self._finished = 0  # since `_measured_at`
@@ -66,7 +68,7 @@ class Lane(Generic[T]):
     @property
     def is_open(self) -> bool:
         """Its circuit."""
-        return self.failures >= self._limits.circuit_failures
+        return len(self._streak.starts) >= self._limits.circuit_failures
 
     def is_quick(self, now: float) -> bool:
         """Whether it works off what waits in a moment."""
@@ -89,21 +91,22 @@ class Lane(Generic[T]):
             self._finished = 0
             self._measured_at = now
 
-    def reward(self, duration_s: float) -> None:
-        """It has succeeded, after so long."""
-        self.failures = 0
+    def reward(self, duration_s: float, now: float) -> None:
+        """An attempt has succeeded, after so long."""
+        self._streak.succeed(now - duration_s)
         if duration_s <= QUICK_S and self.queue:  # more only for a lane that could use it
             earned = 1.0 if self._earning else 1.0 / self.limit
             self.limit = min(self.limit + earned, self._limits.webhook_max_sends)
 
     def punish(self, began: float, now: float) -> None:
-        """It has failed, having begun then."""
+        """An attempt has failed that began then."""
         if self.is_open and began < self._opened_at:
             return  # it was under way when the circuit opened, and says nothing of how things stand since
-        self.failures += 1
+        if not self._streak.fail(began):
+            return
         self._earning = False
         self.limit = max(1.0, self.limit / 2)
-        beyond = self.failures - self._limits.circuit_failures
+        beyond = len(self._streak) - self._limits.circuit_failures
         if beyond == 0:
             self._opened_at = now
         if beyond >= 0:
@@ -113,5 +116,5 @@ class Lane(Generic[T]):
 
     def forgive(self) -> None:
         """What was held against it no longer counts."""
-        self.failures = 0
+        self._streak.clear()
         self._earning = True

@@ -17,7 +17,8 @@ What keeps one webhook from delaying another:
   of the attempts: a thousand receivers that never answer leave the rest to those that do.
 - Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a connection
   that was used a moment ago is still in the processor's cache; what is under way for longer leaves its place to others.
-- After a run of failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds.
+- After consecutive failures (`failures.py`) a lane's circuit opens: one probe at a time, with growing pauses, until one
+  succeeds.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
@@ -110,7 +111,7 @@ class Lanes(Generic[T]):
         lane.measure(now)
         self._judge(lane, TARDY if duration_s > QUICK_S else PROMPT)
         if ok:
-            lane.reward(duration_s)
+            lane.reward(duration_s, now)
         else:
             lane.punish(now - duration_s, now)
             if lane.is_open:

@@ -65,11 +65,6 @@ class AttemptRecord(NamedTuple):
     def failed(self) -> bool:
         return self.state in (State.RETRYING, State.FAILED)
 
-    @property
-    def ended_ms(self) -> int:
-        """When its outcome was known."""
-        return int(self.attempted_ms + (self.duration_ms or 0))
-
 
 def failing_and_others(records: Iterable[AttemptRecord]) -> tuple[set[str], set[str]]:
     """The webhooks of those that count: those with a failure among them, and the others."""

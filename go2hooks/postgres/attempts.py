@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.failures import Streak, fold
-from go2hooks.core.outcome import OUR_FAILURES
+from go2hooks.core.failures import Streak
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
 
 log = structlog.get_logger(__name__)
@@ -26,80 +24,38 @@ _UNSTAGE: Final = f"""INSERT INTO attempts ({_COLUMNS}) SELECT {_COLUMNS} FROM s
     ON CONFLICT DO NOTHING
     RETURNING webhook_id, (extract(epoch FROM created_at) * 1000)::bigint, delivery_id, attempt"""  # noqa: S608  # our columns
 
-_TRIPS: Final = """(peak >= %(threshold)s
-    AND (%(min_span)s::interval = interval '0' OR clock_timestamp() - since >= %(min_span)s) IS TRUE)"""
+# Locked in the order of ids, so that two dispatchers cannot deadlock. Those that succeeded and were not failing, nearly all,
+# are none of these. A webhook that is already disabled keeps its count.
+_FAILING: Final = """
+SELECT id, CASE WHEN consecutive_failures > 0 THEN failure_starts ELSE '{}' END FROM webhooks
+WHERE (id = ANY(%(failing)s) OR (id = ANY(%(others)s) AND consecutive_failures > 0)) AND is_active AND deleted_at IS NULL
+ORDER BY id FOR UPDATE"""
 
-# Locked in the order of ids, so that two dispatchers cannot deadlock. A webhook that is already disabled keeps its count.
-# Those that would be disabled are left as they are, and returned: the history has a say in that.
-_COUNT_FAILURES: Final = f"""
-WITH batch AS (
-    SELECT * FROM unnest(%(ids)s::text[], %(succeeded)s::bool[], %(leading)s::int[], %(longest)s::int[], %(trailing)s::int[],
-                         %(leading_since)s::timestamptz[], %(trailing_since)s::timestamptz[])
-        AS b(id, succeeded, head, longest, tail, head_since, tail_since)
-    UNION ALL SELECT id, true, 0, 0, 0, NULL, NULL FROM unnest(%(others)s::text[]) AS o(id)
-), locked AS (
-    SELECT w.id, w.consecutive_failures, w.failing_since FROM webhooks w JOIN batch b USING (id)
-    WHERE w.is_active AND w.deleted_at IS NULL AND (b.head > 0 OR b.longest > 0 OR w.consecutive_failures > 0)
-    ORDER BY w.id FOR UPDATE OF w
-), counted AS (
-    SELECT l.id, l.failing_since AS failing_before,
-        CASE WHEN b.succeeded THEN b.tail ELSE l.consecutive_failures + b.head END AS failures,
-        CASE WHEN b.succeeded THEN CASE WHEN b.tail > 0 THEN b.tail_since END
-             WHEN l.consecutive_failures = 0 THEN b.head_since
-             ELSE coalesce(l.failing_since, b.head_since) END AS since,
-        greatest(CASE WHEN b.head > 0 THEN l.consecutive_failures + b.head ELSE 0 END, b.longest) AS peak
-    FROM locked l JOIN batch b USING (id)
-), judged AS (
-    SELECT *, {_TRIPS} AS trips FROM counted
-), updated AS (
-    UPDATE webhooks w SET consecutive_failures = j.failures, failing_since = j.since FROM judged j WHERE w.id = j.id AND NOT j.trips
-)
-SELECT id, failing_before FROM judged WHERE trips"""  # noqa: S608  # ours
-
-# An attempt that failed is recorded once Kafka has its retry, one that succeeded at once, and dispatchers know nothing of each
-# other: while Kafka stands still failures gather that were no row. So who is to be disabled is judged by when attempts ended.
-# Failures are looked up by an index of their own: thousands that wait meanwhile may be recorded between them. What is not found
-# (an attempt for a delivery that is older, or behind too many) does not count: it takes another failure, and disables nobody.
-_ENDED_AT: Final = "attempted_at + duration_ms * interval '1 millisecond'"
-_RECENT: Final = f"""
-SELECT s.id, r.failed, r.ended_at FROM unnest(%(ids)s::text[], %(since)s::timestamptz[], %(created)s::timestamptz[]) AS s(id, since, created),
-LATERAL (
-    (SELECT true AS failed, kind, error_code, {_ENDED_AT} AS ended_at FROM attempts
-     WHERE webhook_id = s.id AND state = 'retrying' AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s)
-    UNION ALL
-    (SELECT true, kind, error_code, {_ENDED_AT} FROM attempts
-     WHERE webhook_id = s.id AND state = 'failed' AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s)
-    UNION ALL
-    SELECT false, kind, NULL, {_ENDED_AT} FROM (
-        SELECT * FROM attempts WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s
-    ) newest WHERE state = 'delivered'
-) r WHERE r.kind <> 'test' AND (r.error_code = ANY(%(ours)s)) IS NOT TRUE AND r.ended_at >= s.since ORDER BY r.ended_at, r.failed DESC"""  # noqa: S608  # ours
+# Successes are looked for only where a webhook would be disabled: one that was recorded while it was not failing has left no
+# trace in its row. That is so after a pause of Kafka, above all: a success is recorded at once, a failure once its retry is kept.
+_SUCCEEDED: Final = """
+SELECT s.id, (extract(epoch FROM max(r.attempted_at)) * 1000)::bigint
+FROM unnest(%(ids)s::text[], %(created)s::timestamptz[]) AS s(id, created),
+LATERAL (SELECT state, kind, attempted_at FROM attempts
+         WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s) r
+WHERE r.state = 'delivered' AND r.kind <> 'test' GROUP BY s.id"""
 # Whatever the statistics promise: with the rows of hours before it, it would rather read and sort them all than follow the index.
 _ALONG_INDEXES: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
 #: The retries of a delivery are over by then, with the default delays.
 _LONGEST_RETRIED: Final = timedelta(hours=2)
 _RECENT_ROWS: Final = 20_000
+_KEPT_STARTS: Final = 1000  # of failures; as many count only where they must span some time, too
 
-_SETTLE: Final = f"""
+_SETTLE: Final = """
 UPDATE webhooks w SET
-    consecutive_failures = CASE WHEN j.trips THEN j.peak ELSE j.failures END,
-    failing_since = j.since,
-    is_active = NOT j.trips,
-    disabled_at = CASE WHEN j.trips THEN clock_timestamp() END,
-    disabled_reason = CASE WHEN j.trips THEN j.peak || ' consecutive failed attempts' END
-FROM (
-    SELECT *, {_TRIPS} AS trips
-    FROM unnest(%(ids)s::text[], %(peaks)s::int[], %(failures)s::int[], %(since)s::timestamptz[]) AS s(id, peak, failures, since)
-) j WHERE w.id = j.id
-RETURNING w.id, j.trips"""  # noqa: S608  # ours
-
-# The same for a batch without a failure, which nearly all are. Filling the seven arrays above for every webhook took a tenth
-# of a dispatcher at a thousand deliveries a second: they hold only those that failed.
-_FORGET_FAILURES: Final = """
-UPDATE webhooks w SET consecutive_failures = 0, failing_since = NULL FROM (
-    SELECT id FROM webhooks WHERE id = ANY(%s) AND is_active AND deleted_at IS NULL AND consecutive_failures > 0
-    ORDER BY id FOR UPDATE
-) failing WHERE w.id = failing.id"""
+    consecutive_failures = cardinality(s.starts::bigint[]),
+    failure_starts = s.starts::bigint[],
+    failing_since = s.since,
+    is_active = s.reason IS NULL,
+    disabled_at = CASE WHEN s.reason IS NOT NULL THEN clock_timestamp() END,
+    disabled_reason = s.reason
+FROM unnest(%(ids)s::text[], %(starts)s::text[], %(since)s::timestamptz[], %(reasons)s::text[]) AS s(id, starts, since, reason)
+WHERE w.id = s.id"""
 
 # LATERAL with LIMIT: an index look-up per key, whatever the statistics say about a table that grows by the second.
 _FIND_STATES: Final = """
@@ -112,6 +68,12 @@ class DisablePolicy(NamedTuple):
 
     threshold: int
     min_span: timedelta = timedelta(0)  #: the failures must span at least this long
+
+    def disables(self, streak: Streak) -> bool:
+        """Whether it has failed so often, and for so long."""
+        if len(streak) < self.threshold:
+            return False
+        return not self.min_span or datetime.now(UTC) - from_ms(int(streak.starts[0])) >= self.min_span
 
 
 class AttemptKey(NamedTuple):
@@ -157,68 +119,49 @@ async def _write_new(connection: AsyncConnection[Any], records: Sequence[Attempt
 async def _count(
     connection: AsyncConnection[Any], records: Sequence[AttemptRecord], policy: DisablePolicy
 ) -> list[str]:
+    """Move the counts of consecutive failures. Returns ids of webhooks that are disabled for them."""
     failing, others = failing_and_others(records)
-    if not failing:
-        if others:
-            await connection.execute(_FORGET_FAILURES, [list(others)])
+    if not failing and not others:
         return []
-    counting = sorted((r for r in records if r.counts and r.webhook_id in failing), key=attrgetter("ended_ms"))
-    streaks = fold((r.webhook_id, r.failed, r.ended_ms) for r in counting)
-    parameters = _parameters(streaks) | policy._asdict() | {"others": list(others)}
-    suspects = await (await connection.execute(_COUNT_FAILURES, parameters)).fetchall()
-    if not suspects:
+    rows = await (await connection.execute(_FAILING, {"failing": list(failing), "others": list(others)})).fetchall()
+    if not rows:
         return []
-    return await _settle(connection, dict(suspects), [r for r in counting if r.failed], policy)
+    most = max(policy.threshold, _KEPT_STARTS)
+    streaks = {webhook_id: Streak(most, starts) for webhook_id, starts in rows}
+    for record in records:
+        if record.counts and (streak := streaks.get(record.webhook_id)) is not None:
+            streak.fail(record.attempted_ms) if record.failed else streak.succeed(record.attempted_ms)
+    return await _settle(connection, streaks, policy)
 
 
-def _parameters(streaks: dict[str, Streak]) -> dict[str, Any]:
-    values = streaks.values()
+async def _settle(connection: AsyncConnection[Any], streaks: dict[str, Streak], policy: DisablePolicy) -> list[str]:
+    """Write the counts, and disable those that have failed too often."""
+    suspects = {webhook_id: streak for webhook_id, streak in streaks.items() if policy.disables(streak)}
+    if suspects:
+        await _heed_successes(connection, suspects)
+    disabled = [webhook_id for webhook_id, streak in suspects.items() if policy.disables(streak)]
+    await connection.execute(_SETTLE, _settled(streaks, frozenset(disabled), policy))
+    return disabled
+
+
+async def _heed_successes(connection: AsyncConnection[Any], suspects: dict[str, Streak]) -> None:
+    """Take account of successes that were recorded before."""
+    since = [from_ms(int(streak.starts[0])) for streak in suspects.values()]
+    parameters = {"ids": list(suspects), "created": [at - _LONGEST_RETRIED for at in since], "rows": _RECENT_ROWS}
+    await connection.execute(_ALONG_INDEXES)
+    for webhook_id, began_ms in await (await connection.execute(_SUCCEEDED, parameters)).fetchall():
+        suspects[webhook_id].succeed(began_ms)
+
+
+def _settled(streaks: dict[str, Streak], disabled: frozenset[str], policy: DisablePolicy) -> dict[str, Any]:
+    starts = [[int(start) for start in streak.starts] for streak in streaks.values()]
+    reason = f"{policy.threshold} consecutive failed attempts"
     return {
         "ids": list(streaks),
-        "succeeded": [s.succeeded for s in values],
-        "leading": [s.leading for s in values],
-        "longest": [s.longest for s in values],
-        "trailing": [s.trailing for s in values],
-        "leading_since": [from_ms(s.leading_since_ms) for s in values],
-        "trailing_since": [from_ms(s.trailing_since_ms) for s in values],
+        "starts": [f"{{{','.join(map(str, each))}}}" for each in starts],
+        "since": [from_ms(each[0]) if each else None for each in starts],
+        "reasons": [reason if webhook_id in disabled else None for webhook_id in streaks],
     }
-
-
-async def _settle(
-    connection: AsyncConnection[Any],
-    suspects: dict[str, datetime | None],
-    failures: Sequence[AttemptRecord],
-    policy: DisablePolicy,
-) -> list[str]:
-    """Disable those that failed so often without a success between, or give them their true count.
-
-    `suspects` says since when each was failing before these failures, which are in the order of their ends.
-    """
-    first_ended: dict[str, datetime] = {}
-    first_created: dict[str, datetime] = {}
-    for record in failures:
-        created_at = from_ms(record.created_ms)
-        first_ended.setdefault(record.webhook_id, from_ms(record.ended_ms))
-        first_created[record.webhook_id] = min(first_created.get(record.webhook_id, created_at), created_at)
-    since = {webhook_id: before or first_ended[webhook_id] for webhook_id, before in suspects.items()}
-    parameters = {
-        "ids": list(since),
-        "since": list(since.values()),
-        "created": [min(at, first_created[webhook_id]) - _LONGEST_RETRIED for webhook_id, at in since.items()],
-        "ours": sorted(OUR_FAILURES),
-        "rows": _RECENT_ROWS,
-    }
-    await connection.execute(_ALONG_INDEXES)
-    recent = await (await connection.execute(_RECENT, parameters)).fetchall()
-    streaks = fold((webhook_id, failed, int(ended_at.timestamp() * 1000)) for webhook_id, failed, ended_at in recent)
-    settled = {
-        "ids": list(streaks),
-        "peaks": [s.peak for s in streaks.values()],
-        "failures": [s.trailing for s in streaks.values()],
-        "since": [from_ms(s.trailing_since_ms) if s.trailing else None for s in streaks.values()],
-    }
-    cursor = await connection.execute(_SETTLE, settled | policy._asdict())
-    return [webhook_id for webhook_id, trips in await cursor.fetchall() if trips]
 
 
 async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:

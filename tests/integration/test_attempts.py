@@ -28,11 +28,11 @@ def record(attempt: int = 1, state: State = State.DELIVERED, **changes: Any) -> 
     )._replace(**changes)  # fmt: skip
 
 
-def stream(outcomes: str, prefix: str = "dlv", **changes: Any) -> list[AttemptRecord]:
-    """One delivery per letter, in order of completion: F failed, S succeeded."""
+def stream(outcomes: str, prefix: str = "dlv", first: int = 0, **changes: Any) -> list[AttemptRecord]:
+    """One delivery per letter, a millisecond after each other from `first` on: F failed, S succeeded."""
     states = {"F": State.RETRYING, "S": State.DELIVERED}
     return [
-        record(state=states[letter], delivery_id=f"{prefix}_{n}", attempted_ms=CREATED_MS + n, **changes)
+        record(state=states[letter], delivery_id=f"{prefix}_{n}", attempted_ms=CREATED_MS + first + n, **changes)
         for n, letter in enumerate(outcomes)
     ]
 
@@ -113,41 +113,58 @@ async def test_an_attempt_that_is_recorded_twice_is_there_once_and_counted_once(
         (["F" * 9, "F"], 10, False),
         (["F" * 9, "S", "F"], 1, True),
         (["F" * 9 + "S" + "F" * 9], 9, True),
-        (["F" * 10 + "S"], 10, False),  # it was disabled before it succeeded
-        (["S" + "F" * 10 + "S"], 10, False),
-        (["F" * 5, "F" * 5 + "S" + "F"], 10, False),
-        (["F" * 12, "S"], 12, False),  # a success that was under way does not enable it again
+        (["F" * 10 + "S"], 0, True),  # it succeeded before anybody had counted
+        (["S" + "F" * 10], 10, False),
+        (["F" * 5, "F" * 5 + "S" + "F"], 1, True),
+        (["F" * 12, "S"], 12, False),  # a success that comes later does not enable it again
         (["S", "F", "SF", "FS"], 0, True),
     ],
 )
-async def test_failures_are_counted_as_if_one_by_one_however_they_are_batched(connection, batches, count, active):
-    disabled = [await write_batch(connection, stream(batch, prefix=f"b{n}"), TEN) for n, batch in enumerate(batches)]
+async def test_failures_are_counted_in_the_order_of_the_attempts_however_they_are_batched(
+    connection, batches, count, active
+):
+    disabled = [
+        await write_batch(connection, stream(batch, prefix=f"b{n}", first=100 * n), TEN)
+        for n, batch in enumerate(batches)
+    ]
     assert await webhook(connection) == (count, active)
     assert [webhook_id for batch in disabled for webhook_id in batch] == ([] if active else ["wh_1"])
     assert await webhook(connection, "wh_2") == (0, True)
     (row,) = await ask(connection, "SELECT disabled_at IS NULL, disabled_reason FROM webhooks WHERE id = 'wh_1'")
-    assert row == ((True, None) if active else (False, f"{count} consecutive failed attempts"))
+    assert row == ((True, None) if active else (False, "10 consecutive failed attempts"))
 
 
-def ended(letter: str, *seconds: float, **changes: Any) -> list[AttemptRecord]:
-    """Attempts that began all at once, and ended so many seconds later, and a part of a millisecond."""
+def begun(letter: str, *seconds: float, lasting_s: float = 0.0, **changes: Any) -> list[AttemptRecord]:
+    """Attempts that began so many seconds later."""
     (one,) = stream(letter)
-    return [one._replace(delivery_id=f"{letter}{at}", duration_ms=at * 1000 + 0.7, **changes) for at in seconds]
+    return [
+        one._replace(
+            delivery_id=f"{letter}{at}",
+            attempted_ms=CREATED_MS + round(at * 1000),
+            duration_ms=lasting_s * 1000,
+            **changes,
+        )
+        for at in seconds
+    ]
 
 
 @pytest.mark.parametrize(
     ("batches", "count", "active"),
     [
-        ([ended("S", 1, 11, 21), ended("F", *range(2, 11), *range(12, 20))], 0, True),
-        ([ended("S", 10.5), ended("F", *range(2, 19))], 8, True),  # nine, a success, eight
-        ([ended("S", 11.5), ended("F", *range(2, 19))], 10, False),  # ten, and only then a success
-        ([ended("S", 5), ended("F", 1, 2), ended("F", *range(6, 15))], 9, True),
-        ([ended("S", 9), ended("F", *range(10, 19)), ended("F", 8)], 9, True),  # the last to be recorded failed first
-        ([ended("S", 5, kind=Kind.TEST), ended("F", *range(10))], 10, False),
-        ([ended("F", *range(5)), ended("F", *range(5, 10), state=State.FAILED)], 10, False),  # dead letters, too
+        # Of two dozen at once one is read, and what comes later; the others time out together.
+        ([begun("S", 0, 1, 2, 3), begun("F", *range(-23, 0), lasting_s=10)], 0, True),
+        ([begun("S", 1, 11, 21), begun("F", *range(2, 11), *range(12, 20), lasting_s=10)], 0, True),
+        ([begun("S", 10.5), begun("F", *range(2, 19))], 8, True),  # nine, a success, eight
+        ([begun("S", 1.5, lasting_s=30), begun("F", *range(2, 12))], 10, False),  # a success, and only then ten
+        ([begun("F", *range(2, 11)), begun("S", 1.5, lasting_s=8), begun("F", 11)], 10, False),
+        ([begun("S", 5), begun("F", 1, 2), begun("F", *range(6, 15))], 9, True),
+        ([begun("S", 9), begun("F", *range(10, 19)), begun("F", 8)], 9, True),  # the last to be recorded began first
+        ([begun("F", *range(9)), begun("S", 4), begun("F", *range(9, 14))], 9, True),  # a success in the midst
+        ([begun("S", 5, kind=Kind.TEST), begun("F", *range(10))], 10, False),
+        ([begun("F", *range(5)), begun("F", *range(5, 10), state=State.FAILED)], 10, False),  # dead letters, too
     ],
 )
-async def test_who_is_disabled_follows_the_order_of_the_ends_whatever_is_recorded_first(
+async def test_who_is_disabled_follows_the_order_of_the_starts_whatever_is_recorded_first(
     connection, batches, count, active
 ):
     """As after a pause of Kafka: a failure is recorded once its retry is kept, a success at once."""
@@ -157,17 +174,25 @@ async def test_who_is_disabled_follows_the_order_of_the_ends_whatever_is_recorde
 
 
 async def test_a_count_that_was_put_right_goes_on_from_there(connection):
-    await write_batch(connection, ended("S", 10.5), TEN)
-    assert await write_batch(connection, ended("F", *range(2, 19)), TEN) == []
-    assert await write_batch(connection, ended("F", 21), TEN) == []
-    assert await write_batch(connection, ended("F", 22), TEN) == ["wh_1"]
+    await write_batch(connection, begun("S", 10.5), TEN)
+    assert await write_batch(connection, begun("F", *range(2, 19)), TEN) == []
+    assert await write_batch(connection, begun("F", 21), TEN) == []
+    assert await write_batch(connection, begun("F", 22), TEN) == ["wh_1"]
+
+
+async def test_a_count_without_its_starts_is_none(connection):
+    """As after webhooks were enabled again by hand."""
+    await write_batch(connection, begun("F", *range(9)), TEN)
+    await connection.execute("UPDATE webhooks SET consecutive_failures = 0")
+    assert await write_batch(connection, begun("F", 10), TEN) == []
+    assert await webhook(connection) == (1, True)
 
 
 async def test_what_failed_before_it_was_enabled_again_is_not_counted_again(connection):
-    await write_batch(connection, ended("F", *range(10)), TEN)
+    await write_batch(connection, begun("F", *range(10)), TEN)
     await connection.execute("UPDATE webhooks SET is_active = true, consecutive_failures = 0, failing_since = NULL")
-    assert await write_batch(connection, ended("F", *range(10, 19)), TEN) == []
-    assert await write_batch(connection, ended("F", 19), TEN) == ["wh_1"]
+    assert await write_batch(connection, begun("F", *range(10, 19)), TEN) == []
+    assert await write_batch(connection, begun("F", 19), TEN) == ["wh_1"]
     assert await webhook(connection) == (10, False)
 
 
@@ -193,13 +218,13 @@ async def test_tests_skips_and_pending_rows_do_not_count(connection):
 @pytest.mark.parametrize("code", sorted(OUR_FAILURES))
 async def test_what_failed_for_our_own_fault_disables_nobody(connection, code):
     """As after a dispatcher's start without a secret's key, or out of descriptors: the receiver was not even asked."""
-    assert await write_batch(connection, ended("F", *range(20), error_code=code), TEN) == []
+    assert await write_batch(connection, begun("F", *range(20), error_code=code), TEN) == []
     assert await webhook(connection) == (0, True)
-    await write_batch(connection, ended("S", 30.5), TEN)
-    ours = ended("F", 31.2, 32.2, 33.2, error_code=code)
-    assert await write_batch(connection, [*ended("F", *range(22, 39)), *ours], TEN) == []  # nine, a success, eight
+    await write_batch(connection, begun("S", 30.5), TEN)
+    ours = begun("F", 31.2, 32.2, 33.2, error_code=code)
+    assert await write_batch(connection, [*begun("F", *range(22, 39)), *ours], TEN) == []  # nine, a success, eight
     assert await webhook(connection) == (8, True)
-    assert await write_batch(connection, ended("F", 40, 41), TEN) == ["wh_1"]
+    assert await write_batch(connection, begun("F", 40, 41), TEN) == ["wh_1"]
     assert await webhook(connection) == (10, False)
 
 

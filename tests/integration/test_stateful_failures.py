@@ -1,8 +1,8 @@
-"""The count of consecutive failures in Postgres, model-checked: as if every attempt had been counted on its own.
+"""The count of consecutive failures in Postgres, model-checked: in the order in which attempts began.
 
-Two dispatchers write batches in turns, so that attempts are recorded long after others that ended later. Partitions move
+Two dispatchers write batches in turns, so that attempts are recorded long after others that began later. Partitions move
 between them and processes are killed, so that attempts are recorded twice, in part and in other batches; webhooks are
-enabled again. The model counts one attempt after the other, and disables nobody who succeeded in between.
+enabled again. The model disables whoever failed so often in attempts that began after the latest success that is recorded.
 """
 
 import asyncio
@@ -31,25 +31,41 @@ _WEBHOOK = """INSERT INTO webhooks (id, account_id, name, url, events, sealed_se
 
 @dataclass
 class Count:
-    """What the model knows of a webhook."""
+    """What the model knows of a webhook. Attempts are numbered in the order in which they began."""
 
-    failures: int = 0
-    since: int = 0  # the first of them
+    failures: set[int] = field(default_factory=set)  # those that count, as far as its row tells
     active: bool = True
     disabled: int = 0  # how often it has been
-    recorded: dict[int, bool] = field(default_factory=dict)  # who ended when, and whether it failed
+    recorded: dict[int, bool] = field(default_factory=dict)  # who failed
+    forgiven: set[int] = field(default_factory=set)  # recorded when it was enabled again
 
-    def add(self, number: int, *, failed: bool) -> int:
-        """One after the other. Returns the count."""
-        if failed and not self.failures:
-            self.since = number
-        self.failures = self.failures + 1 if failed else 0
-        return self.failures
+    def add(self, new: dict[int, bool]) -> None:
+        """Record these, at once."""
+        self.recorded |= new
+        if not self.active:
+            return
+        self.failures |= {number for number, failed in new.items() if failed}
+        self._heed(new)
+        if len(self.failures) >= THRESHOLD:
+            self._heed(self.recorded)
+        if len(self.failures) >= THRESHOLD:
+            self.active = False
+            self.disabled += 1
 
-    def settle(self) -> int:
-        """Count anew what is recorded, from the first failure on. Returns the highest count."""
-        first, self.failures = self.since, 0
-        return max(self.add(n, failed=self.recorded[n]) for n in sorted(self.recorded) if n >= first)
+    def _heed(self, attempts: dict[int, bool]) -> None:
+        latest = max((number for number, failed in attempts.items() if not failed), default=0)
+        self.failures = {number for number in self.failures if number > latest}
+
+    def consecutive(self) -> int:
+        """Failures that began after the latest success of all that is recorded."""
+        latest = max((number for number, failed in self.recorded.items() if not failed), default=0)
+        return sum(
+            failed and number > latest and number not in self.forgiven for number, failed in self.recorded.items()
+        )
+
+    def enable(self) -> None:
+        self.active, self.failures = True, set()
+        self.forgiven = {number for number, failed in self.recorded.items() if failed}
 
 
 def record(webhook_id: str, number: int, *, failed: bool) -> AttemptRecord:
@@ -119,21 +135,10 @@ class FailuresMachine(RuleBasedStateMachine):
             batch.clear()
 
     def _count(self, batch: list[AttemptRecord]) -> None:
-        """One by one, what is recorded already left out."""
+        """What is recorded already left out."""
         for webhook_id, count in self.counts.items():
-            new = {int(r.delivery_id[4:]): r.failed for r in batch if r.webhook_id == webhook_id}
-            new = {number: new[number] for number in sorted(new) if number not in count.recorded}
-            count.recorded |= new
-            if not count.active or not new:
-                continue
-            since = count.since if count.failures else min((n for n, failed in new.items() if failed), default=0)
-            peak = max(count.add(number, failed=failed) for number, failed in new.items())
-            if peak < THRESHOLD:
-                continue
-            count.since = since
-            if count.settle() >= THRESHOLD:
-                count.active = False
-                count.disabled += 1
+            ended = {int(r.delivery_id[4:]): r.failed for r in batch if r.webhook_id == webhook_id}
+            count.add({number: failed for number, failed in ended.items() if number not in count.recorded})
 
     @rule(webhook_id=st.sampled_from(IDS))
     def enable(self, webhook_id: str) -> None:
@@ -141,7 +146,7 @@ class FailuresMachine(RuleBasedStateMachine):
             "UPDATE webhooks SET is_active = true, consecutive_failures = 0, failing_since = NULL WHERE id = %s",
             [webhook_id],
         )
-        self.counts[webhook_id].active, self.counts[webhook_id].failures = True, 0
+        self.counts[webhook_id].enable()
 
     @invariant()
     def postgres_agrees_with_the_model(self) -> None:
@@ -149,9 +154,14 @@ class FailuresMachine(RuleBasedStateMachine):
         for webhook_id, active, failures in rows:
             count = self.counts[webhook_id]
             assert active == count.active, webhook_id
-            assert not active or failures == count.failures, webhook_id
+            assert failures == len(count.failures), webhook_id
             assert active or failures >= THRESHOLD
             assert self.announced[webhook_id] == count.disabled  # each time once
+
+    @invariant()
+    def exactly_those_are_disabled_who_failed_so_often_since_their_latest_success(self) -> None:
+        for count in self.counts.values():
+            assert not count.active or count.consecutive() < THRESHOLD
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.writing.close())

@@ -25,7 +25,8 @@ class LanesMachine(RuleBasedStateMachine):
         self.under_way: list[tuple[str, int]] = []
         self.waiting: list[tuple[str, int]] = []
         self.began: dict[tuple[str, int], float] = {}
-        self.failures = dict.fromkeys(IDS, 0)
+        self.ended: list[tuple[str, float, bool]] = []  # whose, when it began, whether it failed
+        self.opened_at = dict.fromkeys(IDS, 0.0)
         self.failed_at = dict.fromkeys(IDS, 0.0)
 
     @rule(webhook_id=st.sampled_from(IDS), count=st.integers(1, 30))
@@ -40,9 +41,18 @@ class LanesMachine(RuleBasedStateMachine):
                 self._begin(item)
             elif admission is Admission.QUEUED:
                 self.waiting.append(item)
-            is_open = self.failures[webhook_id] >= LIMITS.circuit_failures
+            is_open = self._is_open(webhook_id)
             assert admission is not Admission.BLOCKED or is_open
             assert not is_open or admission in (Admission.BLOCKED, Admission.START)
+
+    def _is_open(self, webhook_id: str) -> bool:
+        """Whether so many failed, of those that began after the latest success."""
+        latest = max((began for name, began, failed in self.ended if name == webhook_id and not failed), default=-1.0)
+        failures = [began for name, began, failed in self.ended if name == webhook_id and failed and began > latest]
+        return len(failures) >= LIMITS.circuit_failures
+
+    def _forget(self, webhook_id: str) -> None:
+        self.ended = [each for each in self.ended if each[0] != webhook_id]
 
     def _begin(self, item: tuple[str, int]) -> None:
         if self.lanes._lanes[item[0]].standing == TARDY:
@@ -56,10 +66,14 @@ class LanesMachine(RuleBasedStateMachine):
         item = data.draw(st.sampled_from(self.under_way))
         self.under_way.remove(item)
         duration_s = self.now - self.began[item]
-        self.failures[item[0]] = 0 if ok else self.failures[item[0]] + 1
+        began, was_open = self.now - duration_s, self._is_open(item[0])
+        if ok or not was_open or began >= self.opened_at[item[0]]:
+            self.ended.append((item[0], began, not ok))
         self.failed_at[item[0]] = self.now
+        if self._is_open(item[0]) and not was_open:
+            self.opened_at[item[0]] = self.now
         stranded = self.lanes.finish(item[0], ok=ok, duration_s=duration_s, now=self.now)
-        if self.failures[item[0]] >= LIMITS.circuit_failures:
+        if self._is_open(item[0]):
             assert sorted(stranded) == sorted(each for each in self.waiting if each[0] == item[0])
         else:
             assert stranded == []
@@ -85,7 +99,7 @@ class LanesMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         """The process starts anew: nothing is under way, nothing waits, nothing is held against anybody."""
         self.lanes = Lanes(LIMITS)
-        self.under_way, self.waiting, self.failures = [], [], dict.fromkeys(IDS, 0)
+        self.under_way, self.waiting, self.ended = [], [], []
 
     @rule(remainder=st.integers(0, 2))
     def evict(self, remainder: int) -> None:
@@ -105,7 +119,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(webhook_id=st.sampled_from(IDS))
     def reset(self, webhook_id: str) -> None:
         self.lanes.reset(webhook_id)
-        self.failures[webhook_id] = 0
+        self.ended = [each for each in self.ended if each[0] != webhook_id or not each[2]]
 
     @rule(seconds=st.sampled_from([0.001, 0.003, 0.01, 0.3, 2.0, 100.0, 1000.0]))
     def pass_time(self, seconds: float) -> None:
@@ -113,15 +127,15 @@ class LanesMachine(RuleBasedStateMachine):
         self.lanes.sweep(self.now)
         for webhook_id in set(IDS) - set(self.lanes._lanes):  # forgotten, and with it the failures that it had
             is_forgiven = self.now - self.failed_at[webhook_id] > 3600.0
-            assert is_forgiven or self.failures[webhook_id] < LIMITS.circuit_failures
+            assert is_forgiven or not self._is_open(webhook_id)
             assert all(item[0] != webhook_id for item in self.under_way + self.waiting)
-            self.failures[webhook_id] = 0
+            self._forget(webhook_id)
 
     @invariant()
     def counts_agree(self) -> None:
         assert self.lanes.in_flight == len(self.under_way)
         assert self.lanes.queued == len(self.waiting)
-        assert self.lanes.open_circuits() == sum(n >= LIMITS.circuit_failures for n in self.failures.values())
+        assert self.lanes.open_circuits() == sum(map(self._is_open, IDS))
 
     @invariant()
     def standings_are_counted(self) -> None:
@@ -248,7 +262,7 @@ def test_a_lane_earns_more_sends_by_quick_answers_and_loses_half_by_a_failure():
     assert before == most == 64
     for _ in range(40):
         lanes.finish("a", ok=True, duration_s=0.01, now=1.0)
-    lanes.finish("a", ok=False, duration_s=0.01, now=1.0)
+    lanes.finish("a", ok=False, duration_s=0.01, now=1.1)
     list(lanes.startable(2.0))
     assert lanes.in_flight <= before // 2
 
@@ -312,12 +326,36 @@ def test_what_was_under_way_when_the_circuit_opened_does_not_put_the_first_probe
         list(lanes.startable(n / 100))
     assert lanes.in_flight == 64
     for n in range(64):  # the receiver starts again: each fails after half a second
-        lanes.finish("a", ok=False, duration_s=0.5, now=1.1 + n / 1000)
+        lanes.finish("a", ok=False, duration_s=0.5, now=1.5 + n / 1000)
     assert lanes.is_blocked("a")
-    assert lanes.probe_in_s("a", 1.2) == pytest.approx(0.904)  # a second after the fifth
-    assert lanes.offer("a", 0, 2.2) is Admission.START
-    lanes.finish("a", ok=False, duration_s=0.05, now=2.25)
-    assert lanes.probe_in_s("a", 2.25) == pytest.approx(1.5)
+    assert lanes.probe_in_s("a", 1.6) == pytest.approx(0.904)  # a second after the fifth
+    assert lanes.offer("a", 0, 2.6) is Admission.START
+    lanes.finish("a", ok=False, duration_s=0.05, now=2.65)
+    assert lanes.probe_in_s("a", 2.65) == pytest.approx(1.5)
+
+
+def test_what_began_before_an_attempt_that_succeeded_is_not_held_against_a_lane():
+    """As where a receiver with few workers has not read a dozen requests, and has answered all that came after them."""
+    lanes: Lanes[int] = Lanes(LaneLimits())
+    assert fill(lanes, "a", 4) == [Admission.START] * 4
+    assert lanes.offer("a", 0, 1.0) is Admission.QUEUED
+    lanes.finish("a", ok=True, duration_s=0.01, now=1.0)
+    assert list(lanes.startable(1.0)) == [0]
+    lanes.finish("a", ok=True, duration_s=0.01, now=1.01)
+    limit = lanes._lanes["a"].limit
+    for _ in range(10):
+        lanes.offer("a", 0, 10.0)
+        lanes.finish("a", ok=False, duration_s=10.0, now=10.0)
+    assert not lanes.is_blocked("a")
+    assert lanes._lanes["a"].limit == limit
+
+
+def test_a_success_that_began_first_does_not_close_a_circuit():
+    lanes: Lanes[int] = Lanes(LaneLimits(webhook_first_sends=8.0, circuit_failures=2))
+    assert lanes.offer("a", 0, 0.0) is Admission.START
+    open_circuit(lanes, now=5.0)
+    lanes.finish("a", ok=True, duration_s=6.0, now=6.0)
+    assert lanes.is_blocked("a")
 
 
 def test_a_receiver_that_fails_for_days_is_probed_as_rarely_as_ever():

@@ -1,43 +1,64 @@
-"""Folding a batch of attempts must come out as if each had been counted on its own."""
+"""Consecutive failures: in the order in which attempts began, whatever is known first."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from go2hooks.core.failures import Streak, fold
+from go2hooks.core.failures import Streak
+
+MANY = 100
 
 
-def counted_one_by_one(before: int, since: int, attempts: list[bool]) -> tuple[int, int, int]:
-    """Count after all attempts, the highest count on the way, and when the present streak began."""
-    count, peak = before, 0
-    for at, failed in enumerate(attempts, start=1):
-        if failed and count == 0:
-            since = at
-        count = count + 1 if failed else 0
-        peak = max(peak, count) if failed else peak
-    return count, peak, since if count else 0
+def counted(attempts: list[tuple[int, bool]], before: list[int] | None = None, most: int = MANY) -> Streak:
+    """What counts after these, each given by when it began and whether it failed."""
+    streak = Streak(most, before or [])
+    for began, failed in attempts:
+        if failed:
+            streak.fail(began)
+        else:
+            streak.succeed(began)
+    return streak
 
 
-def as_postgres_does(before: int, since: int, streak: Streak) -> tuple[int, int, int]:
-    """What `postgres.attempts` makes of a streak."""
-    count = streak.trailing if streak.succeeded else before + streak.leading
-    if streak.succeeded:
-        since = streak.trailing_since_ms if streak.trailing else 0
-    elif before == 0:
-        since = streak.leading_since_ms
-    peak = max(before + streak.leading if streak.leading else 0, streak.longest)
-    return count, peak, since
+def consecutive(attempts: list[tuple[int, bool]]) -> list[int]:
+    """The same in plain words: the failures that began after the latest success."""
+    latest = max((began for began, failed in attempts if not failed), default=-1)
+    return sorted(began for began, failed in attempts if failed and began > latest)
 
 
-@given(before=st.integers(0, 20), attempts=st.lists(st.booleans(), min_size=1, max_size=40))
-@example(before=0, attempts=[True] * 10 + [False])
-@example(before=3, attempts=[False, True, True, False, True])
-def test_a_folded_batch_counts_as_its_attempts_one_by_one(before, attempts):
-    since = -1 if before else 0
-    streak = fold(("wh", failed, at) for at, failed in enumerate(attempts, start=1))["wh"]
-    assert as_postgres_does(before, since, streak) == counted_one_by_one(before, since, attempts)
+attempts_of_a_webhook = st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=40)
 
 
-@given(attempts=st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(1, 99)), max_size=40))
-def test_each_webhook_is_folded_by_itself(attempts):
-    alone = {one: fold(each for each in attempts if each[0] == one).get(one) for one in {each[0] for each in attempts}}
-    assert fold(attempts) == alone
+@given(attempts=attempts_of_a_webhook)
+@example(attempts=[(1, False), *[(0, True)] * 12])  # a dozen that nobody read time out after one that was
+@example(attempts=[*[(1, True)] * 9, (0, False), (2, True)])  # a slow success that began first excuses nothing
+def test_what_counts_is_what_began_after_the_latest_success_in_whatever_order_it_is_known(attempts):
+    assert counted(attempts).starts == consecutive(attempts)
+
+
+@given(attempts=attempts_of_a_webhook, cut=st.integers(0, 40))
+def test_it_makes_no_difference_how_attempts_are_batched(attempts, cut):
+    """A batch goes on with what the one before has left, and without its successes: a failure may count that should not."""
+    earlier, later = attempts[:cut], attempts[cut:]
+    in_two = counted(later, before=counted(earlier).starts)
+    assert set(in_two.starts) >= set(consecutive(attempts))
+    for began, failed in earlier:
+        if not failed:
+            in_two.succeed(began)
+    assert in_two.starts == consecutive(attempts)
+
+
+def test_a_failure_says_whether_it_counts():
+    streak = counted([(5, False)])
+    assert [streak.fail(began) for began in (4, 5, 6)] == [False, False, True]
+    assert len(streak) == 1
+
+
+def test_of_more_than_are_kept_the_first_and_the_latest_are():
+    streak = counted([(began, True) for began in range(10)], most=4)
+    assert streak.starts == [0, 7, 8, 9]
+
+
+def test_what_was_held_against_it_is_cleared():
+    streak = counted([(1, True), (2, True)])
+    streak.clear()
+    assert len(streak) == 0

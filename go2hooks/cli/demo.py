@@ -14,7 +14,7 @@ _LONGEST_S = 30
 @click.option("--keep", is_flag=True, help="Leave the stack and its receiver running until Ctrl-C.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Save what it showed as an SVG.")
 def demo(events: int, rate: float, keep: bool, picture: Path | None) -> None:  # noqa: FBT001  # click's flag
-    """Send events of all six types through the whole pipeline, and check every delivery.
+    """Send events of all types through the whole pipeline, and check every delivery.
 
     Starts a stack in a temporary directory, with nothing but this package, and creates webhooks whose receivers work,
     fail twice, or always fail. Exits with 0 only if everything arrived exactly as it had to: every delivery once,

@@ -68,14 +68,16 @@ DISABLED = {"isActive": False, "disabledAt": "…", "disabledReason": "2 consecu
 
 def test_half_of_the_events_are_clicks_and_every_other_type_is_among_them():
     kinds = Counter(event_types(COUNT))
-    assert kinds == {kind: 1500 if kind is EventType.CLICK else 300 for kind in EventType}
+    assert kinds.keys() == set(EventType)
+    assert kinds.pop(EventType.CLICK) == COUNT // 2
+    assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
 def test_the_faltering_receiver_falters_at_some_of_its_deliveries_and_recovers_by_half_time():
     faltering = next(s for s in SUBSCRIPTIONS if s.behaviour is Behaviour.FALTERING)
     numbers = [n for n in range(COUNT) if failures_due(faltering, n, COUNT)]
     kinds = list(event_types(COUNT))
-    assert len(numbers) == 10
+    assert len(numbers) >= 5
     assert max(numbers) < COUNT // 2
     assert all(faltering.wants(kinds[n]) for n in numbers)
 

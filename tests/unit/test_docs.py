@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from go2hooks.core.event import EventType
+from go2hooks.core.samples import example_payload
 from go2hooks.core.signing import body_signature, generate_secret, standard_signature
 from go2hooks.environment import file_variable, is_secret, variable
+from go2hooks.kafka.topics import TopicNames, all_topics
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 
@@ -131,3 +134,34 @@ def test_every_metric_that_is_named_exists():
     known = {f"{name}_bucket" for name in known} | set(re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE))
     assert named
     assert named <= known
+
+
+def section(page: str, title: str) -> str:
+    """What stands under a heading of the second level."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    _, found, rest = text.partition(f"\n## {title}\n")
+    assert found
+    return rest.partition("\n## ")[0]
+
+
+def test_receivers_read_of_every_event_type_and_its_fields_in_their_order():
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", section("docs/receivers.md", "The events"), re.MULTILINE))
+    named = {kind: row.replace("and then the fields of click", rows["click"]) for kind, row in rows.items()}
+    fields = {kind: re.sub(r" \([^)]*\)", "", row).split(", ") for kind, row in named.items()}
+    assert fields == {kind: list(example_payload(kind).data) for kind in EventType}
+
+
+def test_producers_read_of_every_event_type_and_its_topic():
+    rows = re.findall(r"^\| `(go2\.[\w.]+)` \| (.*?) \|", section("docs/producers.md", "Topics"), re.MULTILINE)
+    topics = {kind: topic for topic, kinds in rows for kind in re.findall(r"`([\w.]+)`", kinds)}
+    assert topics == TopicNames("go2").of_event
+
+
+def test_operators_read_of_every_topic():
+    named: list[str] = []
+    for row in re.findall(r"^\| (`go2\..*?) \|", section("docs/operators.md", "Topics"), re.MULTILINE):
+        for name in re.findall(r"`([\w.]+)`", row):  # `.link` after `go2.events.click` is go2.events.link
+            named.append(name if name.startswith("go2.") else named[-1].rpartition(".")[0] + name)
+    retry_delays = Settings.model_fields["retry_delays"].default
+    topics = all_topics(TopicNames("go2"), retry_delays, partitions=1, retention_days=1)
+    assert sorted(named) == sorted(topic.name for topic in topics)

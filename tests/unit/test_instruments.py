@@ -60,6 +60,11 @@ def test_a_bucket_counts_all_that_is_not_above_its_bound():
     }
 
 
+def test_every_metric_is_exposed_by_the_router_or_by_the_dispatchers():
+    made = {m for m in vars(metrics).values() if isinstance(m, Counter | Gauge | Histogram)}
+    assert made == {*metrics._BOTH, *metrics._ROUTER, *metrics._DISPATCHER}
+
+
 def test_all_buckets_ascend():
     for bounds in (LATENCY_BUCKETS_S, REQUEST_BUCKETS_S):
         assert list(bounds) == sorted(set(bounds))

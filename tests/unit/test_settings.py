@@ -9,7 +9,7 @@ import pytest
 
 from go2hooks.core.errors import SettingsError
 from go2hooks.core.target import BAD_PORTS
-from go2hooks.settings import load_settings
+from go2hooks.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +17,10 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("GO2HOOKS_"):
             monkeypatch.delenv(name)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
 def test_networks_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

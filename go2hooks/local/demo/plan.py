@@ -42,14 +42,15 @@ SUBSCRIPTIONS: Final = (
     Subscription("broken", "Always fails", (EventType.QR_SCANNED,), Behaviour.BROKEN),
 )
 FALTERS: Final = 2  #: failed attempts of a delivery that its receiver falters at
-_FALTERS_EVERY: Final = 150  # events: far enough apart that successes come between, and the circuit stays closed
-
 # Half of the traffic is clicks, as in life; the other types take turns in between.
 _MIX: Final = tuple(kind for other in EventType if other is not EventType.CLICK for kind in (EventType.CLICK, other))
+_FALTERS_EVERY: Final = 15 * len(
+    _MIX
+)  # events: far enough apart that successes come between, and the circuit stays closed
 
 
 def event_types(count: int) -> Iterator[EventType]:
-    """The types of `count` events, all six of them in turn."""
+    """The types of `count` events, all of them in turn."""
     return islice(cycle(_MIX), count)
 
 

@@ -155,6 +155,7 @@ def test_producers_read_of_every_event_type_and_its_topic():
     rows = re.findall(r"^\| `(go2\.[\w.]+)` \| (.*?) \|", section("docs/producers.md", "Topics"), re.MULTILINE)
     topics = {kind: topic for topic, kinds in rows for kind in re.findall(r"`([\w.]+)`", kinds)}
     assert topics == TopicNames("go2").of_event
+    assert topics.keys() == set(EventType)
 
 
 def test_operators_read_of_every_topic():

@@ -38,7 +38,9 @@ _MAX_PORT: Final = 65535
 _PORT_DIGITS: Final = 5
 
 _MAX_NAME_CHARS: Final = 253
+_MAX_LABEL_CHARS: Final = 63
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_JOINERS: Final = "\u200c\u200d"  # invisible, and allowed between a few letters alone
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")  # a last label like this makes the host an IPv4 address
 _IPV4_PARTS: Final = 4
 _INTERNAL_SUFFIXES: Final = frozenset(("localhost", "local", "internal", "invalid", "onion"))
@@ -134,12 +136,27 @@ def _read_host(text: str) -> str:
 
 
 def _to_ascii(text: str) -> str:
-    """An internationalised name in punycode; full-width letters and digits become the plain ones."""
+    """An internationalised name in punycode, by UTS 46; full-width letters and digits become the plain ones."""
     try:
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-        return mapped if mapped.isascii() else idna.encode(mapped).decode()
-    except (idna.IDNAError, UnicodeError):  # UnicodeError: idna raises it for some labels that are too long
+        return ".".join(map(_to_punycode, mapped.split(".")))
+    except UnicodeError:  # idna's own errors are such
         raise TargetError("The URL's host is not a valid international domain name.") from None
+
+
+def _to_punycode(label: str) -> str:
+    """A mapped label. Not by `idna.encode`: IDNA 2008 refuses emoji, underscores and much else that browsers accept.
+
+    Nor by the rules for text from right to left: they ask for a character's properties, and each Python knows others.
+    """
+    if label.isascii():
+        return label
+    if label.startswith("xn--") or len(label) > _MAX_LABEL_CHARS:  # long ones would take punycode seconds
+        raise idna.IDNAError
+    idna.check_initial_combiner(label)
+    if not all(idna.valid_contextj(label, index) for index, char in enumerate(label) if char in _JOINERS):
+        raise idna.IDNAError
+    return "xn--" + label.encode("punycode").decode("ascii")
 
 
 def _is_label(label: str) -> bool:

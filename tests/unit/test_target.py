@@ -57,6 +57,28 @@ def test_a_url_is_taken_apart(url: str, target: Target) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "ascii_host"),
+    [
+        ("i❤.example", "xn--i-7iq.example"),
+        ("i❤️.example", "xn--i-7iq.example"),
+        ("💩.example", "xn--ls8h.example"),
+        ("🫨.example", "xn--929h.example"),  # newer than Unicode as Python 3.11 knows it
+        ("1️⃣.example", "xn--1-2sn.example"),
+        ("🇩🇪.example", "xn--h77hc.example"),
+        ("XN--LS8H.ünï.example", "xn--ls8h.xn--n-nga1b.example"),
+        ("my_app.münchen.example", "my_app.xn--mnchen-3ya.example"),
+        ("ab--ü.example", "xn--ab---3ra.example"),
+        ("exa\u2044mple.com", "xn--example-3d7c.com"),
+        ("क्\u200dष.example", "xn--11b2ezcw70k.example"),
+    ],
+)
+def test_a_host_is_mapped_as_browsers_map_it(host: str, ascii_host: str) -> None:
+    """What `new URL(…).host` gives in Node; the ASCII form means the same."""
+    assert parse_target(f"https://{host}/").host == ascii_host
+    assert parse_target(f"https://{ascii_host}/").host == ascii_host
+
+
+@pytest.mark.parametrize(
     "host",
     [
         "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7F.1", "0x7f.0x0.0x0.0x1", "0177.0.0.1",
@@ -175,7 +197,11 @@ MALFORMED = {
     "https://xn--\u00fc.example/": "international domain name",
     "https://a\u200b\u00ad/": "public host",
     "https://\u2100.example/": "not a valid domain name",
-    "https://exa\u2044mple.com/": "international domain name",
+    "https://exa\u2028mple.com/": "international domain name",
+    "https://exa\u200cmple.com/": "international domain name",
+    "https://\U0001f468\u200d\U0001f469.example/": "international domain name",
+    "https://\u0301a.example/": "international domain name",
+    f"https://{'ü' * 64}.example/": "international domain name",
     f"https://example.com/{'a' * MAX_URL_CHARS}": f"at most {MAX_URL_CHARS}",
 }
 

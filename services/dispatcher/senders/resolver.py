@@ -2,6 +2,9 @@
 
 c-ares asks the name servers without a thread per lookup, so thousands of names whose servers are dead cost other names
 nothing. What it answers is only a proposal: the guard judges every address, again right before each connect.
+
+Names are absolute. The search list in resolv.conf is the operator's: with it, a customer's name could lead to a host in
+the operator's own domain.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import aiodns
+import pycares
 from aiodns import error as ares
 
 from services.dispatcher.guard import AddrInfo
@@ -19,6 +23,11 @@ from services.dispatcher.senders.failures import DnsError
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]  #: host name → numeric addresses; raises DnsError
 
+# EDNS is c-ares' own default, which setting any flag replaces.
+_FLAGS: Final = pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_EDNS
+# c-ares keeps answers too, for up to an hour: also that a name has no address, or none of one family. Shorter than the
+# least time for which a Resolver keeps an answer, so that its next question reaches a name server.
+_FORGET_AFTER_S: Final = 0.5
 _PERMANENT: Final = frozenset({ares.ARES_ENOTFOUND, ares.ARES_ENODATA, ares.ARES_EBADNAME})
 _MAX_ENTRIES: Final = 10_000
 # Of IPv4 and of IPv6 each. All are tried, one after the other and side by side while none answers; a name server may say
@@ -34,23 +43,41 @@ class AresLookup:
         self._timeout_s = timeout_s
         self._tries = tries
         self._channel: aiodns.DNSResolver | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
 
     async def __call__(self, host: str) -> Sequence[str]:
         """Numeric addresses, most preferred first (RFC 6724). Raises DnsError within seconds."""
         if self._channel is None:
-            self._channel = aiodns.DNSResolver(self._nameservers, timeout=self._timeout_s, tries=self._tries)
+            self._channel = aiodns.DNSResolver(
+                self._nameservers, timeout=self._timeout_s, tries=self._tries, flags=_FLAGS
+            )
         try:
             result = await self._channel.getaddrinfo(host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
         except UnicodeError:
             raise DnsError(temporary=False) from None
         except ares.DNSError as error:
             raise DnsError(temporary=error.args[0] not in _PERMANENT) from None
+        finally:
+            self._forget_soon()
         return [_text(node.addr[0]) for node in result.nodes]
 
     async def close(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
+
+    def _forget_soon(self) -> None:
+        """Empty c-ares' cache: it cannot be switched off through pycares. Takes 0.15 ms, so not after every answer."""
+        if self._forgetting is None and self._channel is not None:
+            self._forgetting = asyncio.get_running_loop().call_later(_FORGET_AFTER_S, self._forget)
+
+    def _forget(self) -> None:
+        self._forgetting = None
+        if self._channel is not None:
+            self._channel._channel.reinit()  # noqa: SLF001  # aiodns passes on everything but this
 
 
 class _Entry(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
+from name_server import NameServer
 from scripted import HANGING_S, Receiver, Script, answering, server_context
 
 from go2hooks.core.addresses import AddressPolicy
@@ -18,6 +19,7 @@ from go2hooks.core.outcome import Response
 from go2hooks.core.request import SignedRequest
 from services.dispatcher.senders import AiohttpSender, Guard, Limits, ProtocolSender, Resolver, Sender
 from services.dispatcher.senders.identity import Identity
+from services.dispatcher.senders.resolver import AresLookup
 from services.dispatcher.senders.tls import client_context
 
 
@@ -113,6 +115,32 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
 @pytest.fixture
 def sender(make_sender: Callable[..., Sender]) -> Sender:
     return make_sender()
+
+
+@pytest.fixture
+async def name_server() -> AsyncIterator[NameServer]:
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        NameServer, local_addr=("127.0.0.1", 0)
+    )
+    yield server
+    transport.close()
+
+
+@pytest.fixture
+async def resolving(
+    name_server: NameServer, make_sender: Callable[..., Sender]
+) -> AsyncIterator[Callable[..., Sender]]:
+    """Makes senders that ask our name server."""
+    lookups = []
+
+    def make(policy: AddressPolicy, **options: Any) -> Sender:
+        lookup = AresLookup([f"127.0.0.1:{name_server.port}"], timeout_s=0.2, tries=2)
+        lookups.append(lookup)
+        return make_sender(policy=policy, lookup=lookup, **options)
+
+    yield make
+    for lookup in lookups:
+        await lookup.close()
 
 
 @pytest.fixture

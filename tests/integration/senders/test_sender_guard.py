@@ -4,11 +4,10 @@ import asyncio
 import ipaddress
 import itertools
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from name_server import A, NameServer
 from scripted import OK, Line, post
 
 from go2hooks.core.addresses import AddressPolicy
@@ -16,8 +15,8 @@ from go2hooks.core.outcome import Answer, Failure, NoAnswer
 from go2hooks.core.target import Target
 from go2hooks.settings import Settings
 from services.dispatcher.guard import BlockedAddressError, Guard
-from services.dispatcher.senders import Sender, build_sender
-from services.dispatcher.senders.resolver import AresLookup, numeric
+from services.dispatcher.senders import build_sender
+from services.dispatcher.senders.resolver import numeric
 from services.dispatcher.senders.turns import AT_ONCE
 
 LOOPBACK_ONLY = AddressPolicy(allow=(ipaddress.ip_network("127.0.0.1/32"),))
@@ -192,81 +191,6 @@ def test_what_is_no_numeric_address_is_never_connected_to() -> None:
 # --- with a name server of our own
 
 
-class NameServer(asyncio.DatagramProtocol):
-    """Answers A and AAAA questions by what `zone` says at that moment; TTL 0, CNAMEs followed into the same answer."""
-
-    def __init__(self) -> None:
-        self.zone: Callable[[str], list[str] | str | None] = lambda _name: []
-        self.questions: list[str] = []
-        self.target_of_alias: str | None = None  #: the address that goes with an alias, in the same answer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self.port = transport.get_extra_info("sockname")[1]
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        name, end = _name(data)
-        kind = struct.unpack("!H", data[end : end + 2])[0]
-        found = self.zone(name)
-        if kind == 1:
-            self.questions.append(name)
-        if found is None:
-            return  # a dead name server
-        records = b"" if isinstance(found, str) else b"".join(_record(address, kind) for address in found)
-        count = 0 if isinstance(found, str) else sum(_is_of(address, kind) for address in found)
-        if isinstance(found, str):
-            alias = b"".join(bytes([len(part)]) + part.encode() for part in found.split(".")) + b"\0"
-            records, count = b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 0, len(alias)) + alias, 1
-            if kind == 1 and self.target_of_alias is not None:
-                packed = ipaddress.ip_address(self.target_of_alias).packed
-                records, count = records + alias + struct.pack("!HHIH", 1, 1, 0, len(packed)) + packed, 2
-        header = data[:2] + b"\x84\x00" + struct.pack("!HHHH", 1, count, 0, 0)
-        self._transport.sendto(header + data[12 : end + 4] + records, addr)  # type: ignore[attr-defined]
-
-
-def _name(data: bytes) -> tuple[str, int]:
-    parts, position = [], 12
-    while data[position]:
-        parts.append(data[position + 1 : position + 1 + data[position]].decode())
-        position += 1 + data[position]
-    return ".".join(parts).lower(), position + 1
-
-
-def _is_of(address: str, kind: int) -> bool:
-    return (kind == 28) == (":" in address)
-
-
-def _record(address: str, kind: int) -> bytes:
-    if not _is_of(address, kind):
-        return b""
-    packed = ipaddress.ip_address(address).packed
-    return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 0, len(packed)) + packed
-
-
-@pytest.fixture
-async def name_server() -> AsyncIterator[NameServer]:
-    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
-        NameServer, local_addr=("127.0.0.1", 0)
-    )
-    yield server
-    transport.close()
-
-
-@pytest.fixture
-async def resolving(name_server: NameServer, make_sender: Any) -> AsyncIterator[Callable[..., Sender]]:
-    """Makes senders that ask our name server."""
-    lookups = []
-
-    def make(policy: AddressPolicy, **options: Any) -> Sender:
-        lookup = AresLookup([f"127.0.0.1:{name_server.port}"], timeout_s=0.2, tries=2)
-        lookups.append(lookup)
-        return make_sender(policy=policy, lookup=lookup, **options)
-
-    yield make
-    for lookup in lookups:
-        await lookup.close()
-
-
 async def test_a_name_that_turns_inward_between_attempts_is_blocked(
     receive: Any, resolving: Any, name_server: NameServer
 ) -> None:
@@ -377,4 +301,4 @@ async def test_one_name_is_asked_for_once_however_many_wait(
     name_server.zone = lambda _name: ["127.0.0.1"]
     responses = await asyncio.gather(*(sender.send(post(receiver.target("busy.example"))) for _ in range(AT_ONCE)))
     assert all(isinstance(response, Answer) for response in responses)
-    assert name_server.questions == ["busy.example"]
+    assert name_server.asked(A) == ["busy.example"]

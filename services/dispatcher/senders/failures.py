@@ -86,8 +86,13 @@ _CERTIFICATE_FAULTS: Final = {
     20: "The TLS certificate was issued by an unknown authority, or an intermediate certificate is missing.",
     21: "The TLS certificate cannot be verified: an intermediate certificate is missing.",
     23: "The TLS certificate has been revoked.",
+    26: "The TLS certificate is not meant for servers.",
     62: "The TLS certificate is for another host name.",
     64: "The TLS certificate is for another IP address.",
+    66: "The TLS certificate's key is too short.",
+    67: "A key in the TLS certificate chain is too short.",
+    68: "The TLS certificate chain is signed with a hash that is too weak.",
+    79: "The TLS certificate chain holds an issuer that is no certificate authority.",
 }
 _CERTIFICATE_OTHER: Final = "The TLS certificate is not trusted."
 

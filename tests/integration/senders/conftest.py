@@ -90,6 +90,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
         names: Mapping[str, list[str]] | None = None,
         lookup: Callable[[str], Awaitable[list[str]]] | None = None,
         deny_ports: Sequence[int] = (),
+        ssl_context: ssl.SSLContext | None = None,
         **options: Any,
     ) -> Sender:
         known = {"localhost": ["127.0.0.1"], **(names or {})}
@@ -101,7 +102,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
             Limits(timeout_s, body_bytes, excerpt_bytes),
             resolver=Resolver(lookup or look_up, ttl_s=0.0),
             guard=Guard(policy or AddressPolicy(allow_insecure=True), deny_ports),
-            ssl_context=client_context(ca_file),
+            ssl_context=ssl_context or client_context(ca_file),
             **options,
         )
         senders.append(sender)

@@ -83,7 +83,7 @@ async def addresses(look_up: Any) -> Sequence[str]:
         return []
 
 
-@pytest.mark.parametrize("host", ["i❤.hooks.test", "xn--i-7iq.hooks.test"])
+@pytest.mark.parametrize("host", ["my_app.hooks.test", "i❤.hooks.test", "xn--i-7iq.hooks.test"])
 async def test_an_unusual_name_is_reached_under_a_wildcard_certificate(
     receive: Any, resolving: Any, name_server: NameServer, authority: trustme.CA, host: str
 ) -> None:

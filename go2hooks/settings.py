@@ -79,6 +79,10 @@ class Settings(KafkaSettings):
     topic_replication: int = Field(
         -1, ge=-1, le=32767, description="replicas of each topic; -1 takes the broker's default"
     )
+    topic_config_left_out: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="topic settings that are neither set nor checked, as where a policy refuses them, comma separated",
+    )
     log_retention_days: PositiveInt = Field(
         7, description="how long events, deliveries and retries stay in Kafka, in days"
     )
@@ -224,7 +228,7 @@ class Settings(KafkaSettings):
             raise ValueError("name at least one delay, each longer than 0")
         return value
 
-    @field_validator("secret_keys", mode="before")
+    @field_validator("secret_keys", "topic_config_left_out", mode="before")
     @classmethod
     def _keys(cls, value: Any) -> Any:
         return _split(value)

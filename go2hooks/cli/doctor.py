@@ -8,8 +8,13 @@ from go2hooks.cli.stack import find_settings, stack_option
 
 
 @click.command()
+@click.option(
+    "--service",
+    type=click.Choice(["producer", "router", "dispatcher", "api", "operator"]),
+    help="Check Kafka as this service, with its login: what it lacks is a problem.",
+)
 @stack_option
-def doctor(data_dir: Path | None) -> None:
+def doctor(service: str | None, data_dir: Path | None) -> None:
     """Check Kafka, Postgres, keys, schemas and clocks; say what is wrong and what to do about it.
 
     Exit status 1 when there is a problem.
@@ -22,7 +27,7 @@ def doctor(data_dir: Path | None) -> None:
     from go2hooks.cli.kafka_checks import check_kafka
 
     settings = find_settings(data_dir)
-    findings = [*check_kafka(settings), *check_postgres(settings), *check_schemas(settings)]
+    findings = [*check_kafka(settings, service), *check_postgres(settings), *check_schemas(settings)]
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         mark = "[bold red]✗[/]" if finding.remedy else "[green]✓[/]"

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
     from go2hooks.settings import Settings
 
+_MAY_NOT: Final = "Run it with a login that has the operator's rights (go2hooks topics acls), or check a service's own with --service."
 _REPLICAS: Final = 3
 _IN_SYNC: Final = 2
 
 
-def check_kafka(settings: "Settings") -> Iterator[Finding]:
+def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Finding]:
     """The brokers answer, topics are right and replicated, sessions may be as short as ours, clocks agree."""
     from confluent_kafka import KafkaException
 
@@ -29,41 +30,52 @@ def check_kafka(settings: "Settings") -> Iterator[Finding]:
     try:
         metadata = client.list_topics(timeout=TIMEOUT_S)
         yield Finding("Kafka", f"{servers} answers: {len(metadata.brokers)} broker(s)")
-        partitions = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
-        yield from _check_topics(settings, client, partitions)
+        yield from _check_rights(settings, service)
+        if service not in (None, "operator"):
+            return  # a service's own login may not look at the rest
+        yield from _check_topics(settings)
         yield _check_sessions(settings, client, min(metadata.brokers))
         yield from _check_replicas(client, metadata, f"{settings.kafka_prefix}.")
         yield _check_broker_clock(settings)
     except UnavailableError as error:
-        yield Finding("Kafka", str(error), "Look after its brokers.")
+        yield Finding(
+            "Kafka", str(error), _MAY_NOT if "authorization failed" in str(error) else "Look after its brokers."
+        )
     except KafkaException as error:
-        why, _, remedy = explain(error, connection_config(settings, "doctor")).partition(": ")
-        yield Finding("Kafka", why, remedy or "Look after its brokers.")
+        said = explain(error, connection_config(settings, "doctor"))
+        yield Finding("Kafka", said, _MAY_NOT if "authorization failed" in said else "Look after its brokers.")
 
 
-def _check_topics(settings: "Settings", client: "AdminClient", partitions: dict[str, int]) -> Iterator[Finding]:
-    from confluent_kafka.admin import ConfigResource, ResourceType
+def _check_topics(settings: "Settings") -> Iterator[Finding]:
+    from go2hooks.kafka.admin import find_differences, wanted_topics
 
-    from go2hooks.kafka.admin import wanted_topics
-    from go2hooks.kafka.topics import is_enough
+    remedy = "Run: go2hooks topics (go2hooks topics --print shows the commands for whoever may create topics)"
+    wrong = [Finding("topics", line, remedy) for line in find_differences(settings)]
+    yield from wrong or [
+        Finding("topics", f"all {len(wanted_topics(settings))} are there, with partitions and retention")
+    ]
 
-    remedy = "Run: go2hooks topics"
-    wanted = wanted_topics(settings)
-    present = [topic for topic in wanted if topic.name in partitions]
-    resources = {topic.name: ConfigResource(ResourceType.TOPIC, topic.name) for topic in present}
-    configs = client.describe_configs(list(resources.values())) if resources else {}
-    wrong = [Finding("topics", f"{topic.name} is missing", remedy) for topic in wanted if topic not in present]
-    for topic in present:
-        if partitions[topic.name] < topic.partitions:
-            detail = f"{topic.name} has {partitions[topic.name]} partitions, {topic.partitions} are wanted"
-            wrong.append(Finding("topics", detail, remedy))
-        actual = configs[resources[topic.name]].result(TIMEOUT_S)
-        for key, value in topic.config.items():
-            if not is_enough(key, actual[key].value, value):
-                wrong.append(
-                    Finding("topics", f"{topic.name} has {key}={actual[key].value}, {value} is wanted", remedy)
-                )
-    yield from wrong or [Finding("topics", f"all {len(wanted)} are there, with partitions and retention")]
+
+def _check_rights(settings: "Settings", asked: str | None) -> Iterator[Finding]:
+    """Of this login: each service may have one of its own, whose rights only it can ask for."""
+    from go2hooks.kafka.preflight import find_faults
+    from go2hooks.kafka.rights import Service
+
+    if asked is not None:
+        faults = find_faults(settings, Service(asked))
+        yield from (Finding("rights", fault, "Grant it: go2hooks topics acls prints the commands") for fault in faults)
+        if not faults:
+            yield Finding("rights", f"this login may do all that the {asked} does")
+        return
+    services = (Service.ROUTER, Service.DISPATCHER, Service.API)
+    able = [str(service) for service in services if not find_faults(settings, service)]
+    does = f"this login may do all that {', '.join(able) or 'none of the services'} does"
+    more = (
+        ""
+        if len(able) == len(services)
+        else "; to see what a service's own login lacks: go2hooks doctor --service NAME"
+    )
+    yield Finding("rights", does + more)
 
 
 def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) -> Finding:
@@ -72,8 +84,13 @@ def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) ->
 
     resource = ConfigResource(ResourceType.BROKER, str(broker))
     config = client.describe_configs([resource])[resource].result(TIMEOUT_S)
-    lowest, highest = (int(config[f"group.{end}.session.timeout.ms"].value) for end in ("min", "max"))
+    named = [config.get(f"group.{end}.session.timeout.ms") for end in ("min", "max")]
     ours = settings.kafka_session_timeout_ms
+    if None in named:
+        return Finding(
+            "consumer groups", f"this broker does not tell which session timeouts it takes; ours is {ours} ms"
+        )
+    lowest, highest = (int(entry.value) for entry in named)
     detail = f"the broker takes session timeouts of {lowest} to {highest} ms; ours is {ours} ms"
     if lowest <= ours <= highest:
         return Finding("consumer groups", detail)
@@ -111,7 +128,8 @@ def _in_sync_wanted(client: "AdminClient", topics: Iterable[str]) -> dict[str, i
 
     resources = {name: ConfigResource(ResourceType.TOPIC, name) for name in topics}
     configs = client.describe_configs(list(resources.values())) if resources else {}
-    return {name: int(configs[r].result(TIMEOUT_S)["min.insync.replicas"].value) for name, r in resources.items()}
+    found = {name: configs[r].result(TIMEOUT_S).get("min.insync.replicas") for name, r in resources.items()}
+    return {name: int(entry.value) for name, entry in found.items() if entry is not None}  # not every broker tells
 
 
 def _check_broker_clock(settings: "Settings") -> Finding:

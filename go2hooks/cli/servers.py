@@ -1,10 +1,14 @@
 """`go2hooks migrate` and `go2hooks topics`: bring Postgres and Kafka to what this version needs. Both may be repeated."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from go2hooks.cli.stack import find_settings, stack_option
+
+if TYPE_CHECKING:
+    from go2hooks.settings import Settings
 
 
 @click.command()
@@ -23,16 +27,64 @@ def migrate(data_dir: Path | None) -> None:
     click.echo(f"Applied: {', '.join(pending)}" if pending else "The database is up to date.")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.option(
+    "--check", is_flag=True, help="Change nothing: say what is missing or differs; exit status 1 if anything."
+)
+@click.option("--print", "commands", is_flag=True, help="Change nothing: print the kafka-topics commands.")
 @stack_option
-def topics(data_dir: Path | None) -> None:
+@click.pass_context
+def topics(context: click.Context, data_dir: Path | None, *, check: bool, commands: bool) -> None:
     """Create and reconcile the Kafka topics.
 
     Creates what is missing, adds partitions, sets retention. Never deletes a topic, never removes partitions.
     """
+    from go2hooks.kafka.admin import as_commands, find_differences
+
+    context.obj = data_dir
+    if context.invoked_subcommand is not None:
+        return
+    settings = find_settings(data_dir)
+    if commands:
+        click.echo("\n".join(as_commands(settings)))
+    elif check:
+        differences = find_differences(settings)
+        for line in differences:
+            click.echo(line)
+        if differences:
+            raise click.ClickException(f"{len(differences)} difference(s). To mend them: go2hooks topics")
+        click.echo("The topics are as they should be.")
+    else:
+        _reconcile(settings)
+
+
+@topics.command()
+@click.option("--principal", default="User:go2-{service}", show_default=True, help="Whom the commands allow it.")
+@stack_option
+@click.pass_obj
+def acls(outer: Path | None, principal: str, data_dir: Path | None) -> None:
+    """Print what each service must be allowed, and nothing else: a table, then kafka-acls commands."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from go2hooks.kafka.rights import Service, as_commands, rights
+
+    settings = find_settings(data_dir or outer)
+    table = Table("service", "operation", "resource", box=None, pad_edge=False)
+    for service in Service:
+        for right in rights(settings, service):
+            name = f"{right.name}*" if right.is_prefix else right.name
+            table.add_row(str(service), right.operation.value, f"{right.resource} {name}")
+    Console(highlight=False).print(table)
+    for service in Service:
+        who = principal.replace("{service}", str(service))
+        click.echo("\n".join(["", *as_commands(rights(settings, service), who, settings.kafka_bootstrap_servers)]))
+
+
+def _reconcile(settings: "Settings") -> None:
     from go2hooks.kafka.admin import ensure_topics
 
-    changes = ensure_topics(find_settings(data_dir))
+    changes = ensure_topics(settings)
     done = (("Created", changes.created), ("Added partitions to", changes.grown), ("Configured", changes.configured))
     for verb, names in done:
         if names:

@@ -1,7 +1,8 @@
 """Create and reconcile topics. Never shrinks, never deletes."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from confluent_kafka import KafkaException
@@ -44,9 +45,12 @@ def wanted_topics(settings: Settings) -> list[Topic]:
     """What `ensure_topics` makes sure of. With three replicas or more, a write is acknowledged by two at least."""
     names = TopicNames(settings.kafka_prefix)
     topics = all_topics(names, settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
-    if settings.topic_replication < SAFE_REPLICATION:
-        return topics
-    return [replace(topic, config=topic.config | {"min.insync.replicas": "2"}) for topic in topics]
+    safe = {"min.insync.replicas": "2"} if settings.topic_replication >= SAFE_REPLICATION else {}
+    return [replace(topic, config=_without(topic.config | safe, settings.topic_config_left_out)) for topic in topics]
+
+
+def _without(config: dict[str, str], names: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, value in config.items() if name not in names}
 
 
 def ensure_topics(settings: Settings) -> TopicChanges:
@@ -67,6 +71,46 @@ def ensure_topics(settings: Settings) -> TopicChanges:
     except KafkaException as error:
         raise UnavailableError(explain(error, connection_config(settings, "admin"))) from error
     return changes
+
+
+def find_differences(settings: Settings) -> list[str]:
+    """What `ensure_topics` would do, a line each, without doing it. Raises UnavailableError."""
+    client = admin_client(settings)
+    try:
+        existing = client.list_topics(timeout=_TIMEOUT_S).topics
+        return [line for topic in wanted_topics(settings) for line in _differences(client, topic, existing)]
+    except KafkaException as error:
+        raise UnavailableError(explain(error, connection_config(settings, "admin"))) from error
+
+
+def _differences(client: AdminClient, topic: Topic, existing: Mapping[str, Any]) -> Iterator[str]:
+    if topic.name not in existing:
+        yield f"{topic.name} is missing"
+        return
+    partitions = len(existing[topic.name].partitions)
+    if partitions < topic.partitions:
+        yield f"{topic.name} has {partitions} partitions, {topic.partitions} are wanted"
+    for key, value in _differing(client, topic).items():
+        yield f"{topic.name} has {key}={value}, {topic.config[key]} is wanted"
+
+
+def _differing(client: AdminClient, topic: Topic) -> dict[str, str | None]:
+    """What is configured otherwise than wanted, as it is. What a broker does not tell of, it cannot be asked to set."""
+    resource = ConfigResource(ResourceType.TOPIC, topic.name)
+    told = client.describe_configs([resource])[resource].result(_TIMEOUT_S)
+    actual = {key: told[key].value for key in topic.config if key in told}
+    return {key: value for key, value in actual.items() if not is_enough(key, value, topic.config[key])}
+
+
+def as_commands(settings: Settings) -> Iterator[str]:
+    """`kafka-topics` commands that create every topic as it is wanted, for those who may not let us do it."""
+    for topic in wanted_topics(settings):
+        configs = " ".join(f"--config {key}={value}" for key, value in topic.config.items())
+        replicas = f" --replication-factor {settings.topic_replication}" if settings.topic_replication > 0 else ""
+        yield (
+            f"kafka-topics --bootstrap-server {settings.kafka_bootstrap_servers} --create --if-not-exists "
+            f"--topic {topic.name} --partitions {topic.partitions}{replicas} {configs}"
+        )
 
 
 def _create(client: AdminClient, missing: list[Topic], settings: Settings, changes: TopicChanges) -> None:
@@ -93,12 +137,10 @@ def _grow(client: AdminClient, topic: Topic, partitions: int, changes: TopicChan
 
 
 def _configure(client: AdminClient, topic: Topic, changes: TopicChanges) -> None:
-    resource = ConfigResource(ResourceType.TOPIC, topic.name)
-    current = client.describe_configs([resource])[resource].result(_TIMEOUT_S)
-    differing = {key: value for key, value in topic.config.items() if not is_enough(key, current[key].value, value)}
+    differing = _differing(client, topic)
     if differing:
         entries = [
-            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in differing.items()
+            ConfigEntry(key, topic.config[key], incremental_operation=AlterConfigOpType.SET) for key in differing
         ]
         update = ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=entries)
         client.incremental_alter_configs([update])[update].result(_TIMEOUT_S)

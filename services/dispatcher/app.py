@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,9 @@ from go2hooks.core.retry import RetryPolicy
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.preflight import wait_until_usable
 from go2hooks.kafka.producer import LoopProducer
+from go2hooks.kafka.rights import Service
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, from_ms, maintain_partitions
 from go2hooks.postgres.live import WebhookFollower
@@ -87,13 +90,17 @@ class Dispatcher:
         _main, _retry, self._overflow = self._intakes
         self._pipeline.hold = self._overflow.hold
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = threading.Event()
         self._expose()
 
     async def start(self) -> None:
-        """Load the live copy, make sure of today's partitions, then consume."""
+        """Load the live copy, make sure of today's partitions and of Kafka's topics, then consume."""
         await asyncio.to_thread(self._follower.start)
         self._following = True
         await self._maintain()
+        usable = await asyncio.to_thread(wait_until_usable, self._settings, Service.DISPATCHER, self._stopping.wait)
+        if not usable:
+            return
         for intake in self._intakes:
             intake.consumer.start()
         self._tasks = [
@@ -122,6 +129,7 @@ class Dispatcher:
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing new, finish and record what is under way, commit, leave. Bounded by `timeout_s`."""
+        self._stopping.set()
         log.info("draining", under_way=self._lanes.in_flight)
         try:
             async with asyncio.timeout(timeout_s):

@@ -8,6 +8,8 @@ import structlog
 from go2hooks.codec import EventCodec
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
+from go2hooks.kafka.preflight import wait_until_usable
+from go2hooks.kafka.rights import Service
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.runtime import Shutdown, run_service, settle_memory
@@ -47,7 +49,7 @@ def main() -> None:
     follower.start()  # the copy is complete before the first event is read
     loaded.set()
     settle_memory()
-    if not shutdown.requested:
+    if not shutdown.requested and wait_until_usable(settings, Service.ROUTER, shutdown.wait):
         router.start()
     while not shutdown.requested:
         router.step()

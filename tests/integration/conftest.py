@@ -87,11 +87,11 @@ def run_service(
 ) -> Iterator[Callable[..., Path]]:
     """`run_service("dispatcher", GO2HOOKS_…=…)`: a service as a process of its own, ready; drained at the test's end.
 
-    Returns its log.
+    Returns its log. With `wait=False`, as soon as it is started.
     """
     running: list[subprocess.Popen[bytes]] = []
 
-    def run(name: str, **variables: str) -> Path:
+    def run(name: str, *, wait: bool = True, **variables: str) -> Path:
         port_file, log = tmp_path / f"{name}-port.json", tmp_path / f"{name}.log"
         env = clean_environment() | {
             "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
@@ -104,7 +104,7 @@ def run_service(
         with log.open("wb") as output:
             running.append(subprocess.Popen(command, env=env | variables, stdout=output, stderr=output))
         deadline = time.monotonic() + 60
-        while not _is_ready(port_file):
+        while wait and not _is_ready(port_file):
             assert running[-1].poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)

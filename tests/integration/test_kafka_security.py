@@ -1,31 +1,47 @@
 """A Kafka that asks for TLS, a login or a certificate: every client of ours gets in, and who does not is told why."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import trustme
 from click.testing import CliRunner
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 from usable_topics import make_topics
 from waiting import eventually
 
 from go2hooks.cli import main
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.admin import ensure_topics
+from go2hooks.kafka.admin import admin_client, ensure_topics
 from go2hooks.kafka.client import connection_config
 from go2hooks.kafka.diagnosis import why_away
 from go2hooks.kafka.reading import LogReader
+from go2hooks.kafka.rights import Service, rights
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.local.broker import Broker
 from go2hooks.local.processes import free_port
 from go2hooks.local.quorum import open_quorum
 from go2hooks.local.security import open_security
+from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.settings import load_kafka_settings, load_settings
 
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 CLICKS = TopicNames("go2").of_event["click"]
 
 
@@ -41,7 +57,7 @@ def mutual_port():
 
 @pytest.fixture(scope="module")
 def broker(servers_dir, security, mutual_port):
-    """A listener with SASL_SSL, and one that asks for a certificate."""
+    """A listener with SASL_SSL, and one that asks for a certificate. Nobody but its own users may do anything."""
     quorum = open_quorum(servers_dir / "secure-kafka", 1)
     (node,) = quorum.nodes
     listeners = f"CLIENT://{node.address},MUTUAL://127.0.0.1:{mutual_port}"
@@ -50,6 +66,8 @@ def broker(servers_dir, security, mutual_port):
         "advertised.listeners": listeners,
         "listener.security.protocol.map": "CLIENT:SASL_SSL,MUTUAL:SSL,CONTROLLER:SSL",
         "listener.name.mutual.ssl.client.auth": "required",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:go2hooks;User:CN=Go2 Webhooks development broker",
     }
     with Broker(quorum.directory, quorum=quorum, node=node, security=security, settings=settings) as broker:
         yield broker
@@ -174,10 +192,103 @@ def test_a_password_that_is_changed_is_in_force_without_a_restart(
         object.__setattr__(security, "password", known["kafka_sasl_password"])
 
 
-def change_password(known, password):
+@pytest.fixture(scope="module")
+def principals(known):
+    """A login of its own for each service, with the rights that `topics acls` prints; as settings by service."""
+    settings = load_settings(**known, retry_delays="200ms")
+    make_topics(settings)
+    for service in Service:
+        change_password(known, "password", user=service.value)
+    admin = admin_client(settings)
+    allowed = [binding(right) for service in Service for right in rights(settings, service)]
+    for done in admin.create_acls(allowed).values():
+        done.result(20)
+    return {
+        service: known | {"kafka_sasl_username": service.value, "kafka_sasl_password": "password"}
+        for service in Service
+    }
+
+
+KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "cluster": ResourceType.BROKER}
+
+
+def binding(right):
+    pattern = ResourcePatternType.PREFIXED if right.is_prefix else ResourcePatternType.LITERAL
+    operation, who = AclOperation[right.operation.value], f"User:{right.service}"
+    return AclBinding(KINDS[right.resource], right.name, pattern, who, "*", operation, AclPermissionType.ALLOW)
+
+
+def variables(settings):
+    return {f"GO2HOOKS_{name.upper()}": str(value) for name, value in settings.items()} | {
+        "GO2HOOKS_RETRY_DELAYS": "200ms",
+        "GO2HOOKS_ALLOW_INSECURE_TARGETS": "true",
+        "GO2HOOKS_TOPIC_PARTITIONS": "8",
+    }
+
+
+def test_each_service_does_its_work_with_the_rights_that_are_printed(
+    principals, run_service, emit_command, database, secret_box
+):
+    """A delivery that fails, is retried and ends as a dead letter passes every topic that it may."""
+    url, sealed = f"http://127.0.0.1:{free_port()}/", secret_box.seal(SECRET, "wh_down")
+    database.execute("INSERT INTO accounts (id) VALUES ('acme')")
+    create(database, NewWebhook("wh_down", "acme", "down", url, ["click"], sealed), 10)
+    run_service("router", **variables(principals[Service.ROUTER]))
+    run_service("dispatcher", **variables(principals[Service.DISPATCHER]))
+    emit_command(variables(principals[Service.PRODUCER]))
+
+    def failed():
+        rows = database.execute("SELECT attempt FROM attempts WHERE webhook_id = %s AND state = 'failed'", ["wh_down"])
+        return rows.fetchall() == [(2,)]
+
+    eventually(failed)
+
+
+def test_a_service_without_a_right_is_not_ready_says_which_and_begins_when_it_has_it(known, principals, run_service):
+    """Nothing was read meanwhile: an attempt whose end cannot be kept would be made again and again."""
+    admin = admin_client(load_settings(**known))
+    dead = next(right for right in rights(load_settings(**known), Service.DISPATCHER) if right.name.endswith(".dead"))
+    (taken,) = admin.delete_acls([as_filter(binding(dead))]).values()
+    assert taken.result(20)
+    log = run_service("dispatcher", wait=False, **variables(principals[Service.DISPATCHER]))
+    eventually(lambda: "no right to WRITE topic go2.deliveries.dead" in log.read_text())
+    assert not is_ready(log)
+    admin.create_acls([binding(dead)])
+    eventually(lambda: is_ready(log))
+
+
+def is_ready(log):
+    """Whether the service that writes this log says so."""
+    ports = [json.loads(line)["metrics_port"] for line in log.read_text().splitlines() if '"metrics_port"' in line]
+    try:
+        return bool(ports) and urlopen(f"http://127.0.0.1:{ports[0]}/readyz", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def as_filter(bound):
+    return AclBindingFilter(
+        bound.restype, bound.name, bound.resource_pattern_type, bound.principal, bound.host, bound.operation,
+        bound.permission_type,
+    )  # fmt: skip
+
+
+def test_doctor_and_topics_work_with_the_operators_rights(principals, database_url, secret_key, monkeypatch):
+    given = principals[Service.OPERATOR] | {"database_url": database_url, "secret_keys": secret_key}
+    for name, value in (given | {"retry_delays": "200ms"}).items():
+        monkeypatch.setenv(f"GO2HOOKS_{name.upper()}", str(value))
+    for command in (["doctor"], ["topics"], ["topics", "--check"], ["dead", "list", "events"]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    monkeypatch.setenv("GO2HOOKS_KAFKA_SASL_USERNAME", "api")
+    said = " ".join(CliRunner().invoke(main, ["doctor", "--service", "router"]).output.split())
+    assert "no right to READ topic go2.events.click" in said, said
+
+
+def change_password(known, password, user=None):
     admin = AdminClient(connection_config(load_kafka_settings(**known), "test"))
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-    change = UserScramCredentialUpsertion(known["kafka_sasl_username"], info, password.encode())
+    change = UserScramCredentialUpsertion(user or known["kafka_sasl_username"], info, password.encode())
     for done in admin.alter_user_scram_credentials([change]).values():
         done.result(20)
 

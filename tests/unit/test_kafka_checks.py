@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from go2hooks.cli.kafka_checks import _check_replicas
-from go2hooks.kafka.admin import wanted_topics
+from go2hooks.cli.kafka_checks import _check_replicas, _check_sessions
+from go2hooks.kafka.admin import _differing, as_commands, wanted_topics
 from go2hooks.settings import Settings
 
 
@@ -76,3 +76,38 @@ def test_two_replicas_have_to_acknowledge_where_there_are_three(replication: int
     for topic in wanted_topics(Settings(topic_replication=replication)):
         assert topic.config.get("min.insync.replicas") == in_sync
         assert topic.config["unclean.leader.election.enable"] == "false"
+
+
+class NotQuiteKafka:
+    """Tells of a topic's settings only some."""
+
+    def __init__(self, **told: str) -> None:
+        self._told = {name.replace("_", "."): SimpleNamespace(value=value) for name, value in told.items()}
+
+    def describe_configs(self, resources: list[Any]) -> dict[Any, Future[dict[str, Any]]]:
+        answers = {resource: Future() for resource in resources}
+        for answer in answers.values():
+            answer.set_result(self._told)
+        return answers
+
+
+def test_a_broker_that_does_not_tell_of_a_setting_is_not_asked_to_change_it() -> None:
+    topic = wanted_topics(Settings())[0]
+    assert _differing(NotQuiteKafka(retention_ms="-1"), topic) == {}  # type: ignore[arg-type]
+    assert _differing(NotQuiteKafka(retention_ms="1"), topic) == {"retention.ms": "1"}  # type: ignore[arg-type]
+    assert "not tell" in _check_sessions(Settings(), NotQuiteKafka(), 1).detail  # type: ignore[arg-type]
+
+
+def test_a_topic_setting_that_a_policy_refuses_can_be_left_out() -> None:
+    settings = Settings(topic_config_left_out="unclean.leader.election.enable, retention.bytes")
+    for topic in wanted_topics(settings):
+        assert {"unclean.leader.election.enable", "retention.bytes"}.isdisjoint(topic.config)
+        assert "retention.ms" in topic.config
+
+
+def test_the_printed_commands_create_every_topic_as_it_is_wanted() -> None:
+    commands = list(as_commands(Settings(topic_replication=3)))
+    assert [command.split("--topic ")[1].split()[0] for command in commands] == [
+        topic.name for topic in wanted_topics(Settings())
+    ]
+    assert all("--replication-factor 3" in c and "--config min.insync.replicas=2" in c for c in commands)

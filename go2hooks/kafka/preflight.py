@@ -1,0 +1,110 @@
+"""Whether Kafka has what a service needs before it starts: topics, and the right to read and write them.
+
+Without this an attempt is made, its retry finds no topic or is refused, the process ends, and the attempt is made again
+after the restart, without end. A service that is not ready does no harm.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from go2hooks.kafka.admin import admin_client
+from go2hooks.kafka.client import connection_config
+from go2hooks.kafka.diagnosis import explain
+from go2hooks.kafka.rights import Right, Service, rights
+from go2hooks.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_TIMEOUT_S: Final = 5.0
+_KEPT_S: Final = 60.0  # never come to: what librdkafka gives up itself may end the process, see membership.py
+_AGAIN_S: Final = 1.0
+_REACH_S: Final = 2.0
+_NO_COORDINATOR: Final = frozenset(
+    (KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR)
+)
+_REMEDY: Final = "see: go2hooks topics acls"
+
+
+def wait_until_usable(settings: Settings, service: Service, pause: Callable[[float], bool]) -> bool:
+    """Block until nothing is missing. Says what is, whenever that changes. `pause` waits and says whether to give up.
+
+    False when given up.
+    """
+    said: list[str] = []
+    while faults := find_faults(settings, service):
+        if faults != said:
+            log.error("kafka cannot be used yet", service=str(service), missing=faults)
+            said = faults
+        if pause(_AGAIN_S):
+            return False
+    return True
+
+
+def find_faults(settings: Settings, service: Service) -> list[str]:
+    """What is missing, a sentence each, with the remedy. Blocks up to ten seconds."""
+    client = admin_client(settings)
+    wanted = rights(settings, service)
+    try:
+        client.list_topics(timeout=_REACH_S)
+        return list(_topic_faults(client, wanted)) or list(_group_faults(client, wanted))
+    except KafkaException as error:
+        return [explain(error, connection_config(settings, "preflight"))]
+
+
+def _topic_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
+    names = list(dict.fromkeys(right.name for right in wanted if right.resource == "topic" and not right.is_prefix))
+    asked = client.describe_topics(
+        TopicCollection(names), include_authorized_operations=True, request_timeout=_TIMEOUT_S
+    )
+    for name in names:
+        operations = {right.operation.value for right in wanted if right.name == name}
+        try:
+            allowed = asked[name].result(_TIMEOUT_S).authorized_operations
+        except KafkaException as error:
+            yield _explain_topic(error.args[0], name, operations)
+        else:
+            missing = operations - _names(allowed, operations)
+            if missing:
+                yield f"no right to {_listed(missing)} topic {name}: {_REMEDY}"
+
+
+def _group_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
+    for group in dict.fromkeys(right.name for right in wanted if right.resource == "group" and not right.is_prefix):
+        asked = client.describe_consumer_groups([group], include_authorized_operations=True, request_timeout=_KEPT_S)
+        try:
+            allowed = asked[group].result(_TIMEOUT_S).authorized_operations
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                yield f"no right to READ group {group}: {_REMEDY}"
+            elif error.args[0].code() in _NO_COORDINATOR:
+                yield f"Kafka does not say yet who coordinates group {group}"
+            elif error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+        except TimeoutError:
+            yield f"Kafka does not say who coordinates group {group}"
+        else:
+            if "READ" not in _names(allowed, {"READ"}):
+                yield f"no right to READ group {group}: {_REMEDY}"
+
+
+def _explain_topic(error: KafkaError, name: str, operations: set[str]) -> str:
+    match error.code():
+        case KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return f"topic {name} is missing: run go2hooks topics"
+        case KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return f"no right to {_listed(operations)} topic {name} (or it is missing): {_REMEDY}"
+        case _:
+            raise KafkaException(error)
+
+
+def _names(allowed: list[Any] | None, wanted: set[str]) -> set[str]:
+    """What Kafka lists as allowed; where it lists nothing, as a broker without an authorizer may, all is."""
+    return wanted if not allowed else {operation.name for operation in allowed}
+
+
+def _listed(operations: set[str]) -> str:
+    return " and ".join(sorted(operations))

@@ -24,10 +24,15 @@ def doctor(service: str | None, data_dir: Path | None) -> None:
     from rich.table import Table
 
     from go2hooks.cli.checks import check_postgres, check_schemas
-    from go2hooks.cli.kafka_checks import check_kafka
+    from go2hooks.cli.kafka_checks import check_kafka, check_owner
 
     settings = find_settings(data_dir)
-    findings = [*check_kafka(settings, service), *check_postgres(settings), *check_schemas(settings)]
+    findings = [
+        *check_kafka(settings, service),
+        *check_postgres(settings),
+        *check_owner(settings),
+        *check_schemas(settings),
+    ]
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         mark = "[bold red]✗[/]" if finding.remedy else "[green]✓[/]"

@@ -46,6 +46,27 @@ def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Fi
         yield Finding("Kafka", said, _MAY_NOT if "authorization failed" in said else "Look after its brokers.")
 
 
+def check_owner(settings: "Settings") -> Iterator[Finding]:
+    """Whether the topics belong to this database's deployment. Says nothing where either server does not answer."""
+    import psycopg
+
+    from go2hooks.core.errors import UnavailableError
+    from go2hooks.kafka.deployment import explain_foreign, read_claims
+    from go2hooks.postgres.deployment import find_deployment
+
+    try:
+        with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=int(TIMEOUT_S)) as connection:
+            ours = find_deployment(connection)
+        owner = read_claims(settings).owner
+    except (psycopg.Error, UnavailableError):
+        return  # told by the checks of that server
+    if owner in (None, ours):
+        yield Finding("deployment", f"{ours}; the topics are {'its own' if owner else 'still unclaimed'}")
+        return
+    what, _, remedy = explain_foreign(settings, str(owner), ours).partition(": ")
+    yield Finding("deployment", what, remedy[:1].upper() + remedy[1:])
+
+
 def _check_topics(settings: "Settings") -> Iterator[Finding]:
     from go2hooks.kafka.admin import find_differences, wanted_topics
 

@@ -81,6 +81,33 @@ def acls(outer: Path | None, principal: str, data_dir: Path | None) -> None:
         click.echo("\n".join(["", *as_commands(rights(settings, service), who, settings.kafka_bootstrap_servers)]))
 
 
+@topics.command()
+@click.option("--yes", is_flag=True, help="Do it; without this, only say what would be done.")
+@stack_option
+@click.pass_obj
+def adopt(outer: Path | None, data_dir: Path | None, *, yes: bool) -> None:
+    """Make the topics this database's, when it replaces the one that they belong to.
+
+    Stop the services of the other deployment first: its deliveries are then taken for this one's.
+    """
+    from go2hooks.cli.stack import connect_database
+    from go2hooks.kafka.deployment import adopt as take_over
+    from go2hooks.kafka.deployment import read_claims
+    from go2hooks.postgres.deployment import find_deployment
+
+    settings = find_settings(data_dir or outer)
+    with connect_database(data_dir or outer) as connection:
+        ours = find_deployment(connection)
+    owner = read_claims(settings).owner
+    if owner == ours:
+        click.echo(f"The topics are this deployment's already: {ours}.")
+    elif yes:
+        take_over(settings, ours)
+        click.echo(f"The topics were {owner or 'nobody'}'s and are {ours}'s now.")
+    else:
+        click.echo(f"The topics are {owner or 'nobody'}'s and would be {ours}'s. Add --yes to do it.")
+
+
 def _reconcile(settings: "Settings") -> None:
     from go2hooks.kafka.admin import ensure_topics
 

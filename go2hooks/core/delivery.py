@@ -39,6 +39,7 @@ class Delivery(NamedTuple):
     kind: str  #: a Kind
     origin_ms: int  #: when Kafka accepted the event, milliseconds since the epoch: dates the records too
     suspect: bool  #: written while replaying after a restart: may have been written before
+    deployment: str = ""  #: dep_…, whose webhooks it is about; empty from versions that did not say
 
 
 _ID_BYTES: Final = 15  # 120 bits: a collision among 10^12 deliveries has odds below 10^-12

@@ -8,13 +8,13 @@ from go2hooks.core.payload import Rendered
 
 
 def first_deliveries(
-    event: Event, rendered: Rendered, webhook_ids: Iterable[str], origin_ms: int, *, suspect: bool
+    event: Event, rendered: Rendered, webhook_ids: Iterable[str], origin_ms: int, *, suspect: bool, deployment: str = ""
 ) -> list[Delivery]:
     """One delivery per webhook, for its first attempt, at once."""
     return [
         Delivery(
             delivery_id(event.id, webhook_id), webhook_id, event.account_id, event.id, event.type, rendered.timestamp,
-            rendered.body, 1, 0, Kind.EVENT, origin_ms, suspect,
+            rendered.body, 1, 0, Kind.EVENT, origin_ms, suspect, deployment,
         )
         for webhook_id in webhook_ids
     ]  # fmt: skip

@@ -11,8 +11,10 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.admin import admin_client
 from go2hooks.kafka.client import connection_config
+from go2hooks.kafka.deployment import claim, explain_foreign
 from go2hooks.kafka.diagnosis import explain
 from go2hooks.kafka.rights import Right, Service, rights
 from go2hooks.settings import Settings
@@ -29,19 +31,37 @@ _NO_COORDINATOR: Final = frozenset(
 _REMEDY: Final = "see: go2hooks topics acls"
 
 
-def wait_until_usable(settings: Settings, service: Service, pause: Callable[[float], bool]) -> bool:
-    """Block until nothing is missing. Says what is, whenever that changes. `pause` waits and says whether to give up.
+def wait_until_usable(
+    settings: Settings, service: Service, deployment: str, pause: Callable[[float], bool]
+) -> frozenset[str] | None:
+    """Block until nothing is missing and the topics are this deployment's. Says what is wrong, whenever that changes.
 
-    False when given up.
+    `pause` waits so many seconds and says whether to give up; then None. Otherwise the deployments whose deliveries may
+    lie there: this one, and those that it replaced.
     """
     said: list[str] = []
-    while faults := find_faults(settings, service):
+    while True:
+        faults = find_faults(settings, service)
+        if not faults:
+            known, faults = _claim(settings, deployment)
+            if known:
+                return known
         if faults != said:
             log.error("kafka cannot be used yet", service=str(service), missing=faults)
             said = faults
         if pause(_AGAIN_S):
-            return False
-    return True
+            return None
+
+
+def _claim(settings: Settings, deployment: str) -> tuple[frozenset[str], list[str]]:
+    """Whose deliveries may lie in the topics, none when they are another's; what is wrong."""
+    try:
+        owner, former = claim(settings, deployment)
+    except UnavailableError as error:
+        return frozenset(), [str(error)]
+    if owner != deployment:
+        return frozenset(), [explain_foreign(settings, str(owner), deployment)]
+    return former | {deployment}, []
 
 
 def find_faults(settings: Settings, service: Service) -> list[str]:
@@ -73,13 +93,16 @@ def _topic_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
 
 
 def _group_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
-    for group in dict.fromkeys(right.name for right in wanted if right.resource == "group" and not right.is_prefix):
+    for right in wanted:
+        if right.resource != "group" or right.is_prefix:
+            continue
+        group, lacking = right.name, f"no right to {right.operation} group {right.name}: {_REMEDY}"
         asked = client.describe_consumer_groups([group], include_authorized_operations=True, request_timeout=_KEPT_S)
         try:
             allowed = asked[group].result(_TIMEOUT_S).authorized_operations
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-                yield f"no right to READ group {group}: {_REMEDY}"
+                yield lacking
             elif error.args[0].code() in _NO_COORDINATOR:
                 yield f"Kafka does not say yet who coordinates group {group}"
             elif error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
@@ -87,8 +110,8 @@ def _group_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
         except TimeoutError:
             yield f"Kafka does not say who coordinates group {group}"
         else:
-            if "READ" not in _names(allowed, {"READ"}):
-                yield f"no right to READ group {group}: {_REMEDY}"
+            if right.operation.value not in _names(allowed, {right.operation.value}):
+                yield lacking
 
 
 def _explain_topic(error: KafkaError, name: str, operations: set[str]) -> str:

@@ -67,16 +67,19 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
         case Service.PRODUCER:
             yield from (("topic", topic, write) for topic in topics.events)
         case Service.ROUTER:
+            yield from _ownership(settings)
             yield from (("topic", topic, read) for topic in topics.events)
             yield from (("topic", topic, write) for topic in (topics.deliveries, topics.overflow, topics.events_dead))
             yield "group", groups.router, read
         case Service.DISPATCHER:
+            yield from _ownership(settings)
             yield "topic", topics.deliveries, read
             yield from (("topic", topic, read, write) for topic in topics.tiers(settings.retry_delays))
             yield "topic", topics.overflow, read, write
             yield "topic", topics.deliveries_dead, write
             yield from (("group", group, read) for group in (groups.dispatcher, groups.retry, groups.overflow))
         case Service.API:
+            yield from _ownership(settings)
             yield "topic", topics.deliveries, write
         case Service.OPERATOR:
             every = (
@@ -90,6 +93,12 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield "topic", f"{settings.kafka_prefix}.*", *every
             yield "group", f"{settings.kafka_prefix}hooks.*", Operation.DESCRIBE
             yield "cluster", CLUSTER, Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS
+
+
+def _ownership(settings: Settings) -> Iterator[_Need]:
+    """To read whose the topics are, and to claim them. The reader joins no group, but its name is looked up."""
+    yield "topic", TopicNames(settings.kafka_prefix).deployment, Operation.READ, Operation.WRITE
+    yield "group", GroupNames(settings.kafka_prefix).reader, Operation.DESCRIBE
 
 
 def as_commands(wanted: list[Right], principal: str, bootstrap: str) -> Iterator[str]:

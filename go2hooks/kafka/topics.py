@@ -31,6 +31,7 @@ class TopicNames:
         self.of_event: Final = {kind: f"{prefix}.events.{name}" for kind, name in _EVENTS.items()}
         self.events: Final = tuple(dict.fromkeys(self.of_event.values()))
         self.events_dead: Final = f"{prefix}.events.dead"
+        self.deployment: Final = f"{prefix}.deployment"
         self.deliveries: Final = f"{prefix}.deliveries"
         self.overflow: Final = f"{self.deliveries}.overflow"
         self.deliveries_dead: Final = f"{self.deliveries}.dead"
@@ -91,6 +92,7 @@ def all_topics(names: TopicNames, delays_s: tuple[float, ...], partitions: int, 
     internal = {**_KEEP, "retention.ms": kept, "max.message.bytes": str(MAX_INTERNAL_MESSAGE_BYTES)}
     return [
         *(Topic(name, partitions, events) for name in names.events),
+        Topic(names.deployment, 1, {**_KEEP, "cleanup.policy": "compact", "retention.ms": "-1"}),
         Topic(names.events_dead, 1, internal),
         Topic(names.deliveries, partitions, internal),
         *(Topic(name, partitions, internal) for name in names.tiers(delays_s)),

@@ -20,6 +20,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.webhook import Webhook
+from go2hooks.postgres.deployment import find_deployment
 from go2hooks.postgres.vanished import NOTICED
 from go2hooks.settings import Settings
 
@@ -68,11 +69,13 @@ class WebhookFollower:
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._accounts: dict[str, str] = {}
         self._heard = 0.0
+        self.deployment = ""  #: which deployment this database is; known when `start` has returned
 
     def start(self) -> None:
         """Load everything, then follow. Blocks until the copy is complete; waits for a Postgres that is away."""
         while (connection := self._connect_patiently()) is not None:
             try:
+                self.deployment = find_deployment(connection)
                 self._load(connection)
             except psycopg.OperationalError as error:
                 log.warning("Postgres went away before all webhooks were read", error=type(error).__name__)

@@ -1,11 +1,13 @@
 """`python -m services.api`: build the adapters, serve until SIGTERM, drain, exit 0."""
 
 import sys
+from functools import cache, partial
 
 import structlog
 
 from go2hooks.core.errors import SettingsError
-from go2hooks.postgres.pool import open_pool
+from go2hooks.postgres.deployment import find_deployment
+from go2hooks.postgres.pool import Pool, open_pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.runtime import Shutdown
 from go2hooks.settings import Settings, load_settings
@@ -34,15 +36,20 @@ def serve(settings: Settings) -> None:
     shutdown = Shutdown(settings.drain_timeout_s).install()
     secret_box = SecretBox(settings.encryption_keys())
     listener = bind(settings.api_host, settings.api_port)
-    writer = KafkaDeliveryWriter(settings)
     log = structlog.get_logger("services.api")
     with open_pool(settings, service="api", max_size=settings.api_threads) as pool:
+        writer = KafkaDeliveryWriter(settings, cache(partial(_deployment, pool)))
         server = ApiServer(create_app(settings, pool, secret_box, writer), listener, settings)
         announce_port(server.port)
         log.info("listening", host=settings.api_host, port=server.port)
         server.serve(shutdown)
-    writer.close(_CLOSE_S)
+        writer.close(_CLOSE_S)
     log.info("drained")
+
+
+def _deployment(pool: Pool) -> str:
+    with pool.connection() as connection:
+        return find_deployment(connection)
 
 
 if __name__ == "__main__":

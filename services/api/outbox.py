@@ -1,6 +1,7 @@
 """Deliveries from the API to Kafka: few, each waited for, since a caller is told that it was accepted."""
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -9,6 +10,7 @@ from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import producer_config, report
+from go2hooks.kafka.deployment import claim, explain_foreign
 from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
@@ -21,7 +23,11 @@ _LOOK_S: Final = 1.5
 class KafkaDeliveryWriter:
     """Writes to `go2.deliveries`, keyed by webhook. Safe to share between threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, deployment: Callable[[], str]) -> None:
+        """`deployment` says whose deliveries these are, and may raise psycopg.Error."""
+        self._settings = settings
+        self._deployment = deployment
+        self._is_ours = False
         config = producer_config(settings) | {"message.timeout.ms": _GIVE_UP_MS}
         self._producer = Producer(config | {"error_cb": self._on_error})
         self._topic = TopicNames(settings.kafka_prefix).deliveries
@@ -31,7 +37,11 @@ class KafkaDeliveryWriter:
         self._thread.start()
 
     def write(self, delivery: Delivery) -> None:
-        """Return once every in-sync replica has it. Raises UnavailableError when none does within 5 s."""
+        """Return once every in-sync replica has it. Raises UnavailableError when none does within 5 s, or these topics
+        are another deployment's.
+        """
+        self._check_owner()
+        delivery = delivery._replace(deployment=self._deployment())
         reported = threading.Event()
         errors: list[KafkaError] = []
 
@@ -56,6 +66,15 @@ class KafkaDeliveryWriter:
         except KafkaException:
             self._diagnosis.look()
             return False
+
+    def _check_owner(self) -> None:
+        if self._is_ours:
+            return
+        deployment = self._deployment()
+        owner = claim(self._settings, deployment).owner
+        if owner != deployment:
+            raise UnavailableError(explain_foreign(self._settings, str(owner), deployment))
+        self._is_ours = True
 
     def close(self, timeout_s: float) -> None:
         self._producer.flush(timeout_s)

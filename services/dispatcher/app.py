@@ -86,11 +86,12 @@ class Dispatcher:
                 RetryPolicy(settings.retry_delays),
             )
         )  # fmt: skip
+        self._stopping = threading.Event()
+        self._deployments: set[str] = set()
         self._intakes = self._build_intakes()
         _main, _retry, self._overflow = self._intakes
         self._pipeline.hold = self._overflow.hold
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = threading.Event()
         self._expose()
 
     async def start(self) -> None:
@@ -98,9 +99,12 @@ class Dispatcher:
         await asyncio.to_thread(self._follower.start)
         self._following = True
         await self._maintain()
-        usable = await asyncio.to_thread(wait_until_usable, self._settings, Service.DISPATCHER, self._stopping.wait)
-        if not usable:
+        deployments = await asyncio.to_thread(
+            wait_until_usable, self._settings, Service.DISPATCHER, self._follower.deployment, self._stopping.wait
+        )
+        if deployments is None:
             return
+        self._deployments |= deployments
         for intake in self._intakes:
             intake.consumer.start()
         self._tasks = [
@@ -157,7 +161,9 @@ class Dispatcher:
     def _build_intakes(self) -> tuple[Intake, RetryIntake, OverflowIntake]:
         s = self._settings
         admit = self._pipeline.admit
-        around = Surroundings(self._lanes.evict, self._pipeline.bury, self._find_states, self._claims)
+        around = Surroundings(
+            self._lanes.evict, self._pipeline.bury, self._find_states, self._claims, self._deployments
+        )
         main = Intake("main", admit, around)
         main.hand_on = partial(self._pipeline.overflow, why="handed_on")
         retry = RetryIntake(

@@ -10,6 +10,7 @@ attempt meanwhile.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from math import nan
 from typing import Final, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from confluent_kafka import Message
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Delivery, Position
 from go2hooks.core.duplicates import Claims, Standing, standing
-from go2hooks.core.errors import UndecodableEventError
+from go2hooks.core.errors import UnavailableError, UndecodableEventError
 from go2hooks.core.offsets import OffsetTracker
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of
@@ -109,6 +110,7 @@ class Surroundings(NamedTuple):
     ]  #: keeps a message that cannot be decoded
     find_states: FindStates
     claims: Claims[Ticket]
+    deployments: AbstractSet[str] = frozenset()  #: whose deliveries are ours to make; filled before anything is read
 
 
 class Intake:
@@ -119,7 +121,7 @@ class Intake:
         self.consumer: PolledConsumer
         self.hand_on: Callable[[Ticket], None] | None = None  #: moves aside what waits when its partition is given back
         self._admit = admit
-        self._evict, self._bury, self._find_states, self._claims = surroundings
+        self._evict, self._bury, self._find_states, self._claims, self._deployments = surroundings
         self._partitions: dict[PartitionKey, Partition] = {}
         self._epoch = 0
         self._to_ask: list[Ticket] = []
@@ -256,6 +258,11 @@ class Intake:
             metrics.DELIVERIES_DEAD.add()
             self._bury(message, error, lambda: self._complete(partition, offset, weight))
             return None
+        if delivery.deployment and delivery.deployment not in self._deployments:
+            raise UnavailableError(
+                f"{topic}/{number}/{offset} is a delivery of another deployment, {delivery.deployment}, which writes to these "
+                "topics too: give each a GO2HOOKS_KAFKA_PREFIX of its own"
+            )
         partition.held += 1
         partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
         ticket = Ticket(delivery, position, partition, self, weight)

@@ -31,7 +31,7 @@ def main() -> None:
     index = SubscriptionIndex(threading.Lock())
     follower = WebhookFollower(settings, index.apply)
     loaded = threading.Event()
-    router = build_router(settings, index, lambda: shutdown.requested)
+    router = build_router(settings, index, lambda: follower.deployment, lambda: shutdown.requested)
 
     def ready() -> dict[str, bool]:
         return {
@@ -49,7 +49,7 @@ def main() -> None:
     follower.start()  # the copy is complete before the first event is read
     loaded.set()
     settle_memory()
-    if not shutdown.requested and wait_until_usable(settings, Service.ROUTER, shutdown.wait):
+    if not shutdown.requested and wait_until_usable(settings, Service.ROUTER, follower.deployment, shutdown.wait):
         router.start()
     while not shutdown.requested:
         router.step()
@@ -59,7 +59,9 @@ def main() -> None:
     log.info("router stopped")
 
 
-def build_router(settings: Settings, index: SubscriptionIndex, stopping: Callable[[], bool]) -> Router:
+def build_router(
+    settings: Settings, index: SubscriptionIndex, deployment: Callable[[], str], stopping: Callable[[], bool]
+) -> Router:
     return Router(
         consumer_config(settings, GroupNames(settings.kafka_prefix).router),
         producer_config(settings),
@@ -73,6 +75,7 @@ def build_router(settings: Settings, index: SubscriptionIndex, stopping: Callabl
             settings.router_gather_ms / 1000,
         ),
         stopping,
+        deployment,
     )
 
 

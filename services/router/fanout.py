@@ -88,8 +88,12 @@ class Router:
         codec: EventCodec,
         bounds: Bounds,
         stopping: Callable[[], bool] = lambda: False,
+        deployment: Callable[[], str] = str,
     ) -> None:
-        """`stopping` is asked while librdkafka takes no more: one event's fan-out may be more than it holds."""
+        """`stopping` is asked while librdkafka takes no more: one event's fan-out may be more than it holds.
+
+        `deployment` is what deliveries say whose they are.
+        """
         self._topics = topics
         self._membership = Membership(consumer_config, topics.events, self, finish_s=_REVOKE_FLUSH_S)
         self._consumer = self._membership.consumer
@@ -98,6 +102,7 @@ class Router:
         self._codec = codec
         self._bounds = bounds
         self._stopping = stopping
+        self._deployment = deployment
         self._in_flight = 0
         self._batches: deque[Batch] = deque()
         self._partitions: dict[PartitionKey, Partition] = {}
@@ -261,7 +266,9 @@ class Router:
             if rendered is not None:
                 origin_ms = accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
                 suspect = offset < partition.suspect_until
-                deliveries = first_deliveries(event, rendered, webhook_ids, origin_ms, suspect=suspect)
+                deliveries = first_deliveries(
+                    event, rendered, webhook_ids, origin_ms, suspect=suspect, deployment=self._deployment()
+                )
                 for webhook_id, encoded in zip(webhook_ids, encode_fan_out(deliveries), strict=True):
                     self._produce(batch, topic, webhook_id, encoded)
                 metrics.DELIVERIES_CREATED.add(len(webhook_ids))

@@ -16,6 +16,7 @@ from go2hooks.core.delivery import delivery_id
 from go2hooks.core.errors import UnavailableError
 from go2hooks.core.event import EventType
 from go2hooks.kafka.topics import TopicNames
+from go2hooks.postgres.deployment import find_deployment
 from go2hooks.settings import Settings
 from services.api.outbox import KafkaDeliveryWriter
 
@@ -152,11 +153,11 @@ def kafka_settings(kafka_bootstrap):
     return settings
 
 
-def test_what_is_written_lies_in_the_deliveries_topic_keyed_by_webhook(acme, outbox, kafka_settings):
+def test_what_is_written_lies_in_the_deliveries_topic_keyed_by_webhook(acme, outbox, kafka_settings, database):
     hook = acme.create()
     acme("POST", f"/webhooks/{hook['id']}/test")
     [delivery] = outbox.deliveries
-    writer = KafkaDeliveryWriter(kafka_settings)
+    writer = KafkaDeliveryWriter(kafka_settings, lambda: find_deployment(database))
     writer.write(delivery)
     assert writer.is_reachable()
     writer.close(1)
@@ -176,14 +177,14 @@ def test_what_is_written_lies_in_the_deliveries_topic_keyed_by_webhook(acme, out
             found = message
     consumer.close()
     assert found is not None
-    assert decode_delivery(found.value()) == delivery
+    assert decode_delivery(found.value()) == delivery._replace(deployment=find_deployment(database))
 
 
 def test_a_broker_that_is_away_is_an_error_within_seconds(acme, outbox):
     hook = acme.create()
     acme("POST", f"/webhooks/{hook['id']}/test")
     settings = Settings(kafka_bootstrap_servers="127.0.0.1:1", database_url=SecretStr("postgresql://unused"))
-    writer = KafkaDeliveryWriter(settings)
+    writer = KafkaDeliveryWriter(settings, lambda: "dep_1")
     started = time.monotonic()
     with pytest.raises(UnavailableError, match="Kafka"):
         writer.write(outbox.deliveries[0])

@@ -60,6 +60,7 @@ deliveries = st.builds(
     kind=st.sampled_from([str(kind) for kind in Kind]),
     origin_ms=longs,
     suspect=st.booleans(),
+    deployment=texts,
 )
 VALID_MESSAGES = [CODEC.encode(example_payload(kind)) for kind in EventType] + [encode_delivery(DELIVERY)]
 

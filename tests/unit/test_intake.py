@@ -10,6 +10,7 @@ from waiting import turn
 
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.duplicates import Claims
+from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
@@ -43,12 +44,14 @@ class Storing(Consumer):
 class Scene:
     """An intake with what it works with."""
 
-    def __init__(self) -> None:
+    def __init__(self, deployments: frozenset[str] = frozenset()) -> None:
         self.admitted: list[Ticket] = []
         self.records = Records()
         self.claims: Claims[Ticket] = Claims()
         self.intake = Intake(
-            "main", self.admitted.append, Surroundings(lambda _: [], self._bury, self.records.find, self.claims)
+            "main",
+            self.admitted.append,
+            Surroundings(lambda _: [], self._bury, self.records.find, self.claims, deployments),
         )
         self.intake.consumer = Storing()  # type: ignore[assignment]
 
@@ -262,3 +265,14 @@ async def test_a_defect_while_taking_messages_ends_the_consumer_and_commits_noth
     consumer._hand_over([2])
     assert taken == [[1]]
     assert str(consumer.failure) == "a defect"
+
+
+def test_a_delivery_of_another_deployment_stops_the_intake_before_it_is_taken_on() -> None:
+    """And those of this one, of one that it replaced, and of versions that did not say are taken."""
+    scene = Scene(frozenset(("dep_ours", "dep_former")))
+    scene.assign()
+    for offset, deployment in enumerate(("", "dep_ours", "dep_former")):
+        scene.read(offset, DELIVERY._replace(id=f"dlv_{offset}", deployment=deployment))
+    with pytest.raises(UnavailableError, match=r"go2\.deliveries/0/3 is a delivery of another deployment, dep_theirs"):
+        scene.read(3, DELIVERY._replace(id="dlv_3", deployment="dep_theirs"))
+    assert [ticket.position.offset for ticket in scene.admitted] == [0, 1, 2]

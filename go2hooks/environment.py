@@ -36,6 +36,11 @@ def is_secret(field: FieldInfo) -> bool:
     return SecretStr.__name__ in str(field.annotation)
 
 
+def split_list(value: Any) -> Any:
+    """A comma separated variable as its parts; what is no string is left alone."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 def read_secret_file(name: str, path: str) -> str:
     """The secret, without the line break that editors put at a file's end. Raises SettingsError that names the variable."""
     try:

@@ -4,23 +4,20 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
-from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from go2hooks.core.addresses import AddressPolicy, Network
 from go2hooks.core.errors import SettingsError
-from go2hooks.core.target import BAD_PORTS
-from go2hooks.environment import Environment, variable
+from go2hooks.environment import Environment, split_list, variable
 from go2hooks.kafka_settings import KafkaSettings
+from go2hooks.target_settings import TargetSettings
 
 S = TypeVar("S", bound=Environment)
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
-_MAX_PORT = 65535
 MAX_POLL_INTERVAL_S = 300.0  #: Kafka's `max.poll.interval.ms`, which our consumers set to this
 _POLL_MARGIN_S = 30.0  # what else a rebalance may take
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -35,24 +32,7 @@ def parse_duration_s(text: str) -> float:
     return float(match[1]) * _UNIT_S[match[2]]
 
 
-def parse_network(text: str) -> Network:
-    """`10.1.0.0/16`, `fd00::/8`; a single address is a network of one. Raises ValueError that says what is wrong."""
-    text = text.strip()
-    try:
-        network = ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is no network: write it such as 10.1.0.0/16 or fd00::/8") from None
-    if ip_interface(text).ip != network.network_address:
-        raise ValueError(f"{text!r} has bits set beyond its prefix: write {network} if that is meant")
-    return network
-
-
-def _split(value: Any) -> Any:
-    """A comma separated variable as its parts; what is no string is left alone."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-class Settings(KafkaSettings):
+class Settings(KafkaSettings, TargetSettings):
     """What every service reads. Frozen; the environment is read once, at start."""
 
     # --- process
@@ -100,20 +80,6 @@ class Settings(KafkaSettings):
     disable_min_span_s: float = Field(
         0.0, ge=0, description="those failures must span at least this long, in seconds; 0 is the page's literal rule"
     )
-    allow_insecure_targets: bool = Field(
-        default=False, description="permit http and private addresses, for development"
-    )
-    target_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
-        (), description="networks that deliveries may go to though they are not public, comma separated"
-    )
-    target_deny_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
-        (), description="networks that no delivery may go to, comma separated; wins over every permission"
-    )
-    target_deny_ports: Annotated[tuple[int, ...], NoDecode] = Field(
-        tuple(sorted(BAD_PORTS)),
-        description="ports that no delivery may go to, comma separated; by default those that are never HTTP",
-    )
-    target_ca_file: Path | None = Field(None, description="PEM file of further CAs to trust for receivers")
     webhook_id_header: Literal["webhook", "delivery"] = Field(
         "webhook", description="what X-Webhook-ID carries: the webhook's id or the delivery's"
     )
@@ -231,26 +197,7 @@ class Settings(KafkaSettings):
     @field_validator("secret_keys", "topic_config_left_out", mode="before")
     @classmethod
     def _keys(cls, value: Any) -> Any:
-        return _split(value)
-
-    @field_validator("target_allow_cidrs", "target_deny_cidrs", mode="before")
-    @classmethod
-    def _networks(cls, value: Any) -> Any:
-        parts = _split(value)
-        return tuple(parse_network(part) for part in parts) if isinstance(value, str) else parts
-
-    @field_validator("target_deny_ports", mode="before")
-    @classmethod
-    def _ports(cls, value: Any) -> Any:
-        return _split(value)
-
-    @field_validator("target_deny_ports")
-    @classmethod
-    def _port_numbers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        wrong = [port for port in value if not 0 <= port <= _MAX_PORT]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is no port: ports go from 0 to {_MAX_PORT}")
-        return value
+        return split_list(value)
 
     @field_validator("secret_keys")
     @classmethod
@@ -324,10 +271,6 @@ class Settings(KafkaSettings):
     def window_unit_bytes(self) -> int:
         """What a delivery may have to count as one in the windows; a larger one counts as several."""
         return max(1, self.window_mib * 2**20 // self.window_deliveries)
-
-    def address_policy(self) -> AddressPolicy:
-        """Where deliveries may go, as far as addresses decide."""
-        return AddressPolicy(self.target_allow_cidrs, self.target_deny_cidrs, self.allow_insecure_targets)
 
     def encryption_keys(self) -> tuple[bytes, ...]:
         """The raw 32-byte keys, first one first. Raises SettingsError when none is set."""

@@ -15,7 +15,7 @@ from go2hooks.cli.stack import find_settings, stack_option
 )
 @stack_option
 def doctor(service: str | None, data_dir: Path | None) -> None:
-    """Check Kafka, Postgres, keys, schemas and clocks; say what is wrong and what to do about it.
+    """Check Kafka, Postgres, keys, schemas, clocks and the egress proxy; say what is wrong and what to do about it.
 
     Exit status 1 when there is a problem.
     """
@@ -24,6 +24,7 @@ def doctor(service: str | None, data_dir: Path | None) -> None:
     from rich.table import Table
 
     from go2hooks.cli.checks import check_postgres, check_schemas
+    from go2hooks.cli.egress_check import check_egress_proxy
     from go2hooks.cli.kafka_checks import check_kafka, check_owner
 
     settings = find_settings(data_dir)
@@ -32,6 +33,7 @@ def doctor(service: str | None, data_dir: Path | None) -> None:
         *check_postgres(settings),
         *check_owner(settings),
         *check_schemas(settings),
+        *check_egress_proxy(settings),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:

@@ -20,10 +20,11 @@ class Failure(StrEnum):
     INVALID_URL = "invalid_url"
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a failure's name, not a secret
     INTERNAL_ERROR = "internal_error"
+    PROXY_ERROR = "proxy_error"  # of the operator's egress proxy
 
 
 #: Failures of Go2's own making: retried like any other, but no receiver is disabled for them.
-OUR_FAILURES: Final = frozenset({Failure.SECRET_UNAVAILABLE, Failure.INTERNAL_ERROR})
+OUR_FAILURES: Final = frozenset({Failure.SECRET_UNAVAILABLE, Failure.INTERNAL_ERROR, Failure.PROXY_ERROR})
 
 
 class Answer(NamedTuple):

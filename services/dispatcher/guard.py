@@ -49,6 +49,11 @@ class Guard:
             raise BlockedAddressError
         return allowed
 
+    def judge_port(self, port: int) -> None:
+        """For a name that a proxy is to resolve. Raises BlockedAddressError when no delivery may go to this port."""
+        if port in self._deny_ports:
+            raise BlockedAddressError
+
     def open_socket(self, info: AddrInfo) -> socket.socket:
         """A new socket for exactly this address; its caller connects it there and nowhere else.
 

@@ -257,9 +257,12 @@ def test_the_doctor_survives_servers_that_are_away(cli: Cli):
 
 
 def test_config_shows_every_setting_and_no_secret(cli: Cli, database_url: str):
-    result = cli("config", GO2HOOKS_RETRY_DELAYS="250ms,2m")
+    proxy = "http://go2:hunter2@proxy.corp:3128"
+    result = cli("config", GO2HOOKS_RETRY_DELAYS="250ms,2m", GO2HOOKS_EGRESS_PROXY=proxy)
     assert "250ms,2m" in result.stdout
     assert KEY not in result.stdout
+    assert "http://go2:***@proxy.corp:3128" in result.stdout
+    assert "hunter2" not in result.stdout
     assert database_url.split(":")[2].partition("@")[0] not in result.stdout
 
 

@@ -139,3 +139,26 @@ def test_a_database_url_that_is_none_is_refused_without_its_text(monkeypatch: py
 def test_whatever_libpq_can_read_is_a_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("GO2HOOKS_DATABASE_URL", url)
     assert load_settings().database_url.get_secret_value() == url
+
+
+def test_an_egress_proxy_is_read_with_its_credentials_and_shown_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().egress_proxy_address() is None
+    monkeypatch.setenv("GO2HOOKS_EGRESS_PROXY", "")
+    assert load_settings().egress_proxy_address() is None
+    monkeypatch.setenv("GO2HOOKS_EGRESS_PROXY", "https://go2:hunter2@proxy.corp:3128")
+    settings = load_settings()
+    address = settings.egress_proxy_address()
+    assert address is not None
+    assert (address.host, address.port, address.is_tls) == ("proxy.corp", 3128, True)
+    assert address.authorization == "Basic Z28yOmh1bnRlcjI="
+    assert "hunter2" not in repr(settings) + repr(address)
+
+
+@pytest.mark.parametrize(
+    "url", ["proxy.corp:3128", "http://go2:hunter2/x@proxy.corp:3128", "http://hunter2@proxy.corp:1"]
+)
+def test_what_is_no_egress_proxy_is_refused_unquoted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GO2HOOKS_EGRESS_PROXY", url)
+    with pytest.raises(SettingsError, match="GO2HOOKS_EGRESS_PROXY") as caught:
+        load_settings()
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))

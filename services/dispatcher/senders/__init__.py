@@ -5,11 +5,12 @@ from services.dispatcher.guard import Guard, RememberingPolicy
 from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.connection import Limits
 from services.dispatcher.senders.protocol import ProtocolSender
+from services.dispatcher.senders.proxy import EgressProxy
 from services.dispatcher.senders.resolver import AresLookup, Resolver
 from services.dispatcher.senders.sender import Sender
 from services.dispatcher.senders.tls import client_context
 
-__all__ = ["AiohttpSender", "Guard", "Limits", "ProtocolSender", "Resolver", "Sender", "build_sender"]
+__all__ = ["AiohttpSender", "EgressProxy", "Guard", "Limits", "ProtocolSender", "Resolver", "Sender", "build_sender"]
 
 
 def build_sender(settings: Settings) -> Sender:
@@ -22,15 +23,29 @@ def build_sender(settings: Settings) -> Sender:
     resolver = Resolver(lookup, close_lookup=lookup.close)
     guard = Guard(RememberingPolicy(settings.address_policy()), settings.target_deny_ports)
     context = client_context(settings.target_ca_file)
+    proxy = _egress_proxy(settings)
     if settings.sender == "aiohttp":
         return AiohttpSender(
-            limits, resolver=resolver, guard=guard, ssl_context=context, pool_idle_s=settings.pool_idle_s
+            limits,
+            resolver=resolver,
+            guard=guard,
+            ssl_context=context,
+            proxy=proxy,
+            pool_idle_s=settings.pool_idle_s,
         )
     return ProtocolSender(
         limits,
         resolver=resolver,
         guard=guard,
         ssl_context=context,
+        proxy=proxy,
         pool_max_idle=settings.pool_max_idle,
         pool_idle_s=settings.pool_idle_s,
     )
+
+
+def _egress_proxy(settings: Settings) -> EgressProxy | None:
+    address = settings.egress_proxy_address()
+    if address is None:
+        return None
+    return EgressProxy(address, client_context(settings.target_ca_file) if address.is_tls else None)

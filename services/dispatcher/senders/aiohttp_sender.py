@@ -1,6 +1,8 @@
 """The reference sender, on aiohttp.ClientSession: slower, by other people's well-worn code.
 
-It differs from the fast one in its bounds: aiohttp limits idle connections by time, not by number.
+It differs from the fast one in its bounds: aiohttp limits idle connections by time, not by number. Through an egress proxy
+it sends no plain http, for which aiohttp knows no tunnel; and a receiver that is slow with its TLS handshake passes for a
+proxy that is.
 """
 
 import asyncio
@@ -10,13 +12,14 @@ import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import TransferEncodingError
 from yarl import URL
 
+from go2hooks.core.egress import ProxyAddress, meaning
 from go2hooks.core.outcome import Answer, NoAnswer, Response
 from go2hooks.core.request import SignedRequest
 from services.dispatcher.guard import Guard
@@ -25,6 +28,7 @@ from services.dispatcher.senders.connection import HEAD_LIMIT_BYTES, Limits
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.protocol import STALE_WITHIN_S
+from services.dispatcher.senders.proxy import EgressProxy, judged_host
 from services.dispatcher.senders.resolver import Resolver
 
 _OWN_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -44,12 +48,14 @@ class AiohttpSender:
         resolver: Resolver,
         guard: Guard,
         ssl_context: ssl.SSLContext,
+        proxy: EgressProxy | None = None,
         pool_idle_s: float = 60.0,
     ) -> None:
         self._limits = limits
         self._resolver = resolver
         self._guard = guard
         self._ssl_context = ssl_context
+        self._proxy = None if proxy is None else proxy.address
         self._pool_idle_s = pool_idle_s
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
@@ -67,7 +73,8 @@ class AiohttpSender:
         except TimeoutError:
             return attempt.no_answer(failures.timeout(self._limits.timeout_s, attempt.phase))
         except Exception as error:  # noqa: BLE001  # whatever aiohttp raises is an outcome, not a crash
-            return attempt.no_answer(_explain(error, attempt.phase))
+            cause = None if self._proxy is None else _explain_proxied(error, attempt.phase, self._proxy)
+            return attempt.no_answer(cause or _explain(error, attempt.phase))
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:  # noqa: ARG002
         """Never: aiohttp's sessions do nothing without a task."""
@@ -114,6 +121,11 @@ class AiohttpSender:
         self, session: aiohttp.ClientSession, request: SignedRequest, context: ssl.SSLContext, attempt: "_Attempt"
     ) -> Response:
         target = request.target
+        if self._proxy is not None:
+            if target.scheme != "https":
+                raise failures.ProxyError(failures.PROXY_WITHOUT_TLS)
+            judged_host(target, self._guard)
+            attempt.phase = Phase.PROXY_WAITING
         async with session.post(
             URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True),
             data=request.body,
@@ -121,6 +133,7 @@ class AiohttpSender:
             allow_redirects=False,
             ssl=context,  # aiohttp shares connections by context, too
             trace_request_ctx=attempt,
+            **_through(self._proxy),
         ) as response:
             duration_ms = attempt.elapsed_ms()
             attempt.phase = Phase.READING
@@ -144,11 +157,13 @@ class AiohttpSender:
         return excerpt
 
     def _session(self, *, keep: bool) -> aiohttp.ClientSession:
+        way: dict[str, Any] = {"resolver": aiohttp.ThreadedResolver()}  # the proxy is the operator's, wherever it is
+        if self._proxy is None:
+            guarded = _GuardedResolver(self._resolver, self._guard)
+            way = {"resolver": guarded, "use_dns_cache": False, "socket_factory": self._guard.open_socket}
         connector = aiohttp.TCPConnector(
             limit=0,
-            resolver=_GuardedResolver(self._resolver, self._guard),
-            use_dns_cache=False,
-            socket_factory=self._guard.open_socket,
+            **way,
             **({"keepalive_timeout": self._pool_idle_s} if keep else {"force_close": True}),
         )
         return aiohttp.ClientSession(
@@ -216,6 +231,15 @@ class _GuardedResolver(AbstractResolver):
         """The sender closes the resolver itself: two sessions share it."""
 
 
+def _through(proxy: ProxyAddress | None) -> dict[str, Any]:
+    """How aiohttp is told about a proxy."""
+    if proxy is None:
+        return {}
+    url = URL.build(scheme="https" if proxy.is_tls else "http", host=proxy.host, port=proxy.port)
+    identified = {"Proxy-Authorization": proxy.authorization} if proxy.authorization is not None else None
+    return {"proxy": url, "proxy_headers": identified}
+
+
 def _tracing() -> aiohttp.TraceConfig:
     """Notes in the `_Attempt` of a request which phase it has reached."""
     tracing = aiohttp.TraceConfig()
@@ -263,3 +287,20 @@ def _explain(error: Exception, phase: Phase) -> Cause:  # noqa: PLR0911  # one p
             return failures.UNSENDABLE
         case _:
             return failures.explain(error, phase)
+
+
+def _explain_proxied(error: Exception, phase: Phase, proxy: ProxyAddress) -> Cause | None:
+    """What is the proxy's among errors; None when it is the receiver's."""
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            is_challenge = "Proxy-Authenticate" in (error.headers or ())
+            return failures.refused_by_proxy(meaning(error.status, is_challenge=is_challenge), error.status)
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientConnectorDNSError():
+            return failures.explain_proxy(error.os_error)
+        case aiohttp.ClientConnectorError():
+            return failures.PROXY_TLS if (error.host, error.port) == (proxy.host, proxy.port) else None
+        case aiohttp.ClientError() if phase is Phase.PROXY_WAITING:
+            is_answer = isinstance(error, aiohttp.ClientResponseError)
+            return failures.PROXY_GARBAGE if is_answer else failures.PROXY_CLOSED
+        case _:
+            return failures.PROXY_AWAY if phase is Phase.PROXY_WAITING else None

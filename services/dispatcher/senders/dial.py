@@ -1,9 +1,8 @@
-"""Connections made: name → addresses → guard → connect → TLS."""
+"""Connections made: name → addresses → guard → connect → TLS; or guard → egress proxy → TLS."""
 
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final
 
 from aiohappyeyeballs import start_connection
 
@@ -12,24 +11,32 @@ from services.dispatcher.guard import Guard
 from services.dispatcher.senders.connection import Connection
 from services.dispatcher.senders.failures import Phase
 from services.dispatcher.senders.identity import Identity
+from services.dispatcher.senders.proxy import HAPPY_EYEBALLS_DELAY_S, EgressProxy, judged_host
 from services.dispatcher.senders.resolver import Resolver
-
-_HAPPY_EYEBALLS_DELAY_S: Final = 0.25  # RFC 8305's recommendation
 
 
 class Dialer:
     """How connections are made; the same for all."""
 
-    def __init__(self, resolver: Resolver, guard: Guard, ssl_context: ssl.SSLContext) -> None:
+    def __init__(
+        self, resolver: Resolver, guard: Guard, ssl_context: ssl.SSLContext, proxy: EgressProxy | None = None
+    ) -> None:
         self._resolver = resolver
         self._guard = guard
         self._ssl_context = ssl_context
+        self._proxy = proxy
 
     def dial(
         self, target: Target, make: Callable[[ssl.SSLContext | None], Connection], identity: Identity | None = None
     ) -> "Dial":
         """Begin to connect to `target`, for a connection that `make` gives, under `identity`; with a context for https."""
         return Dial(lambda dial: self._connect(dial, target, make, identity))
+
+    async def close(self) -> None:
+        """Stop looking names up."""
+        await self._resolver.close()
+        if self._proxy is not None:
+            await self._proxy.close()
 
     async def _connect(
         self,
@@ -38,22 +45,35 @@ class Dialer:
         make: Callable[[ssl.SSLContext | None], Connection],
         identity: Identity | None,
     ) -> Connection:
-        loop = asyncio.get_running_loop()
         context = self._ssl_context if identity is None else await identity.context()
-        infos = self._guard.permitted(await self._resolver.resolve(target.host, target.port))
-        dial.phase = Phase.CONNECTING
-        sock = await start_connection(
-            infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, loop=loop, socket_factory=self._guard.open_socket
-        )
         is_secure = target.scheme == "https"
+
+        def make_one() -> Connection:
+            return make(context if is_secure else None)
+
+        if self._proxy is None:
+            connection = await self._connect_directly(dial, target, make_one)
+        else:
+            connection = make_one()
+            host = judged_host(target, self._guard)
+            await self._proxy.open_tunnel(host, target.port, connection, dial.enter)
         if is_secure:
-            dial.phase = Phase.HANDSHAKE
-        _, connection = await loop.create_connection(lambda: make(context if is_secure else None), sock=sock)
+            dial.enter(Phase.HANDSHAKE)
         try:
             await connection.ready()
         except BaseException:
             connection.abort()
             raise
+        return connection
+
+    async def _connect_directly(self, dial: "Dial", target: Target, make: Callable[[], Connection]) -> Connection:
+        loop = asyncio.get_running_loop()
+        infos = self._guard.permitted(await self._resolver.resolve(target.host, target.port))
+        dial.enter(Phase.CONNECTING)
+        sock = await start_connection(
+            infos, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, loop=loop, socket_factory=self._guard.open_socket
+        )
+        _, connection = await loop.create_connection(make, sock=sock)
         return connection
 
 
@@ -63,6 +83,9 @@ class Dial:
     def __init__(self, connect: "Callable[[Dial], asyncio._CoroutineLike[Connection]]") -> None:
         self.phase = Phase.LOOKING_UP
         self.task = asyncio.create_task(connect(self))
+
+    def enter(self, phase: Phase) -> None:
+        self.phase = phase
 
     def expire(self) -> None:
         self.task.cancel()

@@ -9,6 +9,7 @@ import ssl
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from go2hooks.core.egress import Meaning
 from go2hooks.core.errors import ClientIdentityError, SealError
 from go2hooks.core.outcome import Failure
 from services.dispatcher.guard import BlockedAddressError
@@ -20,6 +21,8 @@ class Phase(StrEnum):
     QUEUED = "waiting for a connection"
     LOOKING_UP = "looking up the host name"
     CONNECTING = "connecting"
+    PROXY_CONNECTING = "connecting to Go2's own egress proxy"
+    PROXY_WAITING = "waiting for Go2's own egress proxy to connect"
     HANDSHAKE = "negotiating TLS"
     WAITING = "waiting for a response"
     READING = "reading the response"
@@ -40,6 +43,14 @@ class DnsError(OSError):
         self.temporary = temporary
 
 
+class ProxyError(OSError):
+    """The egress proxy gave no tunnel to the receiver."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
 class RefusedHandshakeError(OSError):
     """The receiver hung up where it judges our side of the TLS handshake."""
 
@@ -58,9 +69,24 @@ NOT_HTTP: Final = Cause(Failure.INVALID_RESPONSE, "The response is not valid HTT
 UPGRADE: Final = Cause(Failure.INVALID_RESPONSE, "The receiver tried to switch to another protocol (101).")
 HEAD_TOO_LARGE: Final = Cause(Failure.INVALID_RESPONSE, "The response's header section is too large.")
 TOO_MANY_INTERIM: Final = Cause(Failure.INVALID_RESPONSE, "The receiver sent too many informational (1xx) responses.")
+PROXY_AWAY: Final = Cause(
+    Failure.PROXY_ERROR, "Go2's own egress proxy could not be reached; nothing was sent to the receiver."
+)
+PROXY_TLS: Final = Cause(
+    Failure.PROXY_ERROR, "TLS with Go2's own egress proxy failed; nothing was sent to the receiver."
+)
+PROXY_CLOSED: Final = Cause(Failure.PROXY_ERROR, "Go2's own egress proxy closed the connection without an answer.")
+PROXY_WITHOUT_TLS: Final = Cause(
+    Failure.PROXY_ERROR, "The reference sender sends no plain http through Go2's own egress proxy."
+)
+PROXY_GARBAGE: Final = Cause(Failure.PROXY_ERROR, "What answers as Go2's own egress proxy is none.")
 INSIDE: Final = Cause(Failure.INTERNAL_ERROR, "The attempt failed inside Go2.")
 UNSENDABLE: Final = Cause(Failure.INVALID_URL, "The URL cannot be written as an HTTP request.")
 
+_PROXY_CREDENTIALS: Final = Cause(
+    Failure.PROXY_ERROR, "Go2's own egress proxy refused Go2's credentials; nothing was sent to the receiver."
+)
+_PROXY_FORBIDS: Final = Cause(Failure.PROXY_ERROR, "Go2's own egress proxy does not let this delivery go there.")
 _DNS_PERMANENT: Final = Cause(Failure.DNS_ERROR, "The host name does not exist or has no address.")
 _DNS_TEMPORARY: Final = Cause(Failure.DNS_ERROR, "The DNS lookup of the host name failed.")
 _TLS_CLOSED: Final = Cause(Failure.TLS_ERROR, "The receiver closed the connection during the TLS handshake.")
@@ -124,8 +150,37 @@ _TLS_REASONS: Final = (
 )
 
 
+_AT_PROXY: Final = (Phase.PROXY_CONNECTING, Phase.PROXY_WAITING)
+
+
 def timeout(timeout_s: float, phase: Phase) -> Cause:
-    return Cause(Failure.TIMEOUT, f"Timed out after {timeout_s:g} s while {phase}.")
+    failure = Failure.PROXY_ERROR if phase in _AT_PROXY else Failure.TIMEOUT
+    return Cause(failure, f"Timed out after {timeout_s:g} s while {phase}.")
+
+
+def explain_proxy(error: OSError) -> Cause:
+    """Why there is no connection to the egress proxy."""
+    if error.errno in _OUR_ERRNOS:
+        return INSIDE
+    return PROXY_TLS if isinstance(error, ssl.SSLError) else PROXY_AWAY
+
+
+def refused_by_proxy(meaning: Meaning, status: int) -> Cause:
+    """Why the egress proxy gave no tunnel. The receiver's failure only where the proxy says that it tried."""
+    match meaning:
+        case Meaning.UNREACHABLE:
+            message = f"The receiver could not be reached: the egress proxy on the way there answered {status}."
+            return Cause(Failure.CONNECTION_ERROR, message)
+        case Meaning.CREDENTIALS:
+            return _PROXY_CREDENTIALS
+        case Meaning.FORBIDDEN:
+            return _PROXY_FORBIDS
+        case _ if status >= 300:  # noqa: PLR2004  # no success
+            return Cause(
+                Failure.PROXY_ERROR, f"Go2's own egress proxy answered {status}; nothing was sent to the receiver."
+            )
+        case _:
+            return PROXY_GARBAGE
 
 
 def explain(error: BaseException, phase: Phase) -> Cause:  # noqa: PLR0911  # one per clause
@@ -133,10 +188,10 @@ def explain(error: BaseException, phase: Phase) -> Cause:  # noqa: PLR0911  # on
     match error:
         case BlockedAddressError():
             return BLOCKED
+        case ProxyError():
+            return error.cause
         case DnsError():
             return _DNS_TEMPORARY if error.temporary else _DNS_PERMANENT
-        case ssl.SSLCertVerificationError():
-            return Cause(Failure.TLS_ERROR, _CERTIFICATE_FAULTS.get(error.verify_code, _CERTIFICATE_OTHER))
         case ssl.SSLError():
             return _explain_tls(error)
         case RefusedHandshakeError():
@@ -154,6 +209,8 @@ def explain(error: BaseException, phase: Phase) -> Cause:  # noqa: PLR0911  # on
 
 
 def _explain_tls(error: ssl.SSLError) -> Cause:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Cause(Failure.TLS_ERROR, _CERTIFICATE_FAULTS.get(error.verify_code, _CERTIFICATE_OTHER))
     reason: str = getattr(error, "reason", None) or str(error).upper()  # only OpenSSL's own errors have a reason
     for part, message in _TLS_REASONS:
         if part in reason:

@@ -18,6 +18,7 @@ from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.pool import IdlePool
+from services.dispatcher.senders.proxy import EgressProxy
 from services.dispatcher.senders.resolver import Resolver
 from services.dispatcher.senders.tls_connection import TlsConnection
 from services.dispatcher.senders.turns import Turns
@@ -47,13 +48,13 @@ class ProtocolSender:
         resolver: Resolver,
         guard: Guard,
         ssl_context: ssl.SSLContext,
+        proxy: EgressProxy | None = None,
         pool_max_idle: int = 2000,
         pool_idle_s: float = 60.0,
         tick_s: float = 0.05,
     ) -> None:
         self._limits = limits
-        self._resolver = resolver
-        self._dialer = Dialer(resolver, guard, ssl_context)
+        self._dialer = Dialer(resolver, guard, ssl_context, proxy)
         self._pool = IdlePool(pool_max_idle, pool_idle_s)
         self._wheel = TimerWheel(limits.timeout_s, tick_s)
         self._turns = Turns()
@@ -129,7 +130,7 @@ class ProtocolSender:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_WITHIN_S):
                     await self._closing.wait()
-        await self._resolver.close()
+        await self._dialer.close()
 
     def connections(self) -> dict[str, int]:
         """Connections to receivers, by state. Any thread."""

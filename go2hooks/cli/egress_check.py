@@ -1,0 +1,77 @@
+"""What `go2hooks doctor` asks of the egress proxy."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from go2hooks.cli.checks import TIMEOUT_S, Finding
+from go2hooks.core.egress import Meaning, ProxyAddress, ProxyAnswer, connect_request, read_answer
+
+if TYPE_CHECKING:
+    from go2hooks.settings import Settings
+
+_SUBJECT: Final = "egress proxy"
+_NOWHERE: Final = "go2hooks-doctor.invalid"  # nobody has this name (RFC 6761)
+_INSIDE: Final = "169.254.169.254"  # where clouds keep what nobody outside may read
+_REMEDIES: Final = {
+    Meaning.CREDENTIALS: "Correct the user and the password in GO2HOOKS_EGRESS_PROXY.",
+    Meaning.FORBIDDEN: "Permit the dispatchers' machines to use it, and any host as a destination.",
+    Meaning.UNEXPECTED: "Correct GO2HOOKS_EGRESS_PROXY: it must name an HTTP proxy that takes CONNECT.",
+}
+
+
+def check_egress_proxy(settings: "Settings") -> Iterator[Finding]:
+    """The proxy that deliveries leave by answers, takes our credentials, and refuses an address inside."""
+    address = settings.egress_proxy_address()
+    if address is None:
+        return
+    where = f"{address.host}:{address.port}"
+    try:
+        context = _tls(settings) if address.is_tls else None
+        answer = _ask(address, context, _NOWHERE)
+    except OSError as error:
+        yield Finding(_SUBJECT, f"{where} does not answer: {error}", "Start it, or correct GO2HOOKS_EGRESS_PROXY.")
+        return
+    if answer.meaning in _REMEDIES:
+        said = f"answers {answer.status}" if answer.status else "answers, but not in HTTP"
+        yield Finding(_SUBJECT, f"{where} {said}", _REMEDIES[answer.meaning])
+        return
+    yield Finding(_SUBJECT, f"{where} answers{' and takes our credentials' if address.authorization else ''}")
+    if not settings.allow_insecure_targets:
+        yield _check_that_inside_is_refused(address, context)
+
+
+def _check_that_inside_is_refused(address: ProxyAddress, context: ssl.SSLContext | None) -> Finding:
+    try:
+        is_refused = _ask(address, context, _INSIDE).meaning is Meaning.FORBIDDEN
+    except OSError:  # it has tried, for as long as we waited
+        is_refused = False
+    if is_refused:
+        return Finding(_SUBJECT, f"it refuses {_INSIDE}, as it must")
+    return Finding(
+        _SUBJECT,
+        f"it does not refuse {_INSIDE}, though nothing but the proxy judges what a customer's name leads to",
+        "Forbid it all addresses that are not public: docs/operators.md, Egress proxy.",
+    )
+
+
+def _tls(settings: "Settings") -> ssl.SSLContext:
+    from services.dispatcher.senders.tls import client_context
+
+    return client_context(settings.target_ca_file)
+
+
+def _ask(address: ProxyAddress, context: ssl.SSLContext | None, host: str) -> ProxyAnswer:
+    """What it says to CONNECT. Raises OSError when it does not answer within the timeout."""
+    with socket.create_connection((address.host, address.port), TIMEOUT_S) as plain:
+        connection = plain if context is None else context.wrap_socket(plain, server_hostname=address.host)
+        with connection:
+            connection.sendall(connect_request(address, host, 443))
+            received = b""
+            while (answer := read_answer(received)) is None:
+                piece = connection.recv(65536)
+                if not piece:
+                    raise ConnectionResetError("it closes the connection without an answer")
+                received += piece
+    return answer

@@ -1,0 +1,87 @@
+"""Where deliveries may go, and which way out they take."""
+
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from go2hooks.core.addresses import AddressPolicy, Network
+from go2hooks.core.egress import ProxyAddress, parse_proxy_url
+from go2hooks.core.target import BAD_PORTS
+from go2hooks.environment import Environment, split_list
+
+_MAX_PORT: Final = 65535
+
+
+def parse_network(text: str) -> Network:
+    """`10.1.0.0/16`, `fd00::/8`; a single address is a network of one. Raises ValueError that says what is wrong."""
+    text = text.strip()
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write it such as 10.1.0.0/16 or fd00::/8") from None
+    if ip_interface(text).ip != network.network_address:
+        raise ValueError(f"{text!r} has bits set beyond its prefix: write {network} if that is meant")
+    return network
+
+
+class TargetSettings(Environment):
+    """What decides about a delivery's target."""
+
+    allow_insecure_targets: bool = Field(
+        default=False, description="permit http and private addresses, for development"
+    )
+    target_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="networks that deliveries may go to though they are not public, comma separated"
+    )
+    target_deny_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="networks that no delivery may go to, comma separated; wins over every permission"
+    )
+    target_deny_ports: Annotated[tuple[int, ...], NoDecode] = Field(
+        tuple(sorted(BAD_PORTS)),
+        description="ports that no delivery may go to, comma separated; by default those that are never HTTP",
+    )
+    target_ca_file: Path | None = Field(
+        None, description="PEM file of further CAs to trust for receivers, and for an egress proxy that speaks TLS"
+    )
+    egress_proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy that deliveries leave by, such as http://user:password@host:3128; https:// for TLS to it",
+    )
+
+    @field_validator("target_allow_cidrs", "target_deny_cidrs", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        parts = split_list(value)
+        return tuple(parse_network(part) for part in parts) if isinstance(value, str) else parts
+
+    @field_validator("target_deny_ports", mode="before")
+    @classmethod
+    def _ports(cls, value: Any) -> Any:
+        return split_list(value)
+
+    @field_validator("target_deny_ports")
+    @classmethod
+    def _port_numbers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        wrong = [port for port in value if not 0 <= port <= _MAX_PORT]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no port: ports go from 0 to {_MAX_PORT}")
+        return value
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        parse_proxy_url(value.get_secret_value())
+        return value
+
+    def address_policy(self) -> AddressPolicy:
+        """Where deliveries may go, as far as addresses decide."""
+        return AddressPolicy(self.target_allow_cidrs, self.target_deny_cidrs, self.allow_insecure_targets)
+
+    def egress_proxy_address(self) -> ProxyAddress | None:
+        """Where deliveries leave by; None for directly."""
+        return None if self.egress_proxy is None else parse_proxy_url(self.egress_proxy.get_secret_value())

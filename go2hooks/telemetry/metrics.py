@@ -49,6 +49,10 @@ DELIVERIES_FINISHED = Counter(
 )
 #: Retries written to a tier, by tier (its delay, such as 5s).
 RETRIES = Counter("go2hooks_retries_total", "Retries written to a retry tier", ("tier",))
+#: Retries whose due time lay further ahead than their tier's delay: the clock of whoever wrote them runs fast.
+RETRY_DUE_IMPLAUSIBLE = Counter(
+    "go2hooks_retry_due_implausible_total", "Retries that said to be due later than their tier's delay allows"
+)
 #: Messages dropped because the same attempt was already recorded or under way.
 DUPLICATES = Counter("go2hooks_duplicates_dropped_total", "Messages recognised as duplicates and dropped")
 #: Internal messages that could not be decoded (there should be none).
@@ -112,7 +116,7 @@ LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the 
 _BOTH = (LAG_MESSAGES, LAG_SECONDS, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
 _ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
 _DISPATCHER = (
-    ATTEMPTS, DELIVERIES_FINISHED, RETRIES, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
+    ATTEMPTS, DELIVERIES_FINISHED, RETRIES, RETRY_DUE_IMPLAUSIBLE, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
     RECORD_SECONDS, RECORD_ROWS, UNFINISHED_SECONDS, WEBHOOKS_DISABLED, STRAYS,
 )  # fmt: skip

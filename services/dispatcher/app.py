@@ -168,7 +168,7 @@ class Dispatcher:
         main.hand_on = partial(self._pipeline.overflow, why="handed_on")
         retry = RetryIntake(
             admit, around, turn_away=self._pipeline.park_if_blocked, buffer_messages=s.retry_buffer_messages,
-            max_due=s.window_deliveries,
+            max_due=s.window_deliveries, delays_s={self._topics.retry(delay): delay for delay in s.retry_delays},
         )  # fmt: skip
         overflow = OverflowIntake(admit, around, room=self._pipeline.room, send_round=self._pipeline.send_round)
         topics, groups = self._topics, GroupNames(s.kafka_prefix)

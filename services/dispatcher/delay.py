@@ -10,13 +10,15 @@ has been made again.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import structlog
 
 from go2hooks.core.due import DueBuffer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
+from go2hooks.telemetry import metrics
 from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
 
 log = structlog.get_logger(__name__)
@@ -25,6 +27,7 @@ _GATHER_S: Final = 0.02  # between two releases: the records are asked about man
 _ASK_AGAIN_MS: Final = 1000
 _SOON: Final = 30  # times that it is asked so quickly; then
 _ASK_LATER_MS: Final = 10_000
+_SKEW_MS: Final = 1000  # by which clocks may differ without its being counted
 _BUFFERED_BYTES: Final = 2048  # per message that a buffer may hold
 _PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second chain than none
 
@@ -40,17 +43,19 @@ class RetryIntake(Intake):
         turn_away: Callable[[Ticket], bool],
         buffer_messages: int,
         max_due: int,
+        delays_s: Mapping[str, float] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all.
 
-        `turn_away` moves one aside that could not start now, and says whether it did. `clock` gives seconds since the epoch.
+        `delays_s` gives each topic's delay: no message waits for longer than that from when it was read. `turn_away` moves one aside that could not start now, and says whether it did. `clock` gives seconds since the epoch.
         """
         super().__init__("retry", self._buffer, surroundings)
         self._admit_due = admit
         self._turn_away = turn_away
         self._capacity = buffer_messages
         self._max_due = max_due
+        self._delays_s = delays_s
         self._clock = clock
         self._due = 0
         self._buffers: dict[PartitionKey, DueBuffer[Ticket]] = {}
@@ -73,7 +78,19 @@ class RetryIntake(Intake):
     def _buffer(self, ticket: Ticket) -> None:
         ticket.buffered = True
         self.consumer.release(ticket.weight)  # bounded by the buffer from here on, not by the consumer's window
-        self._keep_until(ticket.delivery.due_ms, ticket)
+        self._keep_until(self._believed_due_ms(ticket), ticket)
+
+    def _believed_due_ms(self, ticket: Ticket) -> int:
+        """When it is due, but no later than its tier's delay from now: whoever wrote it may have had a clock that ran
+        fast, and it lies at the head of its partition, before all others.
+        """
+        due_ms, delay_s = ticket.delivery.due_ms, self._delays_s.get(ticket.partition.key.topic)
+        if delay_s is None:
+            return due_ms
+        latest_ms = int((self._clock() + delay_s) * 1000)
+        if due_ms > latest_ms + _SKEW_MS:
+            metrics.RETRY_DUE_IMPLAUSIBLE.add()
+        return min(due_ms, latest_ms)
 
     def _keep_until(self, due_ms: int, ticket: Ticket) -> None:
         key = ticket.partition.key

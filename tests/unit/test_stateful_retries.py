@@ -17,6 +17,7 @@ from messages import DELIVERY, Message
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
+from go2hooks.telemetry import metrics
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.intake import Surroundings, Ticket
 
@@ -286,3 +287,30 @@ async def test_a_second_message_for_a_retry_that_waits_does_not_keep_its_partiti
     intake.receive([Message(KEYS[0], offset, RETRY._replace(due_ms=2_000_000)) for offset in range(2)])  # type: ignore[misc]
     assert await asyncio.wait_for(intake.revoked([KEYS[0]]), 5) == {KEYS[0]: 0}
     assert (intake.waiting, intake._due) == (0, 0)
+
+
+async def test_a_due_time_from_a_clock_that_ran_fast_holds_nobody_up_for_longer_than_the_tiers_delay():
+    """It is counted; what is right, or a little off, is not."""
+    now, admitted = 1000, []
+
+    async def find(keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        return dict.fromkeys(keys, "retrying")
+
+    around = Surroundings(lambda _unwanted: [], None, find, Claims[Ticket]())  # type: ignore[arg-type]
+    intake = RetryIntake(
+        admitted.append, around, turn_away=lambda _: False, buffer_messages=9, max_due=9,
+        delays_s={KEYS[0].topic: 5.0}, clock=lambda: now,
+    )  # fmt: skip
+    intake.consumer = Consumer(dict.fromkeys(KEYS, 0))  # type: ignore[assignment]
+    intake.assigned([Assignment(KEYS[0], 0)])
+    counted = metrics.RETRY_DUE_IMPLAUSIBLE.value()
+    for offset, due_s in enumerate((1000 + 3600, 1005, 1005.9)):
+        retry = RETRY._replace(id=f"dlv_{offset}", due_ms=round(due_s * 1000))
+        intake.receive([Message(KEYS[0], offset, retry)])  # type: ignore[list-item]
+    assert metrics.RETRY_DUE_IMPLAUSIBLE.value() == counted + 1
+    now = 1005
+    assert [ticket.delivery.id for buffer in intake._buffers.values() for ticket in buffer.pop_due(now * 1000)] == [
+        "dlv_0",
+        "dlv_1",
+        "dlv_2",
+    ]

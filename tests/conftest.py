@@ -78,9 +78,11 @@ def kafka_bootstrap(docker: bool, servers_dir: Path) -> Iterator[str]:
     """`host:port` of one broker, shared by all tests: use topics and groups of your own."""
     with ExitStack() as stack:
         if docker:
-            from testcontainers.kafka import KafkaContainer
+            from containers import kafka_container
 
-            yield stack.enter_context(KafkaContainer().with_kraft()).get_bootstrap_server()
+            container, address = kafka_container()
+            stack.enter_context(container)
+            yield address
         else:
             yield stack.enter_context(Broker(servers_dir / "kafka")).bootstrap
 
@@ -90,10 +92,9 @@ def postgres_url(docker: bool, servers_dir: Path) -> Iterator[Callable[[str], st
     """From a database's name to its URL, on one Postgres shared by all tests."""
     with ExitStack() as stack:
         if docker:
-            from testcontainers.postgres import PostgresContainer
+            from containers import postgres_container
 
-            container = stack.enter_context(PostgresContainer("postgres:18", driver=None))
-            base = container.get_connection_url().rpartition("/")[0]
+            base = stack.enter_context(postgres_container()).get_connection_url().rpartition("/")[0]
             yield lambda name: f"{base}/{name}"
         else:
             yield stack.enter_context(Database(servers_dir / "postgres", durable=False)).url

@@ -30,7 +30,8 @@ from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import body_signature, generate_secret, standard_signature
 from go2hooks.core.target import parse_target
 from services.dispatcher.guard import Guard
-from services.dispatcher.senders import AiohttpSender, Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders import Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.resolver import AresLookup
 from services.dispatcher.senders.tls import client_context
 

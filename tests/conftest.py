@@ -22,8 +22,8 @@ from go2hooks.postgres.migrate import migrate
 
 TEMPLATE = "go2hooks_template"
 
-# A machine that is busy with something else is no failure. `make models` asks for many more examples, `make test` for fewer where it
-# tries the same once more.
+# A machine that is busy with something else is no failure. `make models` asks for many more examples, `make test` for fewer where
+# it tries the same once more.
 settings.register_profile("go2hooks", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "10000"))
 settings.register_profile("brief", settings.get_profile("go2hooks"), max_examples=25)

@@ -1,14 +1,14 @@
 """`GET /openapi.json`: the API's own description, OpenAPI 3.1, made from its routes and from what they declare."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from flask import Blueprint, Flask, Response
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from werkzeug.routing import Rule
 
 import go2hooks
 from services.api.answers import as_json
@@ -74,30 +74,44 @@ class _Components:
         return fields
 
 
+class _Route(NamedTuple):
+    path: str  #: as Flask writes it
+    arguments: tuple[str, ...]
+    method: str
+    operation: Operation
+
+
 def openapi_blueprint(app: Flask) -> Blueprint:
     """The document of all that `app` serves below the base path by now. Raises KeyError for a route that declares nothing."""
     blueprint = Blueprint("openapi", __name__)
-    described = document(app)
+    routes = tuple(_routes(app))
 
     @blueprint.get(_PATH)
     @blueprint.get("/openapi.json")  # where tools look for it
     def openapi() -> Response:
-        return as_json(described, 200)
+        return as_json(_document(routes), 200)
 
     return blueprint
 
 
 def document(app: Flask) -> dict[str, Any]:
-    routes = [
-        (rule, method, DECLARED[app.view_functions[rule.endpoint]])
-        for rule in app.url_map.iter_rules()
-        if rule.rule.startswith(BASE)
-        for method in sorted((rule.methods or set()) - {"HEAD"})
-    ]
-    components = _Components(_types(operation for _, _, operation in routes))
+    return _document(tuple(_routes(app)))
+
+
+def _routes(app: Flask) -> Iterator[_Route]:
+    for rule in app.url_map.iter_rules():
+        if rule.rule.startswith(BASE):
+            operation = DECLARED[app.view_functions[rule.endpoint]]
+            for method in sorted((rule.methods or set()) - {"HEAD"}):
+                yield _Route(rule.rule, tuple(sorted(rule.arguments)), method, operation)
+
+
+@cache  # a tenth of a second that an API spends when somebody asks, and not at each start
+def _document(routes: tuple[_Route, ...]) -> dict[str, Any]:
+    components = _Components(_types(route.operation for route in routes))
     paths: dict[str, Any] = {_PATH.removeprefix(BASE): {"get": _SELF}}
-    for rule, method, operation in routes:
-        paths.setdefault(_template(rule), {})[method.lower()] = _described(rule, operation, components)
+    for route in routes:
+        paths.setdefault(_template(route), {})[route.method.lower()] = _described(route, components)
     for operation in DECLARED.values():
         if operation.query is not None:
             components.schemas.pop(operation.query.__name__, None)  # each of its fields has become a parameter
@@ -122,15 +136,16 @@ def _types(operations: Iterable[Operation]) -> Iterator[Any]:
         yield from (kind for kind in kinds if kind is not None)
 
 
-def _described(rule: Rule, operation: Operation, components: _Components) -> dict[str, Any]:
+def _described(route: _Route, components: _Components) -> dict[str, Any]:
+    operation = route.operation
     first, *rest = operation.name.split("_")
     described: dict[str, Any] = {
         "operationId": first + "".join(map(str.capitalize, rest)),
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [*_of_path(rule), *_of_query(operation, components)],
+        "parameters": [*_of_path(route), *_of_query(operation, components)],
         "responses": {str(answer.status): _success(answer, components) for answer in operation.answers}
-        | {str(status): {"$ref": _ANSWER_REF.format(status)} for status in sorted(_errors(rule, operation))},
+        | {str(status): {"$ref": _ANSWER_REF.format(status)} for status in sorted(_errors(route))},
     }
     if operation.body is not None:
         for field in components.fields_of(operation.body).values():
@@ -140,15 +155,15 @@ def _described(rule: Rule, operation: Operation, components: _Components) -> dic
     return described
 
 
-def _template(rule: Rule) -> str:
-    path = rule.rule.removeprefix(BASE)
-    for name in rule.arguments:
+def _template(route: _Route) -> str:
+    path = route.path.removeprefix(BASE)
+    for name in route.arguments:
         path = path.replace(f"<{name}>", f"{{{_ADDRESSES[name][0]}}}")
     return path
 
 
-def _of_path(rule: Rule) -> Iterator[dict[str, Any]]:
-    for argument in sorted(rule.arguments):
+def _of_path(route: _Route) -> Iterator[dict[str, Any]]:
+    for argument in route.arguments:
         name, pattern = _ADDRESSES[argument]
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
 
@@ -163,9 +178,10 @@ def _of_query(operation: Operation, components: _Components) -> Iterator[dict[st
         yield {"name": name, "in": "query", "required": False, "schema": schema}
 
 
-def _errors(rule: Rule, operation: Operation) -> Iterator[int]:
+def _errors(route: _Route) -> Iterator[int]:
+    operation = route.operation
     yield from (401, 429, 503, *operation.errors)
-    if rule.arguments:
+    if route.arguments:
         yield 404
     if operation.body is not None:
         yield from (400, 413, 415)

@@ -166,7 +166,7 @@ def test_a_method_that_is_not_there_is_a_405_that_names_the_others(acme, method,
     assert is_enveloped(answer)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(["name", "url", "events", "isActive", "id", "event", "\x00", "ü"]),
@@ -193,7 +193,7 @@ def test_no_json_object_brings_the_api_down(acme, body):
         json.loads(answer.data)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["cursor", "perPage", "status", "event", "since", "until", "page", "wait"]), st.text(max_size=40)
 )

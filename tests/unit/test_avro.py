@@ -80,7 +80,7 @@ def test_a_record_is_read_as_it_was_written_in_its_schemas_order(record: dict[st
 
 
 @given(records, st.data())
-@settings(max_examples=2000)
+@settings(max_examples=3 * settings.default.max_examples)
 def test_nothing_is_read_that_fastavro_refuses_or_reads_otherwise(record: dict[str, Any], data: st.DataObject) -> None:
     raw = written(record)
     start = data.draw(st.integers(0, len(raw)))
@@ -94,7 +94,6 @@ def test_nothing_is_read_that_fastavro_refuses_or_reads_otherwise(record: dict[s
 @example([0xFE] + [0xFF] * 8, 1)
 @example([0xFF] * 9, 2)
 @example([0xFF] * 10, 0)
-@settings(max_examples=500)
 def test_a_number_is_read_as_fastavro_reads_it_or_not_at_all(more: list[int], last: int) -> None:
     """Sizes and numbers at the edges of what fits, and beyond; negative sizes; symbols and branches that there are not."""
     number = bytes([*more, last])

@@ -355,19 +355,18 @@ class TestMalformed:
             _decoder_of(raw)(raw + raw)
 
     @given(st.binary(max_size=200))
-    @settings(max_examples=500)
     def test_garbage_is_an_event_error(self, raw: bytes) -> None:
         _decodes_or_is_an_event_error(CODEC.decode, raw)
         _decodes_or_is_an_event_error(decode_delivery, raw)
 
     @given(st.sampled_from([raw[:HEADER_BYTES] for raw in VALID_MESSAGES]), st.binary(max_size=200))
-    @settings(max_examples=1500)
+    @settings(max_examples=3 * settings.default.max_examples)
     def test_garbage_behind_a_known_header_is_an_event_error(self, header: bytes, rest: bytes) -> None:
         _decodes_or_is_an_event_error(CODEC.decode, header + rest)
         _decodes_or_is_an_event_error(decode_delivery, header + rest)
 
     @given(st.sampled_from(VALID_MESSAGES), st.data())
-    @settings(max_examples=1500)
+    @settings(max_examples=3 * settings.default.max_examples)
     def test_a_damaged_message_is_an_event_error_or_another_event(self, raw: bytes, data: st.DataObject) -> None:
         start = data.draw(st.integers(HEADER_BYTES, len(raw)))
         end = data.draw(st.integers(start, min(len(raw), start + 12)))
@@ -375,7 +374,6 @@ class TestMalformed:
         _decodes_or_is_an_event_error(_decoder_of(raw), damaged)
 
     @given(st.binary(max_size=300))
-    @settings(max_examples=500)
     def test_garbage_that_needs_resolution_is_an_event_error(self, rest: bytes) -> None:
         for name in ("click-older", "click-newer", "domain_verified-newer"):
             header = MARKER + bytes.fromhex(_fingerprint(OTHER_VERSIONS / f"{name}.avsc"))

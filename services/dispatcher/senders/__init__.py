@@ -2,7 +2,6 @@
 
 from go2hooks.settings import Settings
 from services.dispatcher.guard import Guard, RememberingPolicy
-from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.connection import Limits
 from services.dispatcher.senders.protocol import ProtocolSender
 from services.dispatcher.senders.proxy import EgressProxy
@@ -10,7 +9,7 @@ from services.dispatcher.senders.resolver import AresLookup, Resolver
 from services.dispatcher.senders.sender import Sender
 from services.dispatcher.senders.tls import client_context
 
-__all__ = ["AiohttpSender", "EgressProxy", "Guard", "Limits", "ProtocolSender", "Resolver", "Sender", "build_sender"]
+__all__ = ["EgressProxy", "Guard", "Limits", "ProtocolSender", "Resolver", "Sender", "build_sender"]
 
 
 def build_sender(settings: Settings) -> Sender:
@@ -25,6 +24,8 @@ def build_sender(settings: Settings) -> Sender:
     context = client_context(settings.target_ca_file)
     proxy = _egress_proxy(settings)
     if settings.sender == "aiohttp":
+        from services.dispatcher.senders.aiohttp_sender import AiohttpSender  # noqa: PLC0415  # a fifth of a start
+
         return AiohttpSender(
             limits,
             resolver=resolver,

@@ -17,7 +17,8 @@ from scripted import HANGING_S, Receiver, Script, answering, server_context
 from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.outcome import Response
 from go2hooks.core.request import SignedRequest
-from services.dispatcher.senders import AiohttpSender, Guard, Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders import Guard, Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.resolver import AresLookup
 from services.dispatcher.senders.tls import client_context

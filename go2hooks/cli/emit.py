@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from go2hooks.producer import EventProducer
 
 _ERRORS_SHOWN = 20
+_UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # a byte order mark, as `surrogateescape` leaves it
 
 
 @click.command()
@@ -32,7 +33,9 @@ _ERRORS_SHOWN = 20
 @click.option(
     "--file",
     "lines",
-    type=click.File(encoding="utf-8", errors="surrogateescape"),  # a line that is not UTF-8 is that line's fault alone
+    type=click.File(
+        encoding="utf-8-sig", errors="surrogateescape"
+    ),  # a line that is not UTF-8 is that line's fault alone
     help="Take them from JSON lines; - is standard input.",
 )
 @stack_option
@@ -101,6 +104,10 @@ def _from_lines(lines: IO[str], event: str, account: str, tally: _Tally) -> Iter
     from go2hooks.producer import new_event_id
 
     for number, line in enumerate(lines, start=1):
+        if number == 1 and line.startswith(_UTF16):
+            raise click.ClickException(
+                "The file is UTF-16: save it as UTF-8, or pass it through iconv -f UTF-16 -t UTF-8."
+            )
         if not line.strip():
             continue
         try:

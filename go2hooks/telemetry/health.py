@@ -1,6 +1,7 @@
 """/metrics, /healthz and /readyz of router and dispatcher, on a thread of their own."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +21,7 @@ from prometheus_client.registry import CollectorRegistry
 from go2hooks.core.errors import SettingsError
 
 log = structlog.get_logger(__name__)
+PORT_PIPE: Final = "GO2HOOKS_PORT_PIPE"  #: number of the descriptor that a parent reads the port from
 Checks = Callable[[], dict[str, bool]]
 
 _AT_ONCE: Final = 16  # requests; a scrape, two probes, and some to spare
@@ -32,12 +35,15 @@ class HealthServer:
         """Raises SettingsError when the port is taken. Port 0 takes a free one."""
         handler = type("Handler", (_Handler,), {"registry": registry, "ready": staticmethod(ready)})
         try:
-            self._server = _Server((host, port), handler)
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            server = type("Server", (_Server,), {"address_family": family})
+            self._server = server((host, port), handler)
         except OSError as error:
-            message = (
-                f"cannot listen on {host}:{port} ({error.strerror}): set GO2HOOKS_METRICS_PORT to a free port, or 0"
-            )
-            raise SettingsError(message) from error
+            if error.errno == errno.EADDRINUSE:
+                remedy = f"port {port} is taken: set GO2HOOKS_METRICS_PORT to a free one, or to 0"
+            else:
+                remedy = f"{error.strerror}: check GO2HOOKS_METRICS_HOST and GO2HOOKS_METRICS_PORT"
+            raise SettingsError(f"cannot listen on {host}:{port}: {remedy}") from error
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
@@ -96,6 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     ready: Checks
     timeout = _REQUEST_S
+    server_version = "go2hooks"
+    sys_version = ""  # not everybody's business
+
+    def do_HEAD(self) -> None:
+        """As GET without the body, which `_answer` leaves out: load balancers ask so."""
+        self.do_GET()
 
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:
@@ -113,15 +125,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """For what the library refuses by itself, otherwise in HTML: other methods, and requests that are none."""
+        status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
+        self.close_connection = True
+        self._answer(status, json.dumps({"status": status.phrase.lower()}).encode())
 
     def log_message(self, *_args: object) -> None:
         """Scrapes are not worth a line each."""
 
 
 def announce_port(port: int) -> None:
-    """Tell whoever started us which port we took: a JSON file, written whole or not at all."""
+    """Tell whoever started us which port we took: by a pipe, or a JSON file that is written whole or not at all."""
+    if pipe := os.environ.get(PORT_PIPE):
+        os.write(int(pipe), f"{port}\n".encode())
     target = os.environ.get("GO2HOOKS_PORT_FILE")
     if target:
         temporary = Path(f"{target}.{os.getpid()}")

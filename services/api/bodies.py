@@ -1,5 +1,6 @@
 """Read what a caller sent, strictly, and say precisely what is wrong with it."""
 
+import codecs
 import json
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
@@ -65,8 +66,10 @@ def read_query(model: type[_Q]) -> _Q:
 
 def _parse(raw: bytes) -> Any:
     """Strict JSON: RFC 8259, in UTF-8, no NaN, no key twice (readers differ in which one counts)."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _malformed("it is UTF-16, not UTF-8")
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise _malformed("it is not UTF-8") from None
     except RecursionError:

@@ -5,16 +5,13 @@ started again; one that outlives us (we were killed) notices and drains.
 """
 
 import http.client
-import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 from prometheus_client.core import Metric
@@ -23,7 +20,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from go2hooks.runtime import PARENT_VARIABLE, Shutdown
 from go2hooks.settings import Settings
-from go2hooks.telemetry.health import HealthServer, announce_port
+from go2hooks.telemetry.health import PORT_PIPE, HealthServer, announce_port
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +33,10 @@ _STEADY_S: Final = 30.0  # having lived this long, a process that dies is starte
 class Worker:
     """One dispatcher process and its successors."""
 
-    def __init__(self, number: int, directory: Path) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self._port_file = directory / f"{number}.json"
+        self._port: int | None = None
+        self._announced: BinaryIO | None = None  # where the process says its port; no file, as nothing may be writable
         self._deaths = 0
         self._started_at = 0.0
         self._start_after = 0.0
@@ -52,23 +50,41 @@ class Worker:
             log.error("dispatcher process died", number=self.number, status=self.process.returncode)
             self.process = None
         if self.process is None and now >= self._start_after:
-            self._port_file.unlink(missing_ok=True)
-            env = os.environ | {
-                "GO2HOOKS_METRICS_PORT": "0",
-                "GO2HOOKS_METRICS_HOST": "127.0.0.1",
-                "GO2HOOKS_PORT_FILE": str(self._port_file),
-                PARENT_VARIABLE: str(os.getpid()),
-            }
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "services.dispatcher"], env=env
-            )  # our own module
+            self._start()
             self._started_at = now
+
+    def _start(self) -> None:
+        if self._announced is not None:
+            self._announced.close()
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        self._announced, self._port = os.fdopen(reading, "rb"), None
+        env = os.environ | {
+            "GO2HOOKS_METRICS_PORT": "0",
+            "GO2HOOKS_METRICS_HOST": "127.0.0.1",
+            PORT_PIPE: str(writing),
+            PARENT_VARIABLE: str(os.getpid()),
+        }
+        env.pop("GO2HOOKS_PORT_FILE", None)  # that is ours
+        command = [sys.executable, "-P", "-m", "services.dispatcher"]
+        try:
+            self.process = subprocess.Popen(command, env=env, pass_fds=(writing,))  # noqa: S603  # our own module
+        finally:
+            os.close(writing)
+
+    def _find_port(self) -> int:
+        """Raises OSError while it has not said."""
+        if self._port is None:
+            said = self._announced.readline() if self._announced is not None else None
+            if not said:
+                raise ConnectionRefusedError
+            self._port = int(said)
+        return self._port
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET; status 0 when it does not answer."""
         try:
-            port = json.loads(self._port_file.read_bytes())["port"]
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SCRAPE_S)
+            connection = http.client.HTTPConnection("127.0.0.1", self._find_port(), timeout=_SCRAPE_S)
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()
@@ -113,26 +129,25 @@ class WorkersCollector(Collector):
 
 def run_workers(settings: Settings, shutdown: Shutdown, count: int) -> None:
     """Run `count` dispatcher processes until the shutdown; blocks."""
-    with tempfile.TemporaryDirectory(prefix="go2hooks-") as directory:
-        workers = [Worker(number, Path(directory)) for number in range(count)]
-        registry = CollectorRegistry()
-        registry.register(WorkersCollector(workers))
+    workers = [Worker(number) for number in range(count)]
+    registry = CollectorRegistry()
+    registry.register(WorkersCollector(workers))
 
-        def ready() -> dict[str, bool]:
-            return {f"process_{worker.number}": worker.get("/readyz")[0] == http.HTTPStatus.OK for worker in workers}
+    def ready() -> dict[str, bool]:
+        return {f"process_{worker.number}": worker.get("/readyz")[0] == http.HTTPStatus.OK for worker in workers}
 
-        health = HealthServer(settings.metrics_host, settings.metrics_port, registry, ready)
-        health.start()
-        announce_port(health.port)
-        log.info("dispatchers starting", processes=count, metrics_port=health.port)
-        while not shutdown.wait(_LOOK_S):
-            for worker in workers:
-                worker.keep_running(time.monotonic())
-        running = [worker for worker in workers if worker.process is not None]
-        for worker in running:
-            worker.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]  # just filtered
-        deadline = time.monotonic() + shutdown.remaining_s() - 0.5
-        for worker in running:
-            worker.end(deadline)
-        health.close()
-        log.info("dispatchers stopped")
+    health = HealthServer(settings.metrics_host, settings.metrics_port, registry, ready)
+    health.start()
+    announce_port(health.port)
+    log.info("dispatchers starting", processes=count, metrics_port=health.port)
+    while not shutdown.wait(_LOOK_S):
+        for worker in workers:
+            worker.keep_running(time.monotonic())
+    running = [worker for worker in workers if worker.process is not None]
+    for worker in running:
+        worker.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]  # just filtered
+    deadline = time.monotonic() + shutdown.remaining_s() - 0.5
+    for worker in running:
+        worker.end(deadline)
+    health.close()
+    log.info("dispatchers stopped")

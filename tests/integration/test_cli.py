@@ -125,6 +125,19 @@ def test_a_line_that_no_parser_survives_is_named_like_any_other(
     assert len(events_of(kafka_bootstrap, account)) == 2
 
 
+def test_a_byte_order_mark_is_no_fault_and_utf_16_is_said_once(cli: Cli, kafka_bootstrap: str, tmp_path: Path):
+    cli("topics")
+    line = json.dumps({"data": sample_data("click", random.Random(1))}) + "\n"
+    (tmp_path / "bom.jsonl").write_text(line * 2, encoding="utf-8-sig")
+    assert cli("emit", "click", "--account", "bom", "--file", "bom.jsonl").returncode == 0
+    assert len(events_of(kafka_bootstrap, "bom")) == 2
+    (tmp_path / "wide.jsonl").write_text(line * 2, encoding="utf-16")
+    wide = cli("emit", "click", "--account", "wide", "--file", "wide.jsonl")
+    assert wide.returncode == 1
+    assert wide.stderr.count("UTF-16: save it as UTF-8") == 1
+    assert "line 1" not in wide.stderr
+
+
 def test_a_rate_is_kept(cli: Cli):
     cli("topics")
     result = cli("emit", "click", "--account", "paced", "--count", "11", "--rate", "10")

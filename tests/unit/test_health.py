@@ -1,6 +1,7 @@
 """/metrics, /healthz and /readyz, asked as a kubelet and Prometheus ask."""
 
 import json
+import os
 import socket
 import struct
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.registry import CollectorRegistry
@@ -122,3 +123,42 @@ def test_the_port_is_announced_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     announce_port(4711)
     assert [file.name for file in tmp_path.iterdir()] == ["port.json"]
     assert json.loads((tmp_path / "port.json").read_text()) == {"port": 4711}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_load_balancer_may_ask_with_head(url: str, path: str):
+    with urlopen(Request(f"{url}{path}", method="HEAD"), timeout=5) as response:
+        assert (response.status, response.read()) == (200, b"")
+        assert int(response.headers["Content-Length"]) > 0
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "BREW"])
+def test_another_method_is_refused_in_json_and_nothing_is_said_of_python(url: str, method: str):
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(f"{url}/metrics", method=method), timeout=5)
+    with refused.value as answer:
+        assert (answer.code, answer.headers["Allow"]) == (405, "GET, HEAD")
+        assert json.loads(answer.read()) == {"status": "method not allowed"}
+        assert "ython" not in str(answer.headers)
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_it_listens_on_ipv6(host: str):
+    server = HealthServer(host, 0, CollectorRegistry(), dict)
+    server.start()
+    assert get(f"http://[::1]:{server.port}/healthz")[0] == 200
+    server.close()
+
+
+def test_an_address_that_is_not_ours_names_the_setting_to_change():
+    with pytest.raises(SettingsError, match="check GO2HOOKS_METRICS_HOST"):
+        HealthServer("192.0.2.1", 0, CollectorRegistry(), dict)
+
+
+def test_the_port_is_announced_by_a_pipe_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch):
+    reading, writing = os.pipe()
+    monkeypatch.setenv("GO2HOOKS_PORT_PIPE", str(writing))
+    announce_port(4711)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        assert said.read() == "4711\n"

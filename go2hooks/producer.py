@@ -8,7 +8,9 @@
 Leaving the block waits until Kafka has every event, and raises UnavailableError when it could not be given some.
 """
 
+import ctypes
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -59,7 +62,8 @@ def new_event_id() -> str:
 
 
 class EventProducer:
-    """Sends events with idempotence on. One per process is enough; it may be shared between threads.
+    """Sends events with idempotence on. One per process is enough; it may be shared between threads, and inherited by a
+    forked process (gunicorn --preload, Celery): there it starts afresh.
 
     What Kafka has not yet acknowledged waits in a bounded queue in memory, for up to `message.timeout.ms` (2 min).
     """
@@ -81,10 +85,8 @@ class EventProducer:
         """
         self._config = DEFAULTS | _LOGGER | (config or {}) | {"bootstrap.servers": bootstrap_servers}
         self._topics = TopicNames(prefix)
-        try:
-            self._producer = Producer(self._config)
-        except KafkaException as error:
-            raise ValueError(f"librdkafka refuses its configuration: {error}") from error
+        self._producer: Producer | None = None
+        self._client()
         self._codec = EventCodec(schema_dir)
         self._send_timeout_s = send_timeout_s
         self._close_timeout_s = close_timeout_s
@@ -92,6 +94,7 @@ class EventProducer:
         self._delivered = 0
         self._failed = 0
         self._raised: list[Exception] | None = None  # while closing: the first that a callback raised
+        _PRODUCERS.add(self)
 
     @classmethod
     def from_environment(
@@ -133,12 +136,12 @@ class EventProducer:
                 raise UnavailableError(
                     f"the producer's queue stayed full for {self._send_timeout_s:g} s. {why_away(self._config)}"
                 )
-            self._producer.poll(_POLL_S)
-        self._producer.poll(0)
+            self._client().poll(_POLL_S)
+        self._client().poll(0)
 
     def flush(self, timeout_s: float) -> int:
         """Wait at most `timeout_s` for every report. Returns how many events are still waiting."""
-        return int(self._producer.flush(timeout_s))
+        return int(self._client().flush(timeout_s))
 
     def close(self) -> None:
         """Wait at most `close_timeout_s`, then let go of what is left. Closing twice is fine.
@@ -151,7 +154,7 @@ class EventProducer:
         try:
             waiting = self.flush(self._close_timeout_s)
             if waiting:
-                self._producer.purge()
+                self._client().purge()
                 waiting = self.flush(_REPORT_S)
         finally:
             self._raised = None
@@ -176,6 +179,26 @@ class EventProducer:
                 raise
             error.add_note(str(lost))  # the error that ended the block goes first
 
+    def _client(self) -> Producer:
+        """Librdkafka's producer, made when it is first needed in this process."""
+        if self._producer is None:
+            try:
+                self._producer = Producer(self._config)
+            except KafkaException as error:
+                raise ValueError(f"librdkafka refuses its configuration: {error}") from error
+        return self._producer
+
+    def _forked(self) -> None:
+        """In a child: librdkafka's threads stayed in the parent, which sends what waits there. The child makes its own.
+
+        The inherited client may never be destroyed: that would wait for its threads for ever.
+        """
+        if self._producer is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+        self._producer = None
+        self._counting = Lock()  # a thread of the parent may have held it
+        self._delivered = self._failed = 0
+
     def _queued(self, topic: str, key: bytes, value: bytes, on_delivery: OnDelivery | None) -> bool:
         def report(error: KafkaError | None, _message: Message) -> None:
             self._count(error)
@@ -191,7 +214,7 @@ class EventProducer:
                     raised.append(own)
 
         try:
-            self._producer.produce(topic, value, key, on_delivery=report)
+            self._client().produce(topic, value, key, on_delivery=report)
         except BufferError:
             return False
         except KafkaException as error:
@@ -204,6 +227,18 @@ class EventProducer:
                 self._delivered += 1
             else:
                 self._failed += 1
+
+
+_PRODUCERS: Final[WeakSet[EventProducer]] = WeakSet()
+
+
+def _renew_producers() -> None:
+    for producer in list(_PRODUCERS):
+        producer._forked()  # noqa: SLF001  # of this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_producers)
 
 
 def _refusal(error: KafkaError, size: int) -> InvalidEventError | UnavailableError:

@@ -2,6 +2,8 @@
 
 import json
 import secrets
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -227,3 +229,32 @@ def test_event_ids_sort_by_time_and_never_repeat() -> None:
     assert len({*earlier}) == 1000
     assert max(earlier) < later
     assert all(len(event_id) == 36 for event_id in earlier)
+
+
+def test_a_producer_that_a_forked_process_inherits_works_there_and_in_the_parent(bootstrap: str, account: str) -> None:
+    """As of gunicorn --preload: its threads stay in the parent, so that a client used in the child would send nothing."""
+    program = f"""
+import os, sys
+from go2hooks.producer import EventProducer, new_event_id
+from go2hooks.core.event import Event
+from go2hooks.core.samples import example_payload
+
+def event():
+    return Event(new_event_id(), {account!r}, "click", 1_700_000_000_000, example_payload("click").data)
+
+used, unused, idle = (EventProducer({bootstrap!r}) for _ in range(3))
+used.send(event())
+child = os.fork()
+if child == 0:
+    used.send(event())
+    unused.send(event())
+    used.close()
+    unused.close()
+    sys.exit(0 if (used.delivered, unused.delivered) == (1, 1) else 3)  # as workers end, with what they inherited
+assert os.waitpid(child, 0)[1] == 0
+used.close()
+assert used.delivered == 1, used.delivered
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(received(bootstrap, account, 3)) == 3

@@ -1,7 +1,5 @@
 """The Flask application, put together from what `__main__` built."""
 
-from threading import BoundedSemaphore
-
 from flask import Flask, Response, request
 
 from go2hooks.postgres.pool import Pool
@@ -14,6 +12,7 @@ from services.api.health import Readiness, health_blueprint
 from services.api.limits import Limits
 from services.api.observe import observe
 from services.api.openapi import openapi_blueprint
+from services.api.places import Places
 
 
 def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_writer: DeliveryWriter) -> Flask:
@@ -27,9 +26,9 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
         pool=pool,
         secret_box=secret_box,
         delivery_writer=delivery_writer,
-        writing=BoundedSemaphore(max(1, settings.api_threads // 2)),
+        writing=Places(settings.api_threads // 2),
         limits=Limits(settings),
-        watching=BoundedSemaphore(max(1, settings.api_threads // 4)),
+        watching=Places(settings.api_threads // 4),
     )
     registry = observe(app)
     app.after_request(_harden)

@@ -1,7 +1,6 @@
 """What a request handler works with: built once in `__main__`, reached through the app."""
 
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import Protocol, cast
 
 from flask import current_app, g
@@ -11,6 +10,7 @@ from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.api.limits import Limits
+from services.api.places import Places
 
 EXTENSION = "go2hooks"
 
@@ -34,9 +34,9 @@ class Services:
     pool: Pool
     secret_box: SecretBox
     delivery_writer: DeliveryWriter
-    writing: BoundedSemaphore  #: threads that may wait for Kafka at once: the others stay free for everybody else
+    writing: Places  #: threads that may wait for Kafka at once: the others stay free for everybody else
     limits: Limits
-    watching: BoundedSemaphore  #: threads that may wait for an attempt's result at once
+    watching: Places  #: threads that may wait for an attempt's result at once
 
 
 def services() -> Services:

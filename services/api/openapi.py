@@ -193,8 +193,10 @@ def _success(answer: Answer, components: _Components) -> dict[str, Any]:
     fields = {"success": {"const": True}, "data": components.of(answer.data)}
     if answer.meta is not None:
         fields["meta"] = components.of(answer.meta)
-    headers = {"headers": {"Location": _TEXT}} if answer.has_location else {}
-    return _response(HTTPStatus(answer.status).phrase, fields) | headers
+    headers = {"Location": _TEXT} if answer.has_location else {}
+    if answer.may_retry:
+        headers["Retry-After"] = _SECONDS | {"required": False}
+    return _response(HTTPStatus(answer.status).phrase, fields) | ({"headers": headers} if headers else {})
 
 
 def _failure(status: int, components: _Components) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Answer(NamedTuple):
     status: int = 200
     meta: Any = None
     has_location: bool = False
+    may_retry: bool = False  #: whether Retry-After may come with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 TypedDicts rather than models: an answer is put together once and not validated a second time.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
@@ -83,10 +83,11 @@ class Delivery(TypedDict):
 
 
 class AcceptedTest(TypedDict):
-    """A test event on its way."""
+    """A test event on its way; `message` says why there is no result, where one was asked for."""
 
     id: str
     status: Status
+    message: NotRequired[str]
 
 
 class TestResult(TypedDict):

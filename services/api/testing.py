@@ -33,6 +33,12 @@ blueprint = Blueprint("testing", __name__, url_prefix=URL_PREFIX)
 blueprint.before_request(admit)
 
 _GRACE_S: Final = 3.0  # beyond the attempt's own timeout: the way through Kafka and into the record
+_NEXT_PLACE_S: Final = 1
+_NOT_WAITED_FOR: Final = (
+    "The event is sent. Too many others are waiting for a result at the moment, so this one is not waited for: "
+    "it will be in the webhook's deliveries."
+)
+_NOT_IN_TIME: Final = "The event is sent, but there is no result yet: it will be in the webhook's deliveries."
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.25
 
@@ -63,17 +69,33 @@ class SendQuery(Query):
 
 
 @blueprint.post("/<webhook_id>/test")
-@operation("Send a test event", Answer(TestResult), Answer(AcceptedTest, 202))
+@operation("Send a test event", Answer(TestResult), Answer(AcceptedTest, 202, may_retry=True))
 def send_test_event(webhook_id: str, query: SendQuery, body: SendBody) -> Response:
-    """202 with the delivery's id; with `wait=true` 200 with the attempt's result, if there is one in time."""
+    """202 with the delivery's id; with `wait=true` 200 with the attempt's result, if there is one in time.
+
+    Only so many requests wait at once, and no account has more than half of their places. Without a place the answer is 202
+    at once: the event is sent, `message` says that its result is not waited for, and `Retry-After` when to ask for one again.
+    """
     webhook = own_webhook(webhook_id)
     delivery = _new_delivery(webhook, body.event or _first_event(webhook))
     _send(delivery)
-    result = _watch(delivery) if query.wait else None
-    if result is None:
-        accepted: AcceptedTest = {"id": delivery.id, "status": State.PENDING}
-        return success(accepted, 202)
-    return success(_shown(result))
+    if not query.wait:
+        return _accepted(delivery)
+    with services().watching.taken_by(account_id()) as has_place:
+        if not has_place:
+            return _accepted(delivery, _NOT_WAITED_FOR, retry_after_s=_NEXT_PLACE_S)
+        result = _watch(delivery)
+    return _accepted(delivery, _NOT_IN_TIME) if result is None else success(_shown(result))
+
+
+def _accepted(delivery: Delivery, message: str | None = None, retry_after_s: int | None = None) -> Response:
+    accepted: AcceptedTest = {"id": delivery.id, "status": State.PENDING}
+    if message is not None:
+        accepted["message"] = message
+    answer = success(accepted, 202)
+    if retry_after_s is not None:
+        answer.headers["Retry-After"] = str(retry_after_s)
+    return answer
 
 
 def _first_event(webhook: WebhookRow) -> str:
@@ -102,12 +124,10 @@ def _new_delivery(webhook: WebhookRow, event_type: str) -> Delivery:
 
 def _send(delivery: Delivery) -> None:
     """Record it as pending, then hand it to Kafka. Raises UnavailableError, and forgets it, when Kafka won't have it."""
-    if not services().writing.acquire(blocking=False):
-        raise busy("Too many test events are being sent at the moment; try again in a second.")
-    try:
+    with services().writing.taken_by(account_id()) as has_place:
+        if not has_place:
+            raise busy("Too many test events are being sent at the moment; try again in a second.")
         _record_and_write(delivery, record_pending(delivery, None, delivery.origin_ms))
-    finally:
-        services().writing.release()
 
 
 def _record_and_write(delivery: Delivery, pending: AttemptRecord) -> None:
@@ -122,16 +142,8 @@ def _record_and_write(delivery: Delivery, pending: AttemptRecord) -> None:
 
 
 def _watch(delivery: Delivery) -> DeliveryRow | None:
-    """The attempt's record; None when it is not there in time, or too many are waiting for theirs already."""
-    if not services().watching.acquire(blocking=False):
-        return None
-    try:
-        return _poll(delivery, time.monotonic() + services().settings.delivery_timeout_s + _GRACE_S)
-    finally:
-        services().watching.release()
-
-
-def _poll(delivery: Delivery, deadline: float) -> DeliveryRow | None:
+    """The attempt's record; None when it is not there in time."""
+    deadline = time.monotonic() + services().settings.delivery_timeout_s + _GRACE_S
     pause_s = _FIRST_PAUSE_S
     while time.monotonic() < deadline:
         time.sleep(pause_s)

@@ -1,5 +1,6 @@
 """`POST /webhooks/{id}/test`: what is handed to Kafka, what the caller learns."""
 
+import contextlib
 import threading
 import time
 from datetime import UTC, datetime
@@ -130,7 +131,57 @@ def test_waiting_in_vain_ends_with_what_is_known(acme, outbox):
     started = time.monotonic()
     answer = acme("POST", f"/webhooks/{hook['id']}/test?wait=true")
     assert (answer.status_code, answer.json["data"]["status"]) == (202, "pending")
+    assert "no result yet" in answer.json["data"]["message"]
     assert 3.2 <= time.monotonic() - started < 30  # the delivery timeout of these tests is 0.2 s
+
+
+@pytest.fixture
+def services(app):
+    [services] = [s for s in app.extensions.values() if hasattr(s, "watching")]
+    return services
+
+
+def test_who_finds_no_place_to_wait_is_told_so_at_once_and_the_event_is_sent(acme, outbox, services):
+    hook = acme.create()
+    with services.watching.taken_by("acme"), services.watching.taken_by("acme"):
+        started = time.monotonic()
+        answer = acme("POST", f"/webhooks/{hook['id']}/test?wait=true")
+        assert time.monotonic() - started < 3  # those that wait do so for 3.2 s
+    [delivery] = outbox.deliveries
+    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "1")
+    assert (answer.json["data"]["id"], answer.json["data"]["status"]) == (delivery.id, "pending")
+    assert answer.json["data"]["message"].startswith("The event is sent. Too many others are waiting for a result")
+
+
+def test_no_account_takes_all_the_places_to_wait(acme, rival, outbox, database_url, services):
+    hook = rival.create()
+    outbox.on_write = lambda delivery: record(database_url, delivery, state="delivered", status_code=200)
+    with (
+        services.watching.taken_by("acme"),
+        services.watching.taken_by("acme"),
+        services.watching.taken_by("acme") as more,
+    ):
+        assert not more  # of four places in all, with 16 threads
+        assert rival("POST", f"/webhooks/{hook['id']}/test?wait=true").status_code == 200
+
+
+def test_no_account_takes_all_the_places_to_wait_for_kafka(acme, rival, outbox, services):
+    hooks = acme.create(), rival.create()
+    with contextlib.ExitStack() as places:
+        for _ in range(8):
+            places.enter_context(services.writing.taken_by("acme"))
+        refused = acme("POST", f"/webhooks/{hooks[0]['id']}/test")
+        assert (refused.status_code, refused.json["error"]["code"]) == (503, "busy")
+        assert rival("POST", f"/webhooks/{hooks[1]['id']}/test").status_code == 202
+
+
+def test_a_place_is_free_again_after_whatever_happened(acme, outbox, services):
+    hook = acme.create()
+    outbox.is_away = True
+    for _ in range(20):
+        assert acme("POST", f"/webhooks/{hook['id']}/test?wait=true").status_code == 503
+    outbox.is_away = False
+    assert acme("POST", f"/webhooks/{hook['id']}/test").status_code == 202
 
 
 def test_a_test_event_that_kafka_does_not_take_leaves_no_record(acme, outbox):

@@ -9,7 +9,7 @@ Avro's rules: fields that it lacks take their defaults, fields that we don't kno
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -29,6 +29,8 @@ from go2hooks.core.schema_bounds import check_bounds
 MARKER: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10  # the marker and the fingerprint
 
+OBJECT_KEPT: Final = "avro-python goavro apache-avro-rust"
+LOGICAL_TYPE_KEPT: Final = "hamba-avro"
 _CONFLUENT_MARKER: Final = b"\x00"
 _SUFFIX: Final = ".avsc"
 _RECORD_OF_EVENT: Final[dict[str, str]] = {
@@ -49,6 +51,7 @@ class Schema(NamedTuple):
     header: bytes  #: what a single-object message of this schema starts with
     parsed: dict[str, Any]
     source: str  #: the file that it was read from
+    misprints: dict[bytes, str]  #: headers that some libraries write for it instead, and which libraries
 
 
 def _load_folder(folder: Traversable) -> Iterator[Schema]:
@@ -73,8 +76,37 @@ def load_schema(file: Traversable) -> Schema:
         check_bounds(parsed)
     except ValueError as error:
         raise SettingsError(f"{file} cannot be used, a short message could take any time to read: {error}") from error
-    header = MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
-    return Schema(parsed["name"], header, parsed, str(file))
+    header = _header(canonical)
+    misprints = {_header(other): libraries for libraries, other in _misread(raw, canonical)}
+    misprints.pop(header, None)
+    return Schema(parsed["name"], header, parsed, str(file), misprints)
+
+
+def _header(canonical: str) -> bytes:
+    return MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def _misread(raw: dict[str, Any], canonical: str) -> Iterator[tuple[str, str]]:
+    """What some libraries take for the canonical form: Avro's rules strip a logical type, and with it the object around it.
+
+    Their messages are right but for the fingerprint. The tests hold what is made of it to what the libraries wrote.
+    """
+    plain = hamba = canonical
+    for name, type_, logical in _logical_fields(raw):
+        stripped = f'{{"name":"{name}","type":"{type_}"}}'
+        plain = plain.replace(stripped, f'{{"name":"{name}","type":{{"type":"{type_}"}}}}')
+        hamba = hamba.replace(stripped, f'{{"name":"{name}","type":{{"type":"{type_}","logicalType":"{logical}"}}}}')
+    yield OBJECT_KEPT, plain
+    yield LOGICAL_TYPE_KEPT, hamba
+
+
+def _logical_fields(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for field in raw["fields"]:
+        match field["type"]:
+            case {"type": str(type_), "logicalType": str(logical)}:
+                yield field["name"], type_, logical
+            case {"type": "record"} as record:
+                yield from _logical_fields(record)
 
 
 def _without_logical_types(schema: Any) -> Any:
@@ -98,6 +130,7 @@ class _Reader(NamedTuple):
     writer: dict[str, Any]
     reader: dict[str, Any] | None  #: None when our own schema wrote them: nothing to resolve
     plan: Plan | None = None  #: the quick way; only for our own schemas, and not for all of these
+    libraries: str = ""  #: which wrote the fingerprint, where it is not the schema's
 
 
 class _Schemas:
@@ -111,7 +144,7 @@ class _Schemas:
             if folder is not None:
                 self._add_writers(folder)
         for schema in self.own.values():
-            self.readers[schema.header] = _Reader(schema.name, schema.parsed, None, make_plan(schema.parsed))
+            self._add(schema, _Reader(schema.name, schema.parsed, None, make_plan(schema.parsed)))
 
     def _add_writers(self, folder: Traversable) -> None:
         for schema in _load_folder(folder):
@@ -120,7 +153,12 @@ class _Schemas:
                 raise SettingsError(
                     f"{schema.source} holds the record {schema.name}, which is none of ours: {', '.join(self.own)}"
                 )
-            self.readers[schema.header] = _Reader(schema.name, schema.parsed, ours.parsed)
+            self._add(schema, _Reader(schema.name, schema.parsed, ours.parsed))
+
+    def _add(self, schema: Schema, reader: _Reader) -> None:
+        for header, libraries in schema.misprints.items():
+            self.readers[header] = reader._replace(libraries=libraries)
+        self.readers[schema.header] = reader
 
     def read(self, raw: bytes) -> tuple[_Reader, dict[str, Any]]:
         """The reader that fits the message, and the record. Raises UndecodableEventError."""
@@ -162,8 +200,14 @@ def _described(error: Exception) -> str:
 class EventCodec:
     """Events to single-object Avro and back. Immutable once built; safe to share between threads."""
 
-    def __init__(self, schema_dir: Path | None = None) -> None:
-        """Load every schema. Raises SettingsError naming the file when one in `schema_dir` cannot be used."""
+    def __init__(
+        self, schema_dir: Path | None = None, on_misprint: Callable[[str], None] = lambda _libraries: None
+    ) -> None:
+        """Load every schema. Raises SettingsError naming the file when one in `schema_dir` cannot be used.
+
+        `on_misprint` is told of each event whose fingerprint is not its schema's, with the libraries that write such.
+        """
+        self._on_misprint = on_misprint
         self._schemas = _Schemas(schema_dir)
         self._own = {kind: self._schemas.own[record] for kind, record in _RECORD_OF_EVENT.items()}
         self._type_of_record = {record: str(kind) for kind, record in _RECORD_OF_EVENT.items()}
@@ -172,7 +216,8 @@ class EventCodec:
     @property
     def fingerprints(self) -> frozenset[bytes]:
         """Of every schema whose messages can be read."""
-        return frozenset(header[len(MARKER) :] for header in self._schemas.readers)
+        readers = self._schemas.readers.items()
+        return frozenset(header[len(MARKER) :] for header, reader in readers if not reader.libraries)
 
     def encode(self, event: Event) -> bytes:
         """Raises InvalidEventError when the type is unknown or `data` does not fit the type's schema.
@@ -201,6 +246,8 @@ class EventCodec:
         kind = self._type_of_record.get(reader.record)
         if kind is None:
             raise UndecodableEventError(f"a {reader.record} is no event")
+        if reader.libraries:
+            self._on_misprint(reader.libraries)
         data = record["data"]
         if reader.reader is not None:  # resolution leaves the writer's order
             data = {name: data[name] for name in self._data_fields[kind]}

@@ -6,6 +6,7 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from go2hooks.codec import LOGICAL_TYPE_KEPT, OBJECT_KEPT
 from go2hooks.core.errors import InvalidEventError, UndecodableEventError
 from go2hooks.core.event import EventType
 from go2hooks.core.outcome import Failure
@@ -28,6 +29,13 @@ EVENTS_DEAD = Counter(
     "Events that could not become deliveries",
     ("reason",),
     (UndecodableEventError.reason, InvalidEventError.reason),
+)
+#: Events that were read though their schema's fingerprint is not what Avro's rules make of it, by the libraries that write so.
+EVENTS_MISPRINTED = Counter(
+    "go2hooks_events_misprinted_total",
+    "Events read under a fingerprint that some libraries compute wrongly",
+    ("libraries",),
+    (OBJECT_KEPT, LOGICAL_TYPE_KEPT),
 )
 #: Deliveries written: divided by events, the fan-out.
 DELIVERIES_CREATED = Counter("go2hooks_deliveries_created_total", "Deliveries written to Kafka by the router")
@@ -114,7 +122,7 @@ WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("s
 LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the live copy was last reconciled")
 
 _BOTH = (LAG_MESSAGES, LAG_SECONDS, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
-_ROUTER = (EVENTS, EVENTS_DEAD, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
+_ROUTER = (EVENTS, EVENTS_DEAD, EVENTS_MISPRINTED, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, RETRY_DUE_IMPLAUSIBLE, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -67,7 +68,7 @@ def build_router(
         producer_config(settings),
         TopicNames(settings.kafka_prefix),
         index,
-        EventCodec(settings.schema_dir),
+        EventCodec(settings.schema_dir, partial(metrics.EVENTS_MISPRINTED.add, 1)),
         Bounds(
             settings.router_window_messages,
             settings.router_lookahead_events,

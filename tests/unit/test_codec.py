@@ -13,7 +13,16 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from go2hooks.codec import HEADER_BYTES, MARKER, EventCodec, decode_delivery, encode_delivery, encode_fan_out
+from go2hooks.codec import (
+    HEADER_BYTES,
+    LOGICAL_TYPE_KEPT,
+    MARKER,
+    OBJECT_KEPT,
+    EventCodec,
+    decode_delivery,
+    encode_delivery,
+    encode_fan_out,
+)
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.errors import EventError, InvalidEventError, SettingsError, UndecodableEventError
 from go2hooks.core.event import Event, EventType
@@ -466,3 +475,22 @@ class TestEncodingInvalidEvents:
     def test_any_other_data_is_an_invalid_event(self, kind: EventType, data: Any) -> None:
         with pytest.raises(InvalidEventError):
             CODEC.encode(example_payload(kind)._replace(data=data))
+
+
+MISPRINTS = json.loads((Path(__file__).parent / "vectors" / "misprints.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("libraries", [OBJECT_KEPT, LOGICAL_TYPE_KEPT])
+@pytest.mark.parametrize("kind", EventType)
+def test_an_event_under_the_fingerprint_that_a_library_computes_wrongly_is_read_and_counted(
+    kind: EventType, libraries: str
+) -> None:
+    """The rest of the message is right."""
+    told: list[str] = []
+    codec = EventCodec(on_misprint=told.append)
+    right = codec.encode(Event("evt_1", "acme", kind, 1, example_payload(kind).data))
+    assert codec.decode(right).type == kind
+    assert told == []
+    wrong = right[:2] + bytes.fromhex(MISPRINTS[libraries][kind.replace(".", "_")]) + right[10:]
+    assert codec.decode(wrong) == codec.decode(right)
+    assert told == [libraries]

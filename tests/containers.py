@@ -1,5 +1,6 @@
 """Kafka and PostgreSQL in containers, of the images and the settings that docker-compose.yml runs them with."""
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def kafka_container() -> tuple[DockerContainer, str]:
 
 def postgres_container() -> PostgresContainer:
     """Not started. What a crash of the machine would lose is lost on purpose."""
-    container = PostgresContainer(SERVICES["postgres"]["image"], driver=None)
+    password = secrets.token_urlsafe(24)  # tests look for it where it must not be
+    container = PostgresContainer(SERVICES["postgres"]["image"], username="postgres", password=password, driver=None)
     return container.with_command(
         "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
     )

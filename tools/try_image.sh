@@ -91,6 +91,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
+docker image inspect "python:$PYTHON_VERSION-slim" >/dev/null 2>&1 || docker pull --quiet "python:$PYTHON_VERSION-slim"
 build api
 build dispatcher
 

@@ -4,6 +4,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
+PACKAGES := .venv/.packages
 READY := .venv/.ready
 # What servers under test write goes to memory where there is room: on a disk a database takes four times as long to make.
 IN_MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4000000 {print "TMPDIR=/dev/shm"}')
@@ -18,11 +19,14 @@ MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::Tes
 # Some hundred processes that tests start would each compile their sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup compiled demo test test-plain torture models hostile lint format audit sbom bench bench-isolation bench-scale bench-bounded clean
+.PHONY: setup compiled wheel demo test test-plain torture models hostile lint format audit sbom bench bench-builds bench-isolation bench-scale bench-bounded clean
 
-setup: $(READY)
+# Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's rehearsal runs beside it.
+setup:
+	@$(MAKE) --no-print-directory -j2 OR_PLAIN=--or-plain $(READY) compiled
+	@echo "Ready. Next: make demo, make test, or .venv/bin/go2hooks --help"
 
-$(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka-jars.txt
+$(PACKAGES): pyproject.toml constraints.txt tools/bootstrap.py
 	@test -n "$(PYTHON)" || { \
 	  echo "Python 3.11 or newer is needed; $$(python3 --version 2>/dev/null || echo no python3) is here." >&2; \
 	  echo "Install one (apt install python3.11, brew install python@3.13, python.org), then: make setup PYTHON=/path/to/python3" >&2; \
@@ -30,9 +34,18 @@ $(READY): pyproject.toml constraints.txt tools/bootstrap.py go2hooks/local/kafka
 	@"$(PYTHON)" tools/bootstrap.py
 	@touch $@
 
+$(READY): $(PACKAGES) go2hooks/local/kafka-jars.txt
+	@$(BIN)/python -m go2hooks.local.rehearsal
+	@touch $@
+
 # The modules that every event and delivery passes, as machine code, unless there is a build of exactly these sources already.
-compiled: $(READY)
+compiled: $(PACKAGES)
 	@$(BIN)/python tools/compile.py $(OR_PLAIN)
+
+# What is installed elsewhere, into dist: a wheel for this Python and machine with those compiled modules, and a plain one for any.
+wheel: $(PACKAGES)
+	@HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m hatchling build --target wheel
+	@$(BIN)/python -m hatchling build --target wheel
 
 # Everything that can fail does, and the proof that nothing was lost: make torture ARGS="--minutes 20 --seed 7"
 torture: $(READY)
@@ -82,6 +95,10 @@ sbom: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# CPU per delivery as `go2hooks up` runs, compiled and plain, beside a bare ClientSession loop: three minutes.
+bench-builds: compiled
+	@$(BIN)/python bench/builds.py $(ARGS)
 
 bench bench-isolation bench-scale bench-bounded: OR_PLAIN := --or-plain
 

@@ -21,7 +21,7 @@ SUFFIX: Final = EXTENSION_SUFFIXES[0]  #: such as .cpython-311-x86_64-linux-gnu.
 _FOR_US: Final = f"-{SUFFIX.split('.')[1]}"
 _ROOT: Final = Path(__file__).parent.parent
 _PACKAGES: Final = ("go2hooks", "schemas", "services")
-_TABLE: Final = b"[tool.hatch.build.targets.wheel.hooks.mypyc]\n"  # in pyproject.toml: what is compiled, and how
+_TABLE: Final = b"[tool.hatch.build.targets.wheel.hooks.custom]\n"  # in pyproject.toml: what is compiled, and how
 
 
 class BuildRefusedError(Exception):

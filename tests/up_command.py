@@ -20,9 +20,9 @@ READY_S = 300
 class UpCommand:
     """A `go2hooks up` of the test's own, started at once."""
 
-    def __init__(self, data_dir: Path, *arguments: str, **env: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, program: Path = GO2HOOKS, **env: str) -> None:
         self.dir = data_dir
-        command = [GO2HOOKS, "up", "--data-dir", data_dir, *arguments]
+        command = [program, "up", "--data-dir", data_dir, *arguments]
         self.log = data_dir.with_suffix(".log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Make `.venv` ready: packages as pinned in constraints.txt, this tree as an editable install, Kafka in the cache.
+"""Make `.venv`: packages as pinned in constraints.txt, and this tree as an editable install.
 
 Standard library only, and readable by any Python 3.6, so that an older one gets a clear message. `make setup` runs it.
 """
@@ -48,9 +48,6 @@ def main() -> None:
         "--editable",
         f"{ROOT}[dev]",
     )
-    if subprocess.call([PYTHON, "-m", "go2hooks.local.rehearsal"]) != 0:
-        sys.exit(1)
-    print("Ready. Next: make demo, make test, or .venv/bin/go2hooks --help", flush=True)
 
 
 def venv_is_usable() -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.cli.configuration import config
 from go2hooks.cli.dead import dead
 from go2hooks.cli.demo import demo
@@ -58,7 +59,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="go2hooks")
+@click.version_option(__version__, prog_name="go2hooks", message=f"%(prog)s, version %(version)s, {BUILD}")
 def main() -> None:
     """Go2 Webhooks: events from Kafka to signed HTTPS POSTs, without loss.
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import psycopg
 
+from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.environment import is_given, variable
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker, brokers_of
@@ -105,6 +107,7 @@ class Stack:
 
     def start(self) -> None:
         """Start everything and wait until it serves. A death on the way is an error, not a reason to try again."""
+        self.report(f"go2hooks {__version__}, {BUILD}.")
         self._dir.endpoints.unlink(missing_ok=True)
         self._check_api_port()
         for name in self._dir.end_leftovers():

@@ -15,6 +15,8 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.settings import Settings
 
 KAFKA_REPORTS: Final = "kafka client reports"  #: under which go2hooks.kafka logs what librdkafka tells it
@@ -37,7 +39,7 @@ _PATTERNS: Final = (
 
 
 def configure(settings: Settings, service: str) -> None:
-    """Set up logging for this process. Call it once, first thing."""
+    """Set up logging for this process, and begin with what it is. Call it once, first thing."""
     handler = _MaskedHandler(sys.stderr)
     handler.setFormatter(_formatter(settings.log_format, service))
     handler.addFilter(_KafkaRepeats())
@@ -59,6 +61,7 @@ def configure(settings: Settings, service: str) -> None:
         cache_logger_on_first_use=True,
     )
     _log_uncaught()
+    structlog.get_logger(__name__).info("process starts", version=__version__, build=str(BUILD))
 
 
 def mask(text: str) -> str:

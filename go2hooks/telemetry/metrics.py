@@ -6,6 +6,8 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.codec import LOGICAL_TYPE_KEPT, OBJECT_KEPT
 from go2hooks.core.errors import InvalidEventError, UndecodableEventError
 from go2hooks.core.event import EventType
@@ -110,6 +112,12 @@ WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabl
 #: nobody knows.
 STRAYS = Gauge("go2hooks_deliveries_stray", "Deliveries that nobody will send any more: there should be none")
 
+# --- all
+
+#: Which version and which of its builds (compiled, plain) this process runs; always 1.
+BUILD_INFO = Gauge("go2hooks_build_info", "Version and build of this process", ("version", "build"))
+BUILD_INFO.set(1, __version__, BUILD.kind)
+
 # --- both
 
 #: Messages between what was read and the end of the log, by topic.
@@ -141,18 +149,19 @@ class Instruments(Collector):
             yield from instrument.collect()
 
 
-def _registry(instruments: tuple[Counter | Gauge | Histogram, ...]) -> CollectorRegistry:
+def service_registry(*instruments: Counter | Gauge | Histogram) -> CollectorRegistry:
+    """These, and what every service tells about its process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    registry.register(Instruments(*instruments))
+    registry.register(Instruments(BUILD_INFO, *instruments))
     return registry
 
 
 def router_registry() -> CollectorRegistry:
-    return _registry(_ROUTER + _BOTH)
+    return service_registry(*_ROUTER, *_BOTH)
 
 
 def dispatcher_registry() -> CollectorRegistry:
-    return _registry(_DISPATCHER + _BOTH)
+    return service_registry(*_DISPATCHER, *_BOTH)

@@ -5,8 +5,10 @@ from typing import Final
 
 import structlog
 from flask import Flask, Response, g, request
-from prometheus_client import Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import Counter, Histogram
 from prometheus_client.registry import CollectorRegistry
+
+from go2hooks.telemetry.metrics import service_registry
 
 log = structlog.get_logger(__name__)
 
@@ -19,10 +21,7 @@ _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 def observe(app: Flask) -> CollectorRegistry:
     """Count, time and log every request of this app. Returns the app's own registry."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+    registry = service_registry()
     labels = ("method", "route", "status")
     requests = Counter("go2hooks_api_requests_total", "Requests answered by the API", labels, registry=registry)
     seconds = Histogram(

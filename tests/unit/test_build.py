@@ -16,7 +16,7 @@ PYPROJECT = """
 [project]
 name = "go2hooks"
 
-[tool.hatch.build.targets.wheel.hooks.mypyc]
+[tool.hatch.build.targets.wheel.hooks.custom]
 include = [
     "/go2hooks/core/lanes.py",
 ]
@@ -107,7 +107,7 @@ def test_what_is_no_source_changes_nothing(checkout, compiled):
 
 
 def test_a_build_that_is_not_finished_is_none(checkout, compiled):
-    compiled.rename(compiled.with_name(".new-k3jx2"))
+    compiled.rename(compiled.with_name("tmpk3jx2"))
     assert choose("auto", checkout).kind == "plain"
 
 

@@ -7,6 +7,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
 
+from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.instruments import LATENCY_BUCKETS_S, REQUEST_BUCKETS_S, Counter, Gauge, Histogram
 
@@ -62,7 +64,12 @@ def test_a_bucket_counts_all_that_is_not_above_its_bound():
 
 def test_every_metric_is_exposed_by_the_router_or_by_the_dispatchers():
     made = {m for m in vars(metrics).values() if isinstance(m, Counter | Gauge | Histogram)}
-    assert made == {*metrics._BOTH, *metrics._ROUTER, *metrics._DISPATCHER}
+    assert made == {metrics.BUILD_INFO, *metrics._BOTH, *metrics._ROUTER, *metrics._DISPATCHER}
+
+
+def test_every_service_tells_its_version_and_its_build():
+    shown = generate_latest(metrics.service_registry()).decode()
+    assert f'go2hooks_build_info{{build="{BUILD.kind}",version="{__version__}"}} 1.0\n' in shown
 
 
 def test_all_buckets_ascend():
@@ -73,7 +80,7 @@ def test_all_buckets_ascend():
 @pytest.mark.parametrize("registry", [metrics.router_registry(), metrics.dispatcher_registry()])
 def test_no_metric_has_a_label_that_grows_with_customers(registry: CollectorRegistry):
     """A label per webhook, account or URL would make the metrics as large as the database, and leak it."""
-    allowed = {"event", "reason", "outcome", "state", "tier", "place", "why", "topic", "le"}
+    allowed = {"event", "reason", "outcome", "state", "tier", "place", "why", "topic", "le", "version", "build"}
     for family in registry.collect():
         if family.name.startswith("go2hooks_"):
             assert {label for sample in family.samples for label in sample.labels} <= allowed, family.name

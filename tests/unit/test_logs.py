@@ -9,6 +9,8 @@ import threading
 import pytest
 import structlog
 
+from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.settings import Settings
 from go2hooks.telemetry import logs
 
@@ -33,6 +35,13 @@ def written(request, monkeypatch):
     yield stderr
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
+
+
+def test_the_first_line_tells_the_version_and_the_build(written):
+    first, _, rest = written.getvalue().partition("\n")
+    assert __version__ in first
+    assert BUILD.kind in first
+    assert not rest
 
 
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
@@ -75,7 +84,7 @@ def test_what_is_no_secret_stays(text):
 @pytest.mark.parametrize("written", ["json"], indirect=True)
 def test_a_json_line_stays_json_and_names_the_service(written):
     structlog.get_logger("test").warning("hello", authorization="Basic xyz", header="Bearer abcdefghij", grüße="ü")
-    entry = json.loads(written.getvalue())
+    entry = json.loads(written.getvalue().splitlines()[-1])
     assert entry.pop("timestamp").endswith("Z")
     assert entry == {
         "event": "hello", "authorization": "***", "header": "Bearer ***", "grüße": "ü",

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from go2hooks import build
 from go2hooks.core.errors import Go2HooksError, UnavailableError
 from go2hooks.local.demo.control import Control, routed_webhooks
 from go2hooks.local.demo.ledger import Account, Ledger
@@ -50,10 +51,10 @@ class DemoOptions:
 def run_demo(options: DemoOptions, screen: Screen) -> list[str]:
     """Run it on servers of its own, in a temporary directory. Returns what was not as it had to be. Main thread only.
 
-    GO2HOOKS_* of the environment are put aside: they may lead to servers where a demo has no business.
+    GO2HOOKS_* of the environment are put aside (except for GO2HOOKS_BUILD): they may lead to servers where a demo has no business.
     Raises StackError or UnavailableError when the stack cannot start, or does not answer any more.
     """
-    for name in [name for name in os.environ if name.startswith("GO2HOOKS_")]:
+    for name in [name for name in os.environ if name.startswith("GO2HOOKS_") and name != build.VARIABLE]:
         del os.environ[name]
     os.environ.update(SETTINGS)
     # Drawing the screen would keep the receiver's threads waiting for 5 ms at a time, and that would count as latency.

@@ -86,6 +86,7 @@ class ProxyAnswer(NamedTuple):
 
 _GARBAGE: Final = ProxyAnswer(Meaning.UNEXPECTED, 0)
 _BY_STATUS: Final = {
+    401: Meaning.CREDENTIALS,  # Tinyproxy, where they are wrong
     403: Meaning.FORBIDDEN,  # Squid
     407: Meaning.FORBIDDEN,  # Smokescreen, which sends no challenge with it
     500: Meaning.UNREACHABLE,  # Tinyproxy

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import ssl
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,10 +28,11 @@ import psycopg
 import pytest
 import trustme
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from connect_proxy import REFUSED, ConnectProxy, connect_proxy
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from psycopg import sql
-from up_command import UpCommand, children
+from up_command import GO2HOOKS, UpCommand, children
 from usable_topics import watermarks
 from waiting import eventually
 
@@ -127,7 +129,16 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def stack(canaries: Canaries, authority: trustme.CA) -> Iterator[UpCommand]:
+def proxy(canaries: Canaries) -> Iterator[ConnectProxy]:
+    """What all deliveries leave by."""
+    password = secrets.token_hex(16)
+    canaries.forms["egress proxy's password"] = [password.encode(), base64.b64encode(f"go2:{password}".encode())]
+    with connect_proxy("go2", password) as running:
+        yield running
+
+
+@pytest.fixture
+def stack(canaries: Canaries, authority: trustme.CA, proxy: ConnectProxy) -> Iterator[UpCommand]:
     key = canaries.plant("encryption key", base64.b64encode(os.urandom(32)).decode())
     with tempfile.TemporaryDirectory(prefix="go2hooks-canary-", ignore_cleanup_errors=True) as directory:
         authority.cert_pem.write_to_path(str(Path(directory) / "ca.pem"))
@@ -140,6 +151,7 @@ def stack(canaries: Canaries, authority: trustme.CA) -> Iterator[UpCommand]:
             GO2HOOKS_RETRY_DELAYS="200ms,300ms",
             GO2HOOKS_TOPIC_PARTITIONS="2",
             GO2HOOKS_TARGET_CA_FILE=str(Path(directory) / "ca.pem"),
+            GO2HOOKS_EGRESS_PROXY=proxy.url,
         )
         yield running
         if running.process.poll() is None:
@@ -206,6 +218,25 @@ def use_client_certificates(stack: UpCommand, api: Api, authority: trustme.CA, c
         path = f"/webhooks/{hook['id']}/test?wait=true"
         eventually(lambda: api("POST", path)["data"].get("errorCode") == "secret_unavailable", DEADLINE_S)
         receiver.shutdown()
+
+
+def use_proxy(api: Api, canaries: Canaries) -> None:
+    """A delivery that the proxy refuses, telling whoever asks all that it was told."""
+    hook = api("POST", "/webhooks", {"name": "r", "url": f"https://{REFUSED}/", "events": ["qr.scanned"]})["data"]
+    canaries.plant("secret of refused", hook["secret"])
+    result = api("POST", f"/webhooks/{hook['id']}/test?wait=true")["data"]
+    assert result["errorCode"] == "proxy_error", result
+    api("GET", f"/webhooks/{hook['id']}/deliveries")
+
+
+def said_by_commands(stack: UpCommand, proxy: ConnectProxy) -> Iterator[tuple[str, bytes]]:
+    """What `config` and `doctor` show an operator, whatever is wrong."""
+    wrong = proxy.url.replace("@127.0.0.1:", "/@127.0.0.1:")
+    for url in (proxy.url, wrong, proxy.url.replace("http:", "https:")):
+        for command in (["config"], ["doctor", "--data-dir", stack.dir]):
+            env = os.environ | {"GO2HOOKS_EGRESS_PROXY": url}
+            done = subprocess.run([GO2HOOKS, *command], env=env, capture_output=True, check=False)
+            yield f"go2hooks {command[0]}", done.stdout + done.stderr
 
 
 def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Canaries) -> None:
@@ -307,25 +338,32 @@ def commands_of(endpoints: dict[str, Any], supervisor: int) -> bytes:
     return "\n".join(" ".join(process.cmdline()) for process in processes).encode()
 
 
-def test_no_secret_leaves_its_place(stack: UpCommand, canaries: Canaries, receiver: Receiver, authority: trustme.CA):
+def test_no_secret_leaves_its_place(
+    stack: UpCommand, canaries: Canaries, receiver: Receiver, authority: trustme.CA, proxy: ConnectProxy
+):
     endpoints = stack.endpoints()
     canaries.plant("Kafka password", kept_security(stack.dir).password)
     canaries.plant("database password", urlsplit(endpoints["postgres"]).password or "")
     api = Api(endpoints, canaries)
     use_client_certificates(stack, api, authority, canaries)
     use_everything(stack, api, receiver, canaries)
+    use_proxy(api, canaries)
+    assert set(proxy.hosts) == {"localhost", REFUSED}
 
     places: list[tuple[str, bytes]] = [(f"answer {n}", answer) for n, answer in enumerate(api.answers)]
     places.append(("the processes' command lines", commands_of(endpoints, stack.process.pid)))
     for urls in endpoints["metrics"].values():
         places += [(url, urlopen(url, timeout=10).read()) for url in ([urls] if isinstance(urls, str) else urls)]
+    said = list(said_by_commands(stack, proxy))
     topics = list(messages_of(find_settings(stack.dir)))
     tables = list(dump_of(endpoints["postgres"]))
     assert stack.end() == 0
     logs = [(str(path), path.read_bytes()) for path in (stack.log, *(stack.dir / "logs").rglob("*")) if path.is_file()]
-    places += topics + tables + logs
+    places += said + topics + tables + logs
 
-    assert len(canaries.forms) == 13
+    assert len(canaries.forms) == 15
+    assert b"http://go2:***@127.0.0.1:" in said[0][1]
+    assert b"takes our credentials" in said[1][1]
     assert {topic for topic, _ in topics} >= {
         "go2.events.click",
         "go2.events.dead",

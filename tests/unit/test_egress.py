@@ -102,6 +102,10 @@ SAYS = {
         b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="x"\r\n\r\n<html>',
         (Failure.PROXY_ERROR, f"{GO2} refused Go2's credentials; nothing was sent to the receiver."),
     ),
+    "Tinyproxy finds them wrong": (
+        b"HTTP/1.0 401 Unauthorized\r\nServer: tinyproxy/1.11.1\r\n\r\n",
+        (Failure.PROXY_ERROR, f"{GO2} refused Go2's credentials; nothing was sent to the receiver."),
+    ),
     "Squid's denial": (
         b"HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\n\r\n",
         (Failure.PROXY_ERROR, f"{GO2} does not let this delivery go there."),

@@ -119,7 +119,7 @@ def ours(make: Callable[..., Sender]) -> Callable[[str, Path, int, int], Awaitab
     async def client(url: str, ca: Path, connections: int, count: int) -> dict[str, float]:
         guard = Guard(AddressPolicy(allow_insecure=True))
         sender = make(
-            Limits(10.0, 16384, 1024),
+            Limits(10.0, 16384, 1024, 2.0),
             resolver=Resolver(lookup := AresLookup(), close_lookup=lookup.close),
             guard=guard,
             ssl_context=client_context(ca),

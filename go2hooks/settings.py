@@ -89,6 +89,11 @@ class Settings(KafkaSettings, TargetSettings):
     response_body_limit_bytes: PositiveInt = Field(
         16384, description="bytes of a response body read before the connection is closed"
     )
+    response_body_timeout_s: PositiveFloat = Field(
+        2.0,
+        description="wait for the end of a response body once its head has arrived; then the status counts and the connection "
+        "is closed, in seconds",
+    )
     response_excerpt_bytes: int = Field(1024, ge=0, description="bytes of a response body kept in the attempt's record")
     sender: Literal["protocol", "aiohttp"] = Field("protocol", description="HTTP client that carries the POSTs")
 

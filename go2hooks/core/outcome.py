@@ -10,6 +10,7 @@ class Failure(StrEnum):
 
     BAD_STATUS = "bad_status"
     REDIRECT = "redirect"
+    GONE = "gone"
     TIMEOUT = "timeout"
     DNS_ERROR = "dns_error"
     TLS_ERROR = "tls_error"
@@ -34,6 +35,7 @@ class Answer(NamedTuple):
     duration_ms: float  #: from the first step (pool or connect) to the end of the response's head
     retry_after: str | None  #: the header's raw value
     excerpt: bytes  #: the first bytes of the body, capped
+    location: str | None = None  #: the header's raw value, capped
 
 
 class NoAnswer(NamedTuple):
@@ -56,7 +58,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Anything else. Every failure is retried by the same schedule."""
+    """Anything else. Every failure is retried by the same schedule, but for GONE: its receiver wants no more."""
 
     failure: Failure
     message: str

@@ -33,6 +33,7 @@ def prepare(
     headers = (
         ("Content-Type", "application/json"),
         ("User-Agent", USER_AGENT),
+        ("Accept", "*/*"),  # some web application firewalls refuse a request without
         ("X-Webhook-ID", delivery.webhook_id if id_header == "webhook" else delivery.id),
         ("X-Webhook-Event", delivery.event),
         ("X-Webhook-Signature", body_signature(secrets[0], delivery.body)),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from go2hooks.core.delivery import Delivery, Kind
-from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Outcome, RetryAt, Step
+from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, Outcome, RetryAt, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def next_step(delivery: Delivery, outcome: Outcome, now_ms: int, policy: RetryPo
     match outcome:
         case Delivered():
             return Done()
-        case Failed() if delivery.kind == Kind.TEST:
+        case Failed(failure) if delivery.kind == Kind.TEST or failure == Failure.GONE:
             return DeadLetter()
         case Failed(retry_after_s=wait_s) if delivery.kind == Kind.REPLAY:
             return policy.after_failure(policy.attempt_in_round(delivery.attempt), now_ms, wait_s or 0.0)

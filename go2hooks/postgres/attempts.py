@@ -9,6 +9,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.failures import Streak
+from go2hooks.core.outcome import Failure
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ _UNSTAGE: Final = f"""INSERT INTO attempts ({_COLUMNS}) SELECT {_COLUMNS} FROM s
 # Locked in the order of ids, so that two dispatchers cannot deadlock. Those that succeeded and were not failing, nearly all,
 # are none of these. A webhook that is already disabled keeps its count.
 _FAILING: Final = """
-SELECT id, CASE WHEN consecutive_failures > 0 THEN failure_starts ELSE '{}' END FROM webhooks
+SELECT id, CASE WHEN consecutive_failures > 0 THEN failure_starts ELSE '{}' END, floor(extract(epoch FROM updated_at) * 1000)::bigint FROM webhooks
 WHERE (id = ANY(%(failing)s) OR (id = ANY(%(others)s) AND consecutive_failures > 0)) AND is_active AND deleted_at IS NULL
 ORDER BY id FOR UPDATE"""
 
@@ -56,6 +57,7 @@ UPDATE webhooks w SET
     disabled_reason = s.reason
 FROM unnest(%(ids)s::text[], %(starts)s::text[], %(since)s::timestamptz[], %(reasons)s::text[]) AS s(id, starts, since, reason)
 WHERE w.id = s.id"""
+GONE_REASON: Final = "the receiver answered 410 Gone"
 
 # LATERAL with LIMIT: an index look-up per key, whatever the statistics say about a table that grows by the second.
 _FIND_STATES: Final = """
@@ -119,7 +121,10 @@ async def _write_new(connection: AsyncConnection[Any], records: Sequence[Attempt
 async def _count(
     connection: AsyncConnection[Any], records: Sequence[AttemptRecord], policy: DisablePolicy
 ) -> list[str]:
-    """Move the counts of consecutive failures. Returns ids of webhooks that are disabled for them."""
+    """Move the counts of consecutive failures. Returns ids of webhooks that are disabled for them, or by a 410.
+
+    An attempt that began before the owner's last change (another URL, enabled again) says nothing about who is there now.
+    """
     failing, others = failing_and_others(records)
     if not failing and not others:
         return []
@@ -127,21 +132,29 @@ async def _count(
     if not rows:
         return []
     most = max(policy.threshold, _KEPT_STARTS)
-    streaks = {webhook_id: Streak(most, starts) for webhook_id, starts in rows}
+    streaks = {webhook_id: Streak(most, starts) for webhook_id, starts, _ in rows}
+    changed_ms = {webhook_id: at_ms for webhook_id, _, at_ms in rows}
+    gone = set()
     for record in records:
         if record.counts and (streak := streaks.get(record.webhook_id)) is not None:
             streak.fail(record.attempted_ms) if record.failed else streak.succeed(record.attempted_ms)
-    return await _settle(connection, streaks, policy)
+            if record.error_code == Failure.GONE and record.attempted_ms >= changed_ms[record.webhook_id]:
+                gone.add(record.webhook_id)
+    return await _settle(connection, streaks, gone, policy)
 
 
-async def _settle(connection: AsyncConnection[Any], streaks: dict[str, Streak], policy: DisablePolicy) -> list[str]:
-    """Write the counts, and disable those that have failed too often."""
+async def _settle(
+    connection: AsyncConnection[Any], streaks: dict[str, Streak], gone: set[str], policy: DisablePolicy
+) -> list[str]:
+    """Write the counts, and disable those that have failed too often or are `gone`."""
     suspects = {webhook_id: streak for webhook_id, streak in streaks.items() if policy.disables(streak)}
     if suspects:
         await _heed_successes(connection, suspects)
-    disabled = [webhook_id for webhook_id, streak in suspects.items() if policy.disables(streak)]
-    await connection.execute(_SETTLE, _settled(streaks, frozenset(disabled), policy))
-    return disabled
+    failed = f"{policy.threshold} consecutive failed attempts"
+    reasons = {webhook_id: failed for webhook_id, streak in suspects.items() if policy.disables(streak)}
+    reasons |= dict.fromkeys(gone, GONE_REASON)
+    await connection.execute(_SETTLE, _settled(streaks, reasons))
+    return list(reasons)
 
 
 async def _heed_successes(connection: AsyncConnection[Any], suspects: dict[str, Streak]) -> None:
@@ -153,14 +166,13 @@ async def _heed_successes(connection: AsyncConnection[Any], suspects: dict[str, 
         suspects[webhook_id].succeed(began_ms)
 
 
-def _settled(streaks: dict[str, Streak], disabled: frozenset[str], policy: DisablePolicy) -> dict[str, Any]:
+def _settled(streaks: dict[str, Streak], reasons: dict[str, str]) -> dict[str, Any]:
     starts = [[int(start) for start in streak.starts] for streak in streaks.values()]
-    reason = f"{policy.threshold} consecutive failed attempts"
     return {
         "ids": list(streaks),
         "starts": [f"{{{','.join(map(str, each))}}}" for each in starts],
         "since": [from_ms(each[0]) if each else None for each in starts],
-        "reasons": [reason if webhook_id in disabled else None for webhook_id in streaks],
+        "reasons": [reasons.get(webhook_id) for webhook_id in streaks],
     }
 
 

@@ -106,7 +106,9 @@ UNFINISHED_SECONDS = Gauge(
     "go2hooks_unfinished_seconds", "Age of the oldest due delivery in memory that is not recorded, by topic", ("topic",)
 )
 #: Webhooks disabled by this process after too many consecutive failures.
-WEBHOOKS_DISABLED = Counter("go2hooks_webhooks_disabled_total", "Webhooks disabled after consecutive failures")
+WEBHOOKS_DISABLED = Counter(
+    "go2hooks_webhooks_disabled_total", "Webhooks disabled, for consecutive failures or 410 Gone"
+)
 
 #: Deliveries without a final record and without a message that waits, as last counted; `go2hooks reconcile` names them. NaN while
 #: nobody knows.

@@ -68,7 +68,7 @@ class Recorder:
         began = time.monotonic()
         for webhook_id in await self._write(records):
             metrics.WEBHOOKS_DISABLED.add()
-            log.warning("webhook disabled after consecutive failures", webhook_id=webhook_id)
+            log.warning("webhook disabled", webhook_id=webhook_id)
         metrics.RECORD_SECONDS.observe(time.monotonic() - began)
         metrics.RECORD_ROWS.observe(len(records))
         self._writing = 0

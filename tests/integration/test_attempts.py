@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
 from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import OUR_FAILURES, State
+from go2hooks.core.outcome import OUR_FAILURES, Failure, State
 from go2hooks.core.record import AttemptRecord, copy_line
 from go2hooks.postgres import attempts
-from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, maintain_partitions, write_batch
+from go2hooks.postgres.attempts import (
+    GONE_REASON,
+    AttemptKey,
+    DisablePolicy,
+    find_states,
+    maintain_partitions,
+    write_batch,
+)
 
 CREATED_MS = 1_704_110_400_123
 TEN = DisablePolicy(10)
@@ -171,6 +178,66 @@ async def test_who_is_disabled_follows_the_order_of_the_starts_whatever_is_recor
     for batch in batches:
         await write_batch(connection, batch[::-1], TEN)
     assert await webhook(connection) == (count, active)
+
+
+async def test_what_disables_is_the_limit_however_many_failed_meanwhile(connection):
+    assert await write_batch(connection, stream("F" * 21), TEN) == ["wh_1"]
+    assert await ask(connection, "SELECT disabled_reason FROM webhooks WHERE id = 'wh_1'") == [
+        ("10 consecutive failed attempts",)
+    ]
+
+
+def gone(prefix: str = "gone", webhook_id: str = "wh_1", **changes: Any) -> AttemptRecord:
+    """A receiver that answered 410, later than its webhook was last changed."""
+    (one,) = stream("F", prefix, error_code=Failure.GONE, status_code=410, webhook_id=webhook_id)
+    return one._replace(state=State.FAILED, attempted_ms=4_000_000_000_000)._replace(**changes)
+
+
+class TestGone:
+    """410 Gone disables at once."""
+
+    async def reasons(self, connection: AsyncConnection[Any]) -> list[str | None]:
+        rows = await ask(connection, "SELECT is_active, disabled_at IS NULL, disabled_reason FROM webhooks ORDER BY id")
+        assert all(is_active == (reason is None) == never for is_active, never, reason in rows)
+        return [reason for _, _, reason in rows]
+
+    async def test_one_answer_is_enough_and_counts_once(self, connection):
+        assert await write_batch(connection, [gone(), gone("more")], TEN) == ["wh_1"]
+        assert await write_batch(connection, [gone(), gone("late")], TEN) == []
+        assert await self.reasons(connection) == [GONE_REASON, None]
+
+    async def test_whatever_else_is_in_the_batch(self, connection):
+        others = [*stream("SF", "other", webhook_id="wh_2"), *stream("SFS", "mine")]
+        assert await write_batch(connection, [others[0], gone(), *others[1:]], TEN) == ["wh_1"]
+        assert await self.reasons(connection) == [GONE_REASON, None]
+
+    async def test_its_reason_goes_before_that_of_ten_failures(self, connection):
+        assert await write_batch(connection, [*stream("F" * 12), gone()], TEN) == ["wh_1"]
+        assert await self.reasons(connection) == [GONE_REASON, None]
+
+    async def test_who_is_disabled_already_keeps_the_reason(self, connection):
+        await write_batch(connection, stream("F" * 10), TEN)
+        assert await write_batch(connection, [gone()], TEN) == []
+        assert await self.reasons(connection) == ["10 consecutive failed attempts", None]
+
+    async def test_an_attempt_from_before_the_owners_last_change_says_nothing(self, connection):
+        """It went to the URL that the owner has replaced, or was under way when the webhook was enabled again."""
+        assert await write_batch(connection, [gone(attempted_ms=CREATED_MS)], TEN) == []
+        assert await self.reasons(connection) == [None, None]
+        assert await webhook(connection) == (1, True)
+
+    async def test_neither_a_test_event_nor_a_deleted_webhook_matters(self, connection):
+        await connection.execute("UPDATE webhooks SET deleted_at = now() WHERE id = 'wh_2'")
+        assert await write_batch(connection, [gone(kind=Kind.TEST), gone(webhook_id="wh_2")], TEN) == []
+        assert await self.reasons(connection) == [None, None]
+
+    async def test_of_two_dispatchers_one_disables(self, connection, database_url):
+        async with await AsyncConnection.connect(database_url, autocommit=True) as other:
+            batches = [[gone("a"), gone("b", "wh_2")], [gone("c", "wh_2"), gone("d"), *stream("F" * 12, "f")]]
+            disabled = await asyncio.gather(
+                *(write_batch(c, batch, TEN) for c, batch in zip((connection, other), batches, strict=True))
+            )
+        assert sorted(disabled[0] + disabled[1]) == ["wh_1", "wh_2"]
 
 
 async def test_a_count_that_was_put_right_goes_on_from_there(connection):

@@ -21,7 +21,7 @@ def connection_to(origin: Origin = A, idle_since: float = 0.0) -> Connection:
     """Connected, and idle."""
     nobody: Any = None
     transport: Any = _Transport()
-    connection = PlainConnection(nobody, origin, Limits(1.0, 1, 1))
+    connection = PlainConnection(nobody, origin, Limits(1.0, 1, 1, 1.0))
     connection.connection_made(transport)
     connection.idle_since = idle_since
     return connection

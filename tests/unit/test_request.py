@@ -21,6 +21,7 @@ def test_the_headers_are_those_of_the_contract():
     assert request.headers == (
         ("Content-Type", "application/json"),
         ("User-Agent", f"Go2-Webhooks/{__version__}"),
+        ("Accept", "*/*"),
         ("X-Webhook-ID", "wh_1"),
         ("X-Webhook-Event", "click"),
         ("X-Webhook-Signature", body_signature(SECRET, DELIVERY.body)),

@@ -85,10 +85,16 @@ def test_a_test_event_is_never_retried(attempt: int, now_ms: int, policy: RetryP
 
 
 @pytest.mark.parametrize("kind", [Kind.EVENT, Kind.REPLAY])
-@pytest.mark.parametrize("failure", Failure)
+@pytest.mark.parametrize("failure", [f for f in Failure if f != Failure.GONE])
 def test_every_failure_is_retried_by_the_same_schedule(kind: Kind, failure: Failure) -> None:
     step = next_step(DELIVERY._replace(kind=kind, attempt=2), Failed(failure, "why"), 1000, RetryPolicy())
     assert step == RetryAt(1, 31_000)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_who_is_gone_is_not_asked_again(kind: Kind) -> None:
+    failed = Failed(Failure.GONE, "why", 410, retry_after_s=5.0)
+    assert next_step(DELIVERY._replace(kind=kind), failed, 1000, RetryPolicy()) == DeadLetter()
 
 
 @pytest.mark.parametrize("kind", [Kind.EVENT, Kind.REPLAY])

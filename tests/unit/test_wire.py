@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.target import Target, parse_target
-from services.dispatcher.senders.wire import UnsendableError, final_head, is_framed, retry_after, serialize
+from services.dispatcher.senders.wire import UnsendableError, final_head, location, retry_after, serialize
 
 TARGET = parse_target("https://hooks.example/in?x=1")
 
@@ -73,6 +73,7 @@ def test_line_ends_without_carriage_returns_are_understood() -> None:
         (b"HTTP/1.1 503 B\r\nRetry-After:", ""),
         (b"HTTP/1.1 503 B\r\nX-Retry-After: 5", None),
         (b"HTTP/1.1 503 B", None),
+        (b"HTTP/1.1 503 B\r\nRetry-After: 5\r\nA: b\r\nretry-after: 7", "5, 7"),
     ],
 )
 def test_retry_after_is_found(head: bytes, value: str | None) -> None:
@@ -87,14 +88,21 @@ def test_no_retry_after_keeps_anybody_waiting(value: bytes) -> None:
     assert time.process_time() - began < 1.0
 
 
-def test_a_body_is_framed_by_length_or_encoding() -> None:
-    assert is_framed(b"HTTP/1.1 200 OK\r\ncontent-length: 5")
-    assert is_framed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked")
-    assert not is_framed(b"HTTP/1.1 200 OK\r\nX-Content-Length: 5")
+@pytest.mark.parametrize(
+    ("head", "value"),
+    [
+        (b"HTTP/1.1 301 M\r\nlocation: https://a.test/x?y#z \r\nB: c", "https://a.test/x?y#z"),
+        (b"HTTP/1.1 301 M\r\nLocation: /" + b"x" * 5000, "/" + "x" * 1023),
+        (b"HTTP/1.1 301 M\r\nContent-Location: /x", None),
+        (b"HTTP/1.1 301 M\r\nLocation: /\xfc", "/\xfc"),
+    ],
+)
+def test_a_location_is_found(head: bytes, value: str | None) -> None:
+    assert location(head) == value
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_trouble_the_reading_of_heads(raw: bytes) -> None:
     head = final_head(raw)
     retry_after(head)
-    is_framed(head)
+    location(head)

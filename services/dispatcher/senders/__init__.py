@@ -17,7 +17,12 @@ def build_sender(settings: Settings) -> Sender:
 
     It binds itself to the event loop at its first `send`.
     """
-    limits = Limits(settings.delivery_timeout_s, settings.response_body_limit_bytes, settings.response_excerpt_bytes)
+    limits = Limits(
+        settings.delivery_timeout_s,
+        settings.response_body_limit_bytes,
+        settings.response_excerpt_bytes,
+        settings.response_body_timeout_s,
+    )
     lookup = AresLookup()
     resolver = Resolver(lookup, close_lookup=lookup.close)
     guard = Guard(RememberingPolicy(settings.address_policy()), settings.target_deny_ports)

@@ -6,6 +6,7 @@ proxy that is.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -62,10 +63,10 @@ class AiohttpSender:
 
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
-        attempt = _Attempt()
+        attempt = _Attempt(self._limits.timeout_s)
         try:
             wire.serialize(request)  # the same refusals as the fast sender's
-            async with asyncio.timeout(self._limits.timeout_s):
+            async with attempt.deadline:
                 context = self._ssl_context if identity is None else await identity.context()
                 return await self._send_twice_if_stale(request, context, attempt)
         except wire.UnsendableError:
@@ -135,25 +136,26 @@ class AiohttpSender:
             trace_request_ctx=attempt,
             **_through(self._proxy),
         ) as response:
-            duration_ms = attempt.elapsed_ms()
-            attempt.phase = Phase.READING
             refusal = _refusal(response)
             if refusal is not None:
                 response.close()
                 return attempt.no_answer(refusal)
-            excerpt = await self._read(response)
-            retry_after = response.headers.get("Retry-After") if response.status >= 300 else None  # noqa: PLR2004  # no success
-            return Answer(response.status, duration_ms, retry_after, excerpt)
+            answer = _answer(response, attempt.elapsed_ms())
+            return answer._replace(excerpt=await self._excerpt(response, attempt))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body's excerpt, once the body is complete or its limit is reached."""
+    async def _excerpt(self, response: aiohttp.ClientResponse, attempt: "_Attempt") -> bytes:
+        """The body's beginning, once the body is complete, or as much as there is. Raises nothing but CancelledError."""
         excerpt, size = b"", 0
-        while chunk := await response.content.readany():
-            size += len(chunk)
-            excerpt += chunk[: max(0, self._limits.excerpt_bytes - len(excerpt))]
-            if size > self._limits.body_bytes:
-                response.close()
-                break
+        attempt.deadline.reschedule(None)
+        with contextlib.suppress(Exception):  # it has answered, whatever becomes of the body
+            async with asyncio.timeout(min(self._limits.body_timeout_s, attempt.left_s())):
+                while size <= self._limits.body_bytes:
+                    chunk = await response.content.readany()
+                    if not chunk:
+                        return excerpt
+                    size += len(chunk)
+                    excerpt += chunk[: max(0, self._limits.excerpt_bytes - len(excerpt))]
+        response.close()
         return excerpt
 
     def _session(self, *, keep: bool) -> aiohttp.ClientSession:
@@ -183,10 +185,15 @@ class AiohttpSender:
 class _Attempt:
     """How far one attempt has come; aiohttp's tracing keeps it up to date."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
         self.started = time.monotonic()
+        self.deadline = asyncio.timeout(timeout_s)  #: until the response's head has arrived
         self.phase = Phase.CONNECTING
         self.reused = False
+        self._timeout_s = timeout_s
+
+    def left_s(self) -> float:
+        return max(0.0, self._timeout_s - self.elapsed_ms() / 1000.0)
 
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000.0
@@ -264,6 +271,14 @@ def _refusal(response: aiohttp.ClientResponse) -> Cause | None:
         return failures.UPGRADE if response.status == HTTPStatus.SWITCHING_PROTOCOLS else failures.NOT_HTTP
     size = sum(len(name) + len(value) + 4 for name, value in response.raw_headers)
     return failures.HEAD_TOO_LARGE if size > HEAD_LIMIT_BYTES else None
+
+
+def _answer(response: aiohttp.ClientResponse, duration_ms: float) -> Answer:
+    """What the head says."""
+    if response.status < 300:  # noqa: PLR2004  # success
+        return Answer(response.status, duration_ms, None, b"")
+    head = b"".join(b"\n%s: %s" % header for header in response.raw_headers)
+    return Answer(response.status, duration_ms, wire.retry_after(head), b"", wire.location(head))
 
 
 def _explain(error: Exception, phase: Phase) -> Cause:  # noqa: PLR0911  # one per clause

@@ -4,6 +4,8 @@ The life of an exchange: `exchange` writes the request; the parser's callbacks n
 `_give_up` report the response exactly once. Whatever the receiver sends, memory stays bounded: the head by
 `HEAD_LIMIT_BYTES`, the body by the limit, after which the connection is closed and the answer stands as it is.
 
+A head that has arrived is an answer, whatever becomes of its body: its end is waited for, for `body_timeout_s`.
+
 Only an answer that is complete, asks for no close, and is followed by nothing leaves the connection fit for another one.
 """
 
@@ -18,10 +20,10 @@ from go2hooks.core.outcome import Answer, NoAnswer, Response
 from services.dispatcher.senders import failures, wire
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import IdentityName
+from services.dispatcher.senders.lenient import INTERIM_LIMIT, LenientReader, UnreadableError
 from services.dispatcher.senders.wheel import Bucket
 
 HEAD_LIMIT_BYTES: Final = 65536  #: of all heads that an answer may have, interim ones included
-INTERIM_LIMIT: Final = 16  #: 1xx responses before the final one
 MAX_AGE_S: Final = 300.0  #: then a connection is not used again, so that changes of DNS get through
 
 #: Scheme, host, port, and the client certificate, if any: requests to the same origin may share a connection.
@@ -37,6 +39,7 @@ class Limits(NamedTuple):
     timeout_s: float
     body_bytes: int  #: read at most; then the connection is closed
     excerpt_bytes: int  #: kept of them
+    body_timeout_s: float  #: the end of a body is waited for, once its head has arrived; then the connection is closed
 
 
 class Owner(Protocol):
@@ -48,11 +51,16 @@ class Owner(Protocol):
     def forget(self, connection: "Connection") -> None:
         """The connection is gone."""
 
+    def body_deadline(self) -> Bucket:
+        """What expires `body_timeout_s` from now; to be entered at once."""
+        ...
+
 
 class Connection(asyncio.BaseProtocol):
     """One exchange at a time. Belongs to one event loop. Made as a `PlainConnection` or a `TlsConnection`."""
 
     __slots__ = (
+        "_body_bucket",
         "_body_size",
         "_bucket",
         "_complete",
@@ -61,6 +69,7 @@ class Connection(asyncio.BaseProtocol):
         "_head_at",
         "_interim",
         "_keep_alive",
+        "_lenient",
         "_limits",
         "_loss",
         "_owner",
@@ -84,6 +93,8 @@ class Connection(asyncio.BaseProtocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._report: Report | None = None  # of the exchange that is under way
         self._bucket: Bucket | None = None
+        self._body_bucket: Bucket | None = None  # while the body's end is waited for
+        self._lenient: LenientReader | None = None  # once the parser has refused the head
         self._loss: Exception | None = None
         self._started = self._head_at = 0.0
         self._reset()
@@ -119,7 +130,7 @@ class Connection(asyncio.BaseProtocol):
             self.abort()
 
     def expire(self) -> None:
-        """The attempt's time is up."""
+        """The attempt's time is up, or the body's."""
         phase = Phase.READING if self._received else Phase.WAITING
         self._give_up(failures.timeout(self._limits.timeout_s, phase))
 
@@ -145,9 +156,7 @@ class Connection(asyncio.BaseProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self.connected_at = time.monotonic()
-        self._parser = parser = httptools.HttpResponseParser(self)
-        # As lenient as browsers and aiohttp are; what frames a message stays strict.
-        parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        self._parser = self._new_parser()
 
     def data_received(self, data: bytes) -> None:
         if self._report is None:  # bytes that nobody asked for
@@ -176,10 +185,8 @@ class Connection(asyncio.BaseProtocol):
         self._owner.forget(self)
         if self._report is None:
             return
-        if self._status and exc is None and not wire.is_framed(wire.final_head(bytes(self._head))):
-            self._settle(fit=False)
-        elif self._received:
-            self._give_up(failures.CLOSED_EARLY)
+        if self._received:
+            self._give_up(failures.CLOSED_EARLY if self._lenient is None else failures.NOT_HTTP)
         elif exc is None or isinstance(exc, ConnectionError):
             self._conclude(None)
         else:
@@ -233,21 +240,48 @@ class Connection(asyncio.BaseProtocol):
         fault = self._feed(data)
         if self._complete:
             self._settle(fit=fault is None and self._keep_alive and is_all)
-        elif self._status and self._has_enough():
-            self._settle(fit=False)
         elif fault is not None:
             self._give_up(fault)
-        elif not self._status and self._received >= HEAD_LIMIT_BYTES:
+        elif self._status:
+            if self._has_enough():
+                self._settle(fit=False)
+            elif self._body_bucket is None:
+                self._body_bucket = self._owner.body_deadline()
+                self._body_bucket.add(self)
+        elif self._received >= HEAD_LIMIT_BYTES:
             self._give_up(failures.HEAD_TOO_LARGE)
 
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        # As lenient as browsers and aiohttp are; what frames a message stays strict.
+        parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        return parser
+
     def _feed(self, data: bytes) -> Cause | None:
+        if self._lenient is not None:
+            return self._read_leniently(self._lenient)
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]  # set while connected
         except httptools.HttpParserUpgrade:
             return failures.UPGRADE
         except httptools.HttpParserError:
-            return failures.NOT_HTTP
+            if self._status:
+                return failures.NOT_HTTP
+            self._lenient = LenientReader()
+            return self._read_leniently(self._lenient)
         return failures.TOO_MANY_INTERIM if self._interim > INTERIM_LIMIT else None
+
+    def _read_leniently(self, reader: LenientReader) -> Cause | None:
+        """The parser has refused the head: once it is whole, a new parser goes on with what it says in other words."""
+        try:
+            head = reader.read(self._head)
+        except UnreadableError:
+            return failures.NOT_HTTP
+        if head is None:
+            return None
+        body, self._head = bytes(self._head[head.end :]), head.fields
+        self._lenient, self._parser = None, self._new_parser()
+        return self._feed(head.strict + body)
 
     def _has_enough(self) -> bool:
         """Whether the body's limit is reached; raw bytes count too, for bodies in tiny chunks and endless trailers."""
@@ -257,8 +291,10 @@ class Connection(asyncio.BaseProtocol):
     def _settle(self, *, fit: bool) -> None:
         """The answer stands. The connection is in its place again before anybody hears of it."""
         status = self._status
-        retry_after = wire.retry_after(wire.final_head(bytes(self._head))) if status >= 300 else None  # noqa: PLR2004  # no success
-        answer = Answer(status, (self._head_at - self._started) * 1000.0, retry_after, self._excerpt)
+        answer = Answer(status, (self._head_at - self._started) * 1000.0, None, self._excerpt)
+        if status >= 300:  # noqa: PLR2004  # no success
+            head = wire.final_head(bytes(self._head))
+            answer = answer._replace(retry_after=wire.retry_after(head), location=wire.location(head))
         report = self._leave()
         if fit and self._is_lasting():
             self.idle_since = self._head_at
@@ -277,6 +313,10 @@ class Connection(asyncio.BaseProtocol):
         return transport.get_write_buffer_size() == 0
 
     def _give_up(self, cause: Cause) -> None:
+        """Nothing more is to be had of this connection: the answer stands if its head has arrived, else `cause` does."""
+        if self._status:
+            self._settle(fit=False)
+            return
         duration_ms = (time.monotonic() - self._started) * 1000.0
         self._conclude(NoAnswer(cause.failure, cause.message, duration_ms))
         self.abort()
@@ -293,6 +333,9 @@ class Connection(asyncio.BaseProtocol):
         if self._bucket is not None:
             self._bucket.discard(self)
             self._bucket = None
+        if self._body_bucket is not None:
+            self._body_bucket.discard(self)
+            self._body_bucket = None
         return report
 
 

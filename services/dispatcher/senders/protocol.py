@@ -57,6 +57,7 @@ class ProtocolSender:
         self._dialer = Dialer(resolver, guard, ssl_context, proxy)
         self._pool = IdlePool(pool_max_idle, pool_idle_s)
         self._wheel = TimerWheel(limits.timeout_s, tick_s)
+        self._body_wheel = TimerWheel(limits.body_timeout_s, tick_s)
         self._turns = Turns()
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
@@ -122,6 +123,7 @@ class ProtocolSender:
             dial.expire()
         self._turns.close()
         self._wheel.close()
+        self._body_wheel.close()
         self._pool.close()
         for connection in tuple(self._connections):
             connection.interrupt()
@@ -156,6 +158,9 @@ class ProtocolSender:
             self._turns.lost(connection.origin)
         if self._closing is not None and not self._connections:
             self._closing.set()
+
+    def body_deadline(self) -> Bucket:
+        return self._body_wheel.bucket()
 
     # --- the slower path: no connection was idle, or the one that was had been closed
 

@@ -16,9 +16,8 @@ class Sender(Protocol):
 
         With an identity, on a connection that was made under it; without one, on a connection that was made without.
 
-        An Answer has any status from 200 to 999, redirects included. It stands when its head has arrived and
-        its body is complete, or longer than the limit. A body that does not end within the timeout is a NoAnswer with
-        TIMEOUT, whatever its status was.
+        An Answer has any status from 200 to 999, redirects included. It stands once its head has arrived, whatever becomes
+        of the body: that is waited for until it ends, breaks off, is longer than the limit, or its time is up.
         """
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:

@@ -11,8 +11,9 @@ _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _INTERIM: Final = re.compile(rb"\s*HTTP/\d\.\d 1")
 # No two repetitions in a row may match the same bytes: a head of 64 KiB of them would stop the process for a minute.
 _RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-_FRAMING: Final = re.compile(rb"^(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_LOCATION: Final = re.compile(rb"^location[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _VALUE_BYTES: Final = 128  # a date has 29
+_URL_BYTES: Final = 1024  # more than anybody is shown
 
 
 class UnsendableError(ValueError):
@@ -52,12 +53,13 @@ def final_head(received: bytes) -> bytes:
 
 
 def retry_after(head: bytes) -> str | None:
-    """The raw value of Retry-After; None for one that is longer than any that means something."""
-    found = _RETRY_AFTER.search(head)
-    value = found[1].strip(b" \t") if found else None
-    return None if value is None or len(value) > _VALUE_BYTES else value.decode("latin-1")
+    """The raw value of Retry-After; None for one that is longer than any that means something. Several are one list."""
+    values = _RETRY_AFTER.findall(head)
+    text: bytes = b", ".join([value.strip(b" \t") for value in values])
+    return text.decode("latin-1") if values and len(text) <= _VALUE_BYTES else None
 
 
-def is_framed(head: bytes) -> bool:
-    """Whether the body has an end of its own; otherwise it ends with the connection."""
-    return _FRAMING.search(head) is not None
+def location(head: bytes) -> str | None:
+    """The beginning of Location, as it came."""
+    found = _LOCATION.search(head)
+    return None if found is None else found[1].strip(b" \t")[:_URL_BYTES].decode("latin-1")

@@ -87,6 +87,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
         timeout_s: float = HANGING_S,
         body_bytes: int = 16384,
         excerpt_bytes: int = 64,
+        body_timeout_s: float = HANGING_S,
         policy: AddressPolicy | None = None,
         names: Mapping[str, list[str]] | None = None,
         lookup: Callable[[str], Awaitable[list[str]]] | None = None,
@@ -100,7 +101,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
             return known[host]
 
         sender = SENDERS[kind](
-            Limits(timeout_s, body_bytes, excerpt_bytes),
+            Limits(timeout_s, body_bytes, excerpt_bytes, body_timeout_s),
             resolver=Resolver(lookup or look_up, ttl_s=0.0),
             guard=Guard(policy or AddressPolicy(allow_insecure=True), deny_ports),
             ssl_context=ssl_context or client_context(ca_file),

@@ -44,7 +44,7 @@ class Line:
 
     def reset(self) -> None:
         """Hang up with a RST."""
-        _reset_at_close(self.writer.get_extra_info("socket"))
+        reset_at_close(self.writer.get_extra_info("socket"))
         self.writer.transport.abort()
 
 
@@ -134,7 +134,7 @@ def blocking_server(context: ssl.SSLContext, *, abrupt: bool = False) -> Iterato
                     line.recv(65536)
                     line.sendall(OK)
                 except ssl.SSLError:
-                    _reset_at_close(line) if abrupt else _read_to_the_end(line)
+                    reset_at_close(line) if abrupt else _read_to_the_end(line)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(HANGING_S)
@@ -151,7 +151,7 @@ def _read_to_the_end(line: ssl.SSLSocket) -> None:
         pass
 
 
-def _reset_at_close(line: socket.socket) -> None:
+def reset_at_close(line: socket.socket) -> None:
     line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 

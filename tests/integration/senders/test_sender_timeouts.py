@@ -36,6 +36,11 @@ async def drips_its_head(line: Line) -> None:
     await send_slowly(line, b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 1000)
 
 
+async def drips_a_folded_head(line: Line) -> None:
+    await line.request()
+    await send_slowly(line, b"HTTP/1.1 200 OK\r\nX-Slow: x\r\n" + b" x" * 1000)
+
+
 async def drips_its_body(line: Line) -> None:
     await line.request()
     await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -63,9 +68,7 @@ async def never_reads(line: Line) -> None:
     [
         (never_answers, "waiting for a response"),
         (drips_its_head, None),
-        (drips_its_body, "reading the response"),
-        (drips_its_chunks, "reading the response"),
-        (never_ends_its_body, "reading the response"),
+        (drips_a_folded_head, None),
         (never_reads, "waiting for a response"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -96,6 +99,53 @@ async def test_a_receiver_that_takes_too_long_times_out(
     assert len(receiver.lines) == 1  # not sent again
     if script is not never_reads:
         await receiver.until(lambda: receiver.open == 0)
+
+
+@pytest.mark.parametrize("script", [drips_its_body, drips_its_chunks, never_ends_its_body])
+@pytest.mark.parametrize(
+    ("timeout_s", "body_timeout_s"), [(30.0, TIMEOUT_S), (TIMEOUT_S, 30.0)], ids=["body", "attempt"]
+)
+async def test_the_end_of_a_body_is_waited_for_briefly_and_then_the_answer_counts(
+    receive: Any, make_sender: Any, kind: str, script: Any, timeout_s: float, body_timeout_s: float
+) -> None:
+    sender = make_sender(timeout_s=timeout_s, body_timeout_s=body_timeout_s)
+
+    async def whole_script(line: Line) -> None:
+        await line.request()
+        await line.send(OK)
+        await script(line)
+
+    receiver = await receive(whole_script)
+    assert isinstance(await sender.send(post(receiver.target())), Answer)
+    begun = time.monotonic()
+    response = await sender.send(post(receiver.target()))
+    took_s = time.monotonic() - begun
+    assert isinstance(response, Answer), response
+    assert response.status == 200
+    assert response.excerpt
+    assert TIMEOUT_S - EARLY_S[kind] <= took_s < TIMEOUT_S + LATE_S
+    assert response.duration_ms < took_s * 1000 - 100  # to the end of the head
+    await receiver.until(lambda: receiver.open == 0)
+    assert isinstance(await sender.send(post(receiver.target())), Answer)
+    assert len(receiver.lines) == 2  # that connection was not used again
+
+
+async def test_a_body_whose_end_comes_in_time_keeps_its_connection(receive: Any, make_sender: Any) -> None:
+    sender = make_sender(body_timeout_s=10.0)
+
+    async def script(line: Line) -> None:
+        while True:
+            await line.request()
+            await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+            await asyncio.sleep(0.02)
+            await line.send(b"k")
+
+    receiver = await receive(script)
+    for _ in range(5):
+        response = await sender.send(post(receiver.target()))
+        assert isinstance(response, Answer), response
+        assert response.excerpt == b"ok"
+    assert len(receiver.lines) == 1
 
 
 async def look_up_or_hang(host: str) -> list[str]:

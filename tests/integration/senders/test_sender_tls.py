@@ -335,18 +335,42 @@ async def test_a_body_that_ends_with_the_connection_counts_over_tls(
     assert response.excerpt == b"until the end"
 
 
-async def test_a_connection_cut_without_farewell_is_a_failure_over_tls(
-    receive: Any, sender: Any, server_tls: ssl.SSLContext
+@pytest.mark.parametrize(("sent", "counts"), [(b"\r\n\r\nhalf", True), (b"\r\n", False)], ids=["body", "head"])
+async def test_a_connection_cut_without_farewell_over_tls_matters_in_a_head_and_not_in_a_body(
+    receive: Any, sender: Any, server_tls: ssl.SSLContext, sent: bytes, counts: bool
 ) -> None:
     async def script(line: Line) -> None:
         await line.request()
-        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100" + sent)
+        await asyncio.sleep(0.05)  # for it to be read
         line.writer.transport.abort()
 
     receiver = await receive(script, context=server_tls)
     response = await sender.send(post(receiver.target()))
-    assert isinstance(response, NoAnswer)
-    assert response.failure == Failure.CONNECTION_ERROR
+    if counts:
+        assert isinstance(response, Answer), response
+    else:
+        assert isinstance(response, NoAnswer)
+        assert response.failure == Failure.CONNECTION_ERROR
+
+
+async def test_a_body_that_does_not_end_is_closed_over_tls_too(
+    receive: Any, make_sender: Any, server_tls: ssl.SSLContext
+) -> None:
+    sender = make_sender(body_timeout_s=0.1)
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(b"HTTP/1.1 200 OK\r\n\r\nand then nothing")
+        await line.until_closed()
+
+    receiver = await receive(script, context=server_tls)
+    for connections in (1, 2):
+        response = await sender.send(post(receiver.target()))
+        assert isinstance(response, Answer), response
+        assert response.excerpt == b"and then nothing"
+        assert len(receiver.lines) == connections
+    await receiver.until(lambda: receiver.open == 0)
 
 
 async def test_a_receiver_that_ignores_our_farewell_does_not_hold_the_connection(

@@ -58,6 +58,18 @@ class DeliveryRow(NamedTuple):
     attempted_at: datetime
 
 
+class LatestRow(NamedTuple):
+    """How a delivery's last attempt ended."""
+
+    delivery_id: str
+    state: str
+    status_code: int | None
+    duration_ms: float | None
+    error_code: str | None
+    error_message: str | None
+    response_excerpt: str | None
+
+
 class Place(NamedTuple):
     """Where a page ended: the next one begins below."""
 
@@ -151,10 +163,10 @@ def _and(conditions: list[str]) -> sql.Composed:
     return sql.SQL(" AND ").join(map(sql.SQL, conditions))
 
 
-def latest(conn: Connection[Any], webhook_id: str, created_ms: int, delivery_id: str) -> DeliveryRow | None:
-    """One delivery as its last row."""
-    with conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
-        query = _LATEST.format(columns=_COLUMNS)
+def latest(conn: Connection[Any], webhook_id: str, created_ms: int, delivery_id: str) -> LatestRow | None:
+    """One delivery's last row."""
+    with conn.cursor(row_factory=class_row(LatestRow)) as cursor:
+        query = _LATEST.format(columns=sql.SQL(", ").join(map(sql.Identifier, LatestRow._fields)))
         return cursor.execute(query, [webhook_id, timestamptz(created_ms), delivery_id]).fetchone()
 
 

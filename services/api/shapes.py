@@ -100,6 +100,7 @@ class TestResult(TypedDict):
     responseTimeMs: float | None
     errorCode: str | None
     errorMessage: str | None
+    responseBody: str | None
 
 
 class PageMeta(TypedDict):

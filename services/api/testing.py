@@ -16,7 +16,7 @@ from go2hooks.core.payload import render
 from go2hooks.core.record import AttemptRecord, record_pending
 from go2hooks.core.samples import example_payload
 from go2hooks.postgres import deliveries
-from go2hooks.postgres.deliveries import DeliveryRow
+from go2hooks.postgres.deliveries import LatestRow
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.answers import success
 from services.api.bodies import Body, Query
@@ -141,7 +141,7 @@ def _record_and_write(delivery: Delivery, pending: AttemptRecord) -> None:
         raise
 
 
-def _watch(delivery: Delivery) -> DeliveryRow | None:
+def _watch(delivery: Delivery) -> LatestRow | None:
     """The attempt's record; None when it is not there in time."""
     deadline = time.monotonic() + services().settings.delivery_timeout_s + _GRACE_S
     pause_s = _FIRST_PAUSE_S
@@ -159,7 +159,7 @@ def _watch(delivery: Delivery) -> DeliveryRow | None:
     return None
 
 
-def _shown(row: DeliveryRow) -> TestResult:
+def _shown(row: LatestRow) -> TestResult:
     return {
         "id": row.delivery_id,
         "status": row.state,
@@ -168,4 +168,5 @@ def _shown(row: DeliveryRow) -> TestResult:
         "responseTimeMs": milliseconds(row.duration_ms),
         "errorCode": row.error_code,
         "errorMessage": row.error_message,
+        "responseBody": row.response_excerpt,
     }

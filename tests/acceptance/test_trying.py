@@ -2,6 +2,7 @@
 
 import json
 
+from recording import Reply
 from running import DELAYS_S
 from waiting import eventually
 
@@ -32,11 +33,12 @@ def test_a_test_event_can_be_sent_without_waiting(account, receiver):
 
 
 def test_a_failing_test_event_is_neither_retried_nor_counted(account, receiver):
-    endpoint = receiver.endpoint(lambda _: 500)
+    endpoint = receiver.endpoint(lambda _: Reply(500, body=b"oops"))
     webhook = account.subscribe(endpoint.url)
     answer = account.call("POST", f"/webhooks/{webhook['id']}/test?wait=true")
     assert (answer.status, answer.data["delivered"]) == (200, False)
     assert (answer.data["statusCode"], answer.data["errorCode"]) == (500, "bad_status")
+    assert answer.data["responseBody"] == "oops"
     (delivery,) = account.wait_history(webhook, "failed")
     assert (delivery["attempts"], delivery["nextRetryAt"]) == (1, None)
     assert account.webhook(webhook)["consecutiveFailures"] == 0

@@ -104,7 +104,7 @@ def test_waiting_answers_with_the_attempts_result(acme, outbox, database_url):
     hook = acme.create()
 
     def deliver_soon(delivery):
-        row = {"state": "delivered", "status_code": 204, "duration_ms": 12.5}
+        row = {"state": "delivered", "status_code": 204, "duration_ms": 12.5, "response_excerpt": "thank you ❤"}
         threading.Timer(0.1, record, (database_url, delivery), row).start()
 
     outbox.on_write = deliver_soon
@@ -112,7 +112,7 @@ def test_waiting_answers_with_the_attempts_result(acme, outbox, database_url):
     assert answer.status_code == 200
     assert answer.json["data"] == {
         "id": outbox.deliveries[0].id, "status": "delivered", "delivered": True, "statusCode": 204,
-        "responseTimeMs": 12.5, "errorCode": None, "errorMessage": None,
+        "responseTimeMs": 12.5, "errorCode": None, "errorMessage": None, "responseBody": "thank you ❤",
     }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_waiting_tells_a_failure_as_a_failure(acme, outbox, database_url):
     )
     data = acme("POST", f"/webhooks/{hook['id']}/test?wait=true").json["data"]
     assert (data["delivered"], data["status"], data["errorCode"]) == (False, "failed", "timeout")
-    assert data["errorMessage"] == "no answer in 10 s"
+    assert (data["errorMessage"], data["responseBody"]) == ("no answer in 10 s", None)
 
 
 def test_waiting_in_vain_ends_with_what_is_known(acme, outbox):

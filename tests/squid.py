@@ -51,12 +51,13 @@ class Squid:
         hosts: str = "",
         pem: Path | None = None,
         prefix: Sequence[str] = (),
+        port: int | None = None,
     ) -> None:
         """`permit`: inner addresses to let through. `hosts`: its /etc/hosts. `pem`: key and certificate of a TLS port beside
         the other. `prefix`: what to put before its command.
         """
         self.folder = folder
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port = port or free_port(), free_port()
         self._write("passwords", f"{USER}:{_hashed(PASSWORD)}\n")
         self._write("hosts", hosts)
         self._write("squid.conf", self._config(listen, permit, pem))

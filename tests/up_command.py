@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -20,9 +20,12 @@ READY_S = 300
 class UpCommand:
     """A `go2hooks up` of the test's own, started at once."""
 
-    def __init__(self, data_dir: Path, *arguments: str, program: Path = GO2HOOKS, **env: str) -> None:
+    def __init__(
+        self, data_dir: Path, *arguments: str, program: Path = GO2HOOKS, prefix: Sequence[str] = (), **env: str
+    ) -> None:
+        """`prefix` is put before the command."""
         self.dir = data_dir
-        command = [program, "up", "--data-dir", data_dir, *arguments]
+        command = [*prefix, program, "up", "--data-dir", data_dir, *arguments]
         self.log = data_dir.with_suffix(".log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from go2hooks.cli.checks import TIMEOUT_S, Finding
@@ -28,8 +29,12 @@ def check_egress_proxy(settings: "Settings") -> Iterator[Finding]:
         return
     where = f"{address.host}:{address.port}"
     try:
-        context = _tls(settings) if address.is_tls else None
-        answer = _ask(address, context, _NOWHERE)
+        proxy = _Proxy(address, _tls(settings) if address.is_tls else None, settings.delivery_timeout_s)
+        answer = proxy.ask(_NOWHERE)
+    except _SilenceError:
+        detail = f"{where} takes connections, but says nothing for {settings.delivery_timeout_s:g} s to a name that nobody has"
+        yield Finding(_SUBJECT, detail, "See whether it can look names up. It must give up sooner than deliveries do.")
+        return
     except OSError as error:
         yield Finding(_SUBJECT, f"{where} does not answer: {error}", "Start it, or correct GO2HOOKS_EGRESS_PROXY.")
         return
@@ -39,12 +44,12 @@ def check_egress_proxy(settings: "Settings") -> Iterator[Finding]:
         return
     yield Finding(_SUBJECT, f"{where} answers{' and takes our credentials' if address.authorization else ''}")
     if not settings.allow_insecure_targets:
-        yield _check_that_inside_is_refused(address, context)
+        yield _check_that_inside_is_refused(proxy)
 
 
-def _check_that_inside_is_refused(address: ProxyAddress, context: ssl.SSLContext | None) -> Finding:
+def _check_that_inside_is_refused(proxy: "_Proxy") -> Finding:
     try:
-        is_refused = _ask(address, context, _INSIDE).meaning is Meaning.FORBIDDEN
+        is_refused = proxy.ask(_INSIDE).meaning is Meaning.FORBIDDEN
     except OSError:  # it has tried, for as long as we waited
         is_refused = False
     if is_refused:
@@ -62,16 +67,36 @@ def _tls(settings: "Settings") -> ssl.SSLContext:
     return client_context(settings.target_ca_file)
 
 
-def _ask(address: ProxyAddress, context: ssl.SSLContext | None, host: str) -> ProxyAnswer:
-    """What it says to CONNECT. Raises OSError when it does not answer within the timeout."""
-    with socket.create_connection((address.host, address.port), TIMEOUT_S) as plain:
-        connection = plain if context is None else context.wrap_socket(plain, server_hostname=address.host)
-        with connection:
-            connection.sendall(connect_request(address, host, 443))
+class _SilenceError(TimeoutError):
+    """It has taken the connection and says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    address: ProxyAddress
+    context: ssl.SSLContext | None
+    patience_s: float
+
+    def ask(self, host: str) -> ProxyAnswer:
+        """What it says to CONNECT. Raises OSError, and _SilenceError when it takes longer than a delivery may."""
+        where = (self.address.host, self.address.port)
+        with socket.create_connection(where, TIMEOUT_S) as plain, self._secure(plain) as connection:
+            connection.sendall(connect_request(self.address, host, 443))
+            connection.settimeout(self.patience_s)
             received = b""
             while (answer := read_answer(received)) is None:
-                piece = connection.recv(65536)
-                if not piece:
-                    raise ConnectionResetError("it closes the connection without an answer")
-                received += piece
-    return answer
+                received += _receive(connection)
+        return answer
+
+    def _secure(self, plain: socket.socket) -> socket.socket:
+        return plain if self.context is None else self.context.wrap_socket(plain, server_hostname=self.address.host)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    try:
+        piece = connection.recv(65536)
+    except TimeoutError:
+        raise _SilenceError from None
+    if not piece:
+        raise ConnectionResetError("it closes the connection without an answer")
+    return piece

@@ -26,6 +26,11 @@ def file_variable(name: str) -> str:
     return f"{variable(name)}_FILE"
 
 
+def given_variable(name: str) -> str:
+    """The variable that a setting was read from, for messages that say what to correct."""
+    return file_variable(name) if os.environ.get(file_variable(name)) else variable(name)
+
+
 def is_given(name: str) -> bool:
     """Whether the environment sets this setting, itself or by a file."""
     return bool(os.environ.get(variable(name)) or os.environ.get(file_variable(name)))

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationErr
 from pydantic_settings import NoDecode
 
 from go2hooks.core.errors import SettingsError
+from go2hooks.database_url import is_connection, read_url
 from go2hooks.environment import Environment, split_list, variable
 from go2hooks.kafka_settings import KafkaSettings
 from go2hooks.target_settings import TargetSettings
@@ -47,6 +48,11 @@ class Settings(KafkaSettings, TargetSettings):
     )
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@localhost:5432/go2hooks"), description="Postgres connection URL"
+    )
+    database_direct_url: SecretStr | None = Field(
+        None,
+        description="the same past a pooler, for migrations and for being told of changes; without it they are looked for "
+        "every GO2HOOKS_RECONCILE_INTERVAL_MS behind a pooler",
     )
     secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
@@ -179,12 +185,14 @@ class Settings(KafkaSettings, TargetSettings):
     )
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
-    def _connection(cls, value: SecretStr) -> SecretStr:
+    def _connection(cls, value: SecretStr | None) -> SecretStr | None:
         """Told here, without its text: libpq's own messages quote what they cannot read, and a password with it."""
-        if not _is_connection(value.get_secret_value()):
+        if value is not None and not is_connection(value.get_secret_value()):
             raise ValueError("this is no connection URL: write it as postgresql://user:password@host:5432/database")
+        if value is not None:
+            read_url(value.get_secret_value())
         return value
 
     @field_validator("retry_delays", mode="before")
@@ -272,6 +280,10 @@ class Settings(KafkaSettings, TargetSettings):
             ),
         )
 
+    def direct_url(self) -> str:
+        """Where no pooler stands in between, if there is such a way."""
+        return (self.database_direct_url or self.database_url).get_secret_value()
+
     @property
     def window_unit_bytes(self) -> int:
         """What a delivery may have to count as one in the windows; a larger one counts as several."""
@@ -285,18 +297,6 @@ class Settings(KafkaSettings, TargetSettings):
                 "Make a key with: python -c 'import base64,os; print(base64.b64encode(os.urandom(32)).decode())'"
             )
         return tuple(_decode_key(key) for key in self.secret_keys)
-
-
-def _is_connection(text: str) -> bool:
-    """Whether libpq can read it, and takes nothing of a mistyped password for a host or a port."""
-    import psycopg.conninfo  # noqa: PLC0415  # a quarter of a second, which commands without a database do not need
-
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(text)
-    except psycopg.Error:
-        return False
-    ports = str(parts.get("port", "")).split(",")
-    return all(port == "" or port.isdecimal() for port in ports) and "@" not in str(parts.get("host", ""))
 
 
 def _decode_key(key: SecretStr) -> bytes:

@@ -1,16 +1,19 @@
 """What `go2hooks doctor` looks at, Kafka apart. Each check yields findings; one that cannot go on ends with a problem."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from go2hooks.core.errors import SealError, SettingsError, UnavailableError
+from go2hooks.environment import given_variable, variable
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from go2hooks.postgres.secrets import Purpose, SecretBox
+    from go2hooks.postgres.session import Session
     from go2hooks.settings import Settings
 
 TIMEOUT_S: Final = 5.0
@@ -26,23 +29,107 @@ class Finding:
     remedy: str = ""
 
 
-def check_postgres(settings: "Settings") -> Iterator[Finding]:
-    """The database answers, is migrated, its secrets open, and its clock agrees with ours."""
+def check_postgres(settings: "Settings", service: str | None = None) -> Iterator[Finding]:
+    """Each database that is named answers as services ask it, is migrated, may be used, opens its secrets, agrees on the time."""
+    yield from _check_connection(settings, "database_url", settings.database_url.get_secret_value(), service)
+    if settings.database_direct_url is not None:
+        yield from _check_connection(settings, "database_direct_url", settings.direct_url(), service)
+        yield from _check_that_both_are_one(settings)
+
+
+def _check_connection(settings: "Settings", name: str, url: str, service: str | None) -> Iterator[Finding]:
     import psycopg
 
-    url = settings.database_url.get_secret_value()
+    from go2hooks.postgres.away import explain
+    from go2hooks.postgres.session import Session, is_pooled
+
+    wrong = given_variable(name)
     try:
-        with psycopg.connect(url, connect_timeout=int(TIMEOUT_S)) as connection:
-            version = connection.info.server_version // 10000
-            yield Finding("Postgres", f"{connection.info.host}:{connection.info.port} answers: version {version}")
-            yield _check_clock(connection)
-            migrations = _check_migrations(url)
+        with Session.connect(url, name="doctor") as session, session.transaction():
+            version = session.info.server_version // 10000
+            yield Finding("Postgres", f"{session.info.host}:{session.info.port} answers: version {version}")
+            if is_pooled(session):
+                yield _pooler_found(settings, name)
+            if session.execute("SELECT current_schema()").fetchone() == (None,):
+                remedy = f"Create it, grant USAGE on it, or correct the search_path in {wrong}."
+                yield Finding("Postgres", "no schema of the search_path is there for this login", remedy)
+                return
+            if name != "database_url":
+                return
+            yield _check_clock(session)
+            migrations = _check_migrations(settings.direct_url(), wrong)
             yield migrations
             if not migrations.remedy:
-                yield _check_secrets(settings, connection)
+                yield from _check_rights(session, service)
+                if service in (None, "api", "dispatcher"):
+                    yield _check_secrets(settings, session)
+    except SettingsError as error:
+        yield Finding("Postgres", str(error), f"Correct {wrong}.")
     except psycopg.OperationalError as error:
+        why = explain(error)
+        yield Finding("Postgres", f"does not answer: {why}", _remedy(why).format(wrong))
+    except psycopg.Error as error:
+        yield Finding("Postgres", explain(error), f"Grant it, or correct {wrong}.")
+
+
+def _check_that_both_are_one(settings: "Settings") -> Iterator[Finding]:
+    """Says nothing where one of them does not answer, or is not migrated: that is told already."""
+    import psycopg
+
+    from go2hooks.core.errors import Go2HooksError
+    from go2hooks.postgres.deployment import find_deployment
+    from go2hooks.postgres.session import Session
+
+    found = set()
+    for url in (settings.database_url.get_secret_value(), settings.direct_url()):
+        try:
+            with Session.connect(url, name="doctor") as session, session.transaction():
+                found.add(find_deployment(session))
+        except (psycopg.Error, Go2HooksError):
+            return
+    if len(found) > 1:
+        names = f"{variable('database_url')} and {variable('database_direct_url')}"
+        yield Finding("Postgres", f"{names} lead to two databases", "Name the same database in both.")
+
+
+_REMEDIES: Final = (
+    (r"password|role .* does not exist|SASL|authentication", "Correct user and password in {}."),
+    (r"database .* does not exist|no such database", "Create it, or correct the name of the database in {}."),
+    (r"pg_hba|SSL|certificate", "Correct sslmode, sslrootcert or the user in {}, or let pg_hba.conf permit it."),
+    (r"translate host name|resolve", "Correct the host in {}."),
+    (r"slots|too many|no more connections", "Raise max_connections, or put a pooler in between."),
+)
+
+
+def _remedy(why: str) -> str:
+    found = (remedy for pattern, remedy in _REMEDIES if re.search(pattern, why, re.IGNORECASE))
+    return next(found, "Start it, or correct host and port in {}.")
+
+
+def _pooler_found(settings: "Settings", name: str) -> Finding:
+    direct = variable("database_direct_url")
+    if name == "database_direct_url":
+        return Finding("pooler", f"{direct} leads to a pooler", "Name Postgres itself, or leave it out.")
+    if settings.database_direct_url is not None:
+        return Finding("pooler", f"one stands in between; changes of webhooks are told past it, by {direct}")
+    looked = f"changes of webhooks are looked for every {settings.reconcile_interval_ms} ms"
+    return Finding("pooler", f"one stands in between: {looked}; with {direct}, past it, they are told at once")
+
+
+def _check_rights(session: "Session", asked: str | None) -> Iterator[Finding]:
+    """Of this login: each service may have one of its own."""
+    from go2hooks.postgres.away import GRANTS
+    from go2hooks.postgres.rights import Role, missing_rights
+
+    missing = {role: missing_rights(session, role) for role in Role}
+    if asked is None:
+        able = ", ".join(role for role in Role if not missing[role]) or "none of the services"
+        yield Finding("Postgres rights", f"this login may do all that {able} does")
+    elif asked in missing:
+        lacks = ", ".join(missing[Role(asked)])
+        remedy = f"Grant it: {GRANTS}." if lacks else ""
         yield Finding(
-            "Postgres", f"does not answer: {str(error).strip()}", "Start it, or correct GO2HOOKS_DATABASE_URL."
+            "Postgres rights", f"the {asked} lacks {lacks}" if lacks else f"the {asked} has all it needs", remedy
         )
 
 
@@ -55,13 +142,13 @@ def _check_clock(connection: "Connection[Any]") -> Finding:
     return Finding("clock", detail, remedy)
 
 
-def _check_migrations(url: str) -> Finding:
+def _check_migrations(url: str, wrong: str) -> Finding:
     from go2hooks.postgres.migrate import pending_migrations
 
     try:
         pending = pending_migrations(url)
     except UnavailableError as error:
-        return Finding("migrations", str(error), "Start Postgres, or correct GO2HOOKS_DATABASE_URL.")
+        return Finding("migrations", str(error), f"Start Postgres, or correct {wrong}.")
     if pending:
         return Finding("migrations", f"not applied: {', '.join(pending)}", "Run: go2hooks migrate")
     return Finding("migrations", "all are applied")

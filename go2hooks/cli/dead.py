@@ -168,7 +168,6 @@ def requeue(
             _announce(letters, codec)
             return
         connection = stack.enter_context(connect_database(data_dir))
-        connection.autocommit = True
         way = WayBack(settings, lambda delivery: last_attempt(connection, delivery))
         _send_back(letters, way)
 

@@ -11,7 +11,7 @@ from go2hooks.cli.stack import find_settings, stack_option
 @click.option(
     "--service",
     type=click.Choice(["producer", "router", "dispatcher", "api", "operator"]),
-    help="Check Kafka as this service, with its login: what it lacks is a problem.",
+    help="Check Kafka and Postgres as this service, with its login: what it lacks is a problem.",
 )
 @stack_option
 def doctor(service: str | None, data_dir: Path | None) -> None:
@@ -30,7 +30,7 @@ def doctor(service: str | None, data_dir: Path | None) -> None:
     settings = find_settings(data_dir)
     findings = [
         *check_kafka(settings, service),
-        *check_postgres(settings),
+        *check_postgres(settings, service),
         *check_owner(settings),
         *check_schemas(settings),
         *check_egress_proxy(settings),

@@ -50,15 +50,17 @@ def check_owner(settings: "Settings") -> Iterator[Finding]:
     """Whether the topics belong to this database's deployment. Says nothing where either server does not answer."""
     import psycopg
 
-    from go2hooks.core.errors import UnavailableError
+    from go2hooks.core.errors import Go2HooksError
     from go2hooks.kafka.deployment import explain_foreign, read_claims
     from go2hooks.postgres.deployment import find_deployment
+    from go2hooks.postgres.session import Session
 
     try:
-        with psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=int(TIMEOUT_S)) as connection:
+        url = settings.database_url.get_secret_value()
+        with Session.connect(url, name="doctor") as connection, connection.transaction():
             ours = find_deployment(connection)
         owner = read_claims(settings).owner
-    except (psycopg.Error, UnavailableError):
+    except (psycopg.Error, Go2HooksError):
         return  # told by the checks of that server
     if owner in (None, ours):
         yield Finding("deployment", f"{ours}; the topics are {'its own' if owner else 'still unclaimed'}")

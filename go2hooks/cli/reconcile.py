@@ -34,7 +34,6 @@ def reconcile(since: datetime | None, through_log: bool, send: bool, data_dir: P
     settings = find_settings(data_dir)
     since = since or datetime.now(UTC) - timedelta(days=settings.log_retention_days)
     with connect_database(data_dir) as connection:
-        connection.autocommit = True
         bounds = Bounds(since, settings.stray_grace_s, page=_PAGE, limit=_LIMIT)
         strays = find_strays(settings, connection, bounds, through_log=through_log)
     if not strays:

@@ -31,7 +31,6 @@ def rotate(batch: int, data_dir: Path | None) -> None:
 
     box = SecretBox(find_settings(data_dir).encryption_keys())
     with connect_database(data_dir) as connection:
-        connection.autocommit = True  # each batch commits by itself
         done = reseal_all(connection, box, batch)
     click.echo(f"{done.resealed} webhooks sealed anew, {done.current} were already.")
     if done.shut:

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option(
+    "--print-grants", is_flag=True, help="Change nothing: print the GRANTs that the login of each service needs."
+)
+@click.option("--role", default="go2_{service}", show_default=True, help="Whom the GRANTs are for.")
 @stack_option
-def migrate(data_dir: Path | None) -> None:
+def migrate(data_dir: Path | None, role: str, *, print_grants: bool) -> None:
     """Bring the database to the newest version.
 
     Applies what is missing, in one transaction. Several may start it at once: one works, the others wait.
@@ -21,10 +25,23 @@ def migrate(data_dir: Path | None) -> None:
     from go2hooks.postgres.migrate import migrate as apply
     from go2hooks.postgres.migrate import pending_migrations
 
-    url = find_settings(data_dir).database_url.get_secret_value()
+    if print_grants:
+        _print_grants(data_dir, role)
+        return
+    url = find_settings(data_dir).direct_url()
     pending = pending_migrations(url)
     apply(url)
     click.echo(f"Applied: {', '.join(pending)}" if pending else "The database is up to date.")
+
+
+def _print_grants(data_dir: Path | None, role: str) -> None:
+    from go2hooks.cli.stack import connect_database
+    from go2hooks.postgres.rights import Role, grants
+
+    with connect_database(data_dir) as connection, connection.transaction():
+        for service in Role:
+            lines = grants(connection, service, role.replace("{service}", str(service)))
+            click.echo("\n".join([f"-- {service}", *lines]))
 
 
 @click.group(invoke_without_command=True)
@@ -96,7 +113,7 @@ def adopt(outer: Path | None, data_dir: Path | None, *, yes: bool) -> None:
     from go2hooks.postgres.deployment import find_deployment
 
     settings = find_settings(data_dir or outer)
-    with connect_database(data_dir or outer) as connection:
+    with connect_database(data_dir or outer) as connection, connection.transaction():
         ours = find_deployment(connection)
     owner = read_claims(settings).owner
     if owner == ours:

@@ -11,8 +11,7 @@ import click
 from go2hooks.core.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-
+    from go2hooks.postgres.session import Session
     from go2hooks.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,17 +72,20 @@ def _security(data_dir: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def connect_database(data_dir: Path | None) -> Iterator["Connection[Any]"]:
-    """A connection for one command. Raises what a user can act on when Postgres is away or has no tables yet."""
+def connect_database(data_dir: Path | None) -> Iterator["Session"]:
+    """A connection for one command. Raises what a user can act on when Postgres is away, has no tables yet or forbids it."""
     import psycopg
+
+    from go2hooks.postgres.away import UNFIT, explain
+    from go2hooks.postgres.session import Session
 
     url = find_settings(data_dir).database_url.get_secret_value()
     try:
-        with psycopg.connect(url, connect_timeout=5) as connection:
+        with Session.connect(url, name="cli", statement_timeout_s=0) as connection:
             yield connection
     except psycopg.errors.UndefinedTable as error:
         raise click.ClickException("The database has no tables yet: run `go2hooks migrate` first.") from error
+    except UNFIT as error:
+        raise click.ClickException(f"Postgres: {explain(error)}") from error
     except psycopg.OperationalError as error:
-        raise UnavailableError(
-            f"Postgres does not answer: {str(error).strip()}. Check GO2HOOKS_DATABASE_URL."
-        ) from error
+        raise UnavailableError(f"Postgres does not answer: {explain(error)}. Check GO2HOOKS_DATABASE_URL.") from error

@@ -133,11 +133,58 @@ def _described(outcome: Outcome) -> tuple[int | None, str | None, str | None]:
             return status, failure, message
 
 
+# --- what is left of a record that Postgres refuses
+
+_UNWRITABLE: Final = "The record of this attempt could not be written as it was."
+_LONGEST: Final = 200  # characters: four of them together stay below the 2,704 bytes that an index entry may have
+_SMALLINT: Final = 32767
+_BIGINT: Final = 2**63 - 1
+_LAST_MS: Final = 253_402_300_799_999  # of the year 9999
+
+
+def simplify(record: AttemptRecord) -> AttemptRecord | None:
+    """The same attempt with less: first without what a receiver put in it, then with every value cut to what its column
+    takes. None when there is nothing left that could be refused.
+    """
+    if record.error_message != _UNWRITABLE:
+        return record._replace(error_message=_UNWRITABLE, response_excerpt=None)
+    bare = _bare(record)
+    return None if bare == record else bare
+
+
+def _bare(record: AttemptRecord) -> AttemptRecord:
+    position = record.position
+    if position is not None:
+        position = Position(_plain(position.topic), _small(position.partition), max(0, min(position.offset, _BIGINT)))
+    duration_ms, next_ms = record.duration_ms, record.next_attempt_ms
+    return AttemptRecord(
+        _plain(record.webhook_id), _time(record.created_ms), _plain(record.delivery_id), _small(record.attempt),
+        _plain(record.account_id), _plain(record.event_id), _plain(record.event), _plain(record.kind), record.state,
+        None if record.status_code is None else _small(record.status_code),
+        None if duration_ms is None or not 0 <= duration_ms <= _LAST_MS else duration_ms,
+        None if record.error_code is None else _plain(record.error_code), _UNWRITABLE,
+        None if next_ms is None else _time(next_ms), _time(record.attempted_ms), None, position,
+    )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_LONGEST])
+
+
+def _small(number: int) -> int:
+    return max(-_SMALLINT, min(number, _SMALLINT))
+
+
+def _time(ms: int) -> int:
+    return max(0, min(ms, _LAST_MS))
+
+
 # --- PostgreSQL's COPY text format: quicker to write than a row at a time through the driver
 
 _NULL: Final = "\\N"
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\N{REPLACEMENT CHARACTER}"}
+    | dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")  # surrogates that stand alone: not Unicode text
 )
 
 
@@ -166,20 +213,25 @@ def _hundredths(value: float) -> str:
     return f"{int(value * 100 + 0.5)}e-2"
 
 
+def _place(topic: str, partition: int, offset: int) -> str:
+    return f"{_text(topic)}\t{partition}\t{offset}"
+
+
 def copy_line(record: AttemptRecord) -> str:
     """One line of COPY text, in the order of the columns, newline included."""
     (
         webhook_id, created_ms, delivery_id, attempt, account_id, event_id, event, kind, state, status, duration_ms,
         error_code, error_message, next_attempt_ms, attempted_ms, excerpt, position,
     ) = record  # fmt: skip
-    topic, partition, offset = position or (_NULL, _NULL, _NULL)
-    names = f"{webhook_id}{account_id}{event_id}{event}"
+    place = f"{_NULL}\t{_NULL}\t{_NULL}" if position is None else _place(*position)
+    names = f"{webhook_id}{delivery_id}{account_id}{event_id}{event}{kind}"
     if not names.isprintable() or "\\" in names:  # looked at together: almost never is one to be escaped
-        webhook_id, account_id, event_id, event = map(_text, (webhook_id, account_id, event_id, event))
+        webhook_id, delivery_id, account_id = _text(webhook_id), _text(delivery_id), _text(account_id)
+        event_id, event, kind = _text(event_id), _text(event), _text(kind)
     return (
         f"{webhook_id}\t{timestamptz(created_ms)}\t{delivery_id}\t{attempt}\t{account_id}\t"
         f"{event_id}\t{event}\t{kind}\t{state}\t{_NULL if status is None else status}\t"
         f"{_NULL if duration_ms is None else _hundredths(duration_ms)}\t{_text(error_code)}\t{_text(error_message)}\t"
         f"{_NULL if next_attempt_ms is None else timestamptz(next_attempt_ms)}\t{timestamptz(attempted_ms)}\t"
-        f"{_text(excerpt)}\t{topic}\t{partition}\t{offset}\n"
+        f"{_text(excerpt)}\t{place}\n"
     )

@@ -28,6 +28,7 @@ from go2hooks.local.service import Service
 from go2hooks.local.watch import Watch
 from go2hooks.postgres.api_keys import create_key, list_keys
 from go2hooks.postgres.migrate import migrate
+from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings, load_settings
 
 ACCOUNT: Final = "local"
@@ -188,10 +189,9 @@ class Stack:
 
     def _prepare(self, settings: Settings) -> None:
         """Migrations, topics, and an account with a key of its own: what the services find ready."""
-        url = settings.database_url.get_secret_value()
-        migrate(url)
+        migrate(settings.direct_url())
         ensure_topics(settings)
-        with psycopg.connect(url) as connection:
+        with Session.connect(settings.database_url.get_secret_value(), name="up") as connection:
             self._api_key = _ensure_api_key(connection, self._dir)
 
     def _build_services(self, settings: Settings) -> dict[str, list[Service]]:

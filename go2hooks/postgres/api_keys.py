@@ -60,7 +60,7 @@ def create_key(conn: Connection[Any], account_id: str, name: str = "") -> Create
 
 def list_keys(conn: Connection[Any], account_id: str | None = None) -> list[ApiKey]:
     """Keys of one account or of all, revoked ones too, oldest first."""
-    with conn.cursor(row_factory=class_row(ApiKey)) as cursor:
+    with conn.transaction(), conn.cursor(row_factory=class_row(ApiKey)) as cursor:
         return cursor.execute(
             """SELECT id, account_id, name, created_at, revoked_at FROM api_keys
                WHERE %(account)s::text IS NULL OR account_id = %(account)s
@@ -71,7 +71,8 @@ def list_keys(conn: Connection[Any], account_id: str | None = None) -> list[ApiK
 
 def revoke_key(conn: Connection[Any], key_id: str) -> bool:
     """From now on the key opens nothing. False when there is no such key or it was revoked before."""
-    revoked = conn.execute("UPDATE api_keys SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", [key_id])
+    with conn.transaction():
+        revoked = conn.execute("UPDATE api_keys SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", [key_id])
     return revoked.rowcount == 1
 
 

@@ -184,7 +184,8 @@ async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKe
         [k.delivery_id for k in keys],
         [k.attempt for k in keys],
     ]
-    rows = await (await connection.execute(_FIND_STATES, parameters)).fetchall()
+    async with connection.transaction():
+        rows = await (await connection.execute(_FIND_STATES, parameters)).fetchall()
     return {keys[n - 1]: state for n, state in rows}
 
 
@@ -195,15 +196,7 @@ def from_ms(ms: int) -> datetime:
 
 # --- partitions
 
-_PARTITIONS: Final = """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'attempts'::regclass AND c.relname ~ '^attempts_[0-9]{8}$'"""
-_MOVE: Final = (
-    "LOCK TABLE attempts_default IN ACCESS EXCLUSIVE MODE",
-    "CREATE TABLE {name} (LIKE attempts INCLUDING ALL)",
-    """WITH moved AS (DELETE FROM attempts_default WHERE created_at >= {first} AND created_at < {after} RETURNING *)
-       INSERT INTO {name} SELECT * FROM moved""",
-    "ALTER TABLE attempts ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({after})",
-)
+_MAINTAIN: Final = "SELECT created, dropped FROM attempts_maintain(%s, %s, %s)"
 _DO_NOT_WAIT: Final = "SET LOCAL lock_timeout = '200ms'"
 _MAINTENANCE_LOCK: Final = 0x60_2A77
 DAYS_AHEAD: Final = 3
@@ -229,35 +222,6 @@ async def _maintain(connection: AsyncConnection[Any], today: date, retention_day
         cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_MAINTENANCE_LOCK])
         if (await cursor.fetchone()) != (True,):
             return 0, 0
-        created = 0
-        for ahead in range(-1, DAYS_AHEAD + 1):
-            created += await _create_partition(connection, today + timedelta(days=ahead))
-        expired = await _expired(connection, today - timedelta(days=retention_days))
-        for name in expired:
-            await connection.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier(name)))
-        await connection.execute(
-            "DELETE FROM webhooks WHERE deleted_at < now() - make_interval(days => %s)", [retention_days]
-        )
-    return created, len(expired)
-
-
-async def _create_partition(connection: AsyncConnection[Any], day: date) -> bool:
-    """Whether it was not there. Rows of that day that came before their partition (a test event sent while no
-    dispatcher has run yet) move from the default partition into it, where retention finds them.
-    """
-    try:
-        async with connection.transaction():
-            row = await (await connection.execute("SELECT attempts_create_partition(%s)", [day])).fetchone()
-    except psycopg.errors.CheckViolation:
-        name = psycopg.sql.Identifier(f"attempts_{day:%Y%m%d}")
-        first, after = (datetime(d.year, d.month, d.day, tzinfo=UTC) for d in (day, day + timedelta(days=1)))
-        for statement in _MOVE:
-            query = psycopg.sql.SQL(statement).format(name=name, first=first, after=after)
-            await connection.execute(query)
-        return True
-    return row == (True,)
-
-
-async def _expired(connection: AsyncConnection[Any], first_kept: date) -> list[str]:
-    rows = await (await connection.execute(_PARTITIONS)).fetchall()
-    return [name for (name,) in rows if datetime.strptime(name[-8:], "%Y%m%d").date() < first_kept]  # noqa: DTZ007  # a date
+        cursor = await connection.execute(_MAINTAIN, [today, DAYS_AHEAD, retention_days])
+        created, dropped = await cursor.fetchone() or (0, 0)
+    return created, dropped

@@ -39,15 +39,14 @@ class StoredCertificate(NamedTuple):
 
 
 def put(conn: Connection[Any], account_id: str, certificate: StoredCertificate) -> bool:
-    """Add or replace it. False when the account has no such webhook.
+    """Add or replace it, in the caller's transaction. False when the account has no such webhook.
 
     Raises psycopg.errors.CheckViolation by NEEDS_HTTPS when the webhook's URL is not https.
     """
     values = certificate._asdict() | {"account": account_id}
-    with conn.transaction():
-        if not conn.execute(_POINT_TO, values).rowcount:
-            return False
-        conn.execute(_PUT, values)
+    if not conn.execute(_POINT_TO, values).rowcount:
+        return False
+    conn.execute(_PUT, values)
     return True
 
 
@@ -64,5 +63,5 @@ def chain_of(conn: Connection[Any], account_id: str, webhook_id: str) -> str | N
 
 async def find_certificate(connection: AsyncConnection[Any], webhook_id: str) -> StoredCertificate | None:
     """A webhook's certificate as it is now."""
-    async with connection.cursor(row_factory=class_row(StoredCertificate)) as cursor:
+    async with connection.transaction(), connection.cursor(row_factory=class_row(StoredCertificate)) as cursor:
         return await (await cursor.execute(_STORED, [webhook_id])).fetchone()

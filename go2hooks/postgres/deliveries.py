@@ -29,9 +29,9 @@ _LATEST: Final = sql.SQL("""SELECT {columns} FROM attempts
     WHERE webhook_id = %s AND created_at = %s::timestamptz AND delivery_id = %s ORDER BY attempt DESC LIMIT 1""")
 _NO_LATER: Final = """NOT EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = a.webhook_id
     AND later.created_at = a.created_at AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt)"""
-# One snapshot, see `page`; and along the index whatever the statistics say: of a webhook that they do not know yet, all rows
+# Along the index whatever the statistics say: of a webhook that they do not know yet, all rows
 # might be read and sorted.
-_BEGIN: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_sort = off"
+_ALONG_INDEXES: Final = "SET LOCAL enable_sort = off"
 # Of two filters with an index, one leads and the other is looked for in what it leads to. These states lead, since most
 # webhooks have few such deliveries; there are as many rows of the others as of everything, if not more.
 _LEADING: Final = (State.FAILED, State.SKIPPED)
@@ -97,12 +97,12 @@ def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, bel
     """At most `limit` deliveries, newest first, starting below a place.
 
     Fewer, or none, does not mean that there are no more: with a filter a page ends, too, where it has read enough.
-    `conn` must not be in a transaction.
+    `conn` is in a transaction of its own, REPEATABLE READ: both statements must see the same rows. A retry's row that came
+    between them would lie in the middle, and one that was taken back is missing there: counted anew, the place would be
+    another than the one up to which the first has read.
     """
-    with conn.transaction(), conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
-        # Both statements see the same rows. A retry's row that came between them would lie in the middle, and one that was
-        # taken back is missing there: counted anew, the place would be another than the one up to which the first has read.
-        cursor.execute(_BEGIN, prepare=False)  # two statements cannot be prepared as one
+    with conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
+        cursor.execute(_ALONG_INDEXES)
         rows = cursor.execute(*page_query(webhook_id, wanted, limit + 1, below)).fetchall()
         if len(rows) > limit:
             return Page(rows[:limit], Place(rows[limit - 1].created_at, rows[limit - 1].delivery_id))

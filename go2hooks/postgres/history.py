@@ -38,7 +38,8 @@ def key_of(delivery: Delivery) -> Key:
 def standings(conn: Connection[Any], keys: Sequence[Key]) -> dict[str, Standing]:
     """By delivery id; those without any record are left out."""
     parameters = [[key[column] for key in keys] for column in range(len(Key._fields))]
-    rows = conn.execute(_STANDING, parameters).fetchall()
+    with conn.transaction():
+        rows = conn.execute(_STANDING, parameters).fetchall()
     return {keys[n - 1].delivery_id: Standing(attempt, state) for n, attempt, state in rows}
 
 

@@ -1,7 +1,7 @@
 """The live copy of webhooks: complete before anybody reads it, then never more than a second behind.
 
 A thread listens for NOTIFY (within milliseconds of a commit) and, since a notification can be missed while a connection
-is down, looks for changes every `reconcile_interval_ms`.
+is down, looks for changes every `reconcile_interval_ms`. Behind a pooler it only looks: notifications would not get there.
 
 What a look finds is what was written by transactions that the look before could not see: by their ids, since `changed_at`
 is taken before the commit, so that a later reader can find an earlier time. `changed_at` only keeps a look from reading
@@ -20,8 +20,9 @@ import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.webhook import Webhook
+from go2hooks.postgres.away import Outage
 from go2hooks.postgres.deployment import find_deployment
-from go2hooks.postgres.vanished import NOTICED
+from go2hooks.postgres.session import Session, is_pooled
 from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 CHANNEL: Final = "go2hooks_webhooks"
 _OVERLAP = timedelta(seconds=10)  # a row is dated before its transaction has an id, mostly by microseconds
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
+_CONNECT_TIMEOUT_S: Final = 3
 
 _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT NULL, sealed_secret, sealed_previous_secret,
     coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate FROM webhooks """
@@ -49,7 +51,8 @@ def _webhook(row: Sequence[Any], events: frozenset[str], account_id: str) -> Web
 
 async def find_webhook(connection: AsyncConnection[Any], webhook_id: str) -> Webhook | None:
     """One webhook as it is now; None when there is none or it is deleted."""
-    row = await (await connection.execute(_BY_ID, [[webhook_id]])).fetchone()
+    async with connection.transaction():
+        row = await (await connection.execute(_BY_ID, [[webhook_id]])).fetchone()
     return None if row is None or row[5] else _webhook(row, frozenset(row[3]), row[1])
 
 
@@ -57,7 +60,7 @@ class WebhookFollower:
     """Calls `apply` with every webhook at `start`, then with each that changes (tombstones included), on its thread."""
 
     def __init__(self, settings: Settings, apply: Callable[[Webhook], None]) -> None:
-        self._url = settings.database_url.get_secret_value()
+        self._url = settings.direct_url()
         self._interval_s = settings.reconcile_interval_ms / 1000
         self._apply = apply
         self._stop = threading.Event()
@@ -69,18 +72,20 @@ class WebhookFollower:
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._accounts: dict[str, str] = {}
         self._heard = 0.0
+        self._outage = Outage("live")
         self.deployment = ""  #: which deployment this database is; known when `start` has returned
 
     def start(self) -> None:
         """Load everything, then follow. Blocks until the copy is complete; waits for a Postgres that is away."""
         while (connection := self._connect_patiently()) is not None:
             try:
-                self.deployment = find_deployment(connection)
                 self._load(connection)
-            except psycopg.OperationalError as error:
-                log.warning("Postgres went away before all webhooks were read", error=type(error).__name__)
+            except psycopg.Error as error:
+                self._outage.tell(error)
                 connection.close()
+                self._stop.wait(_BACKOFF_S[-1])
             else:
+                self._outage.end()
                 self._first = connection
                 self._thread.start()
                 return
@@ -101,26 +106,31 @@ class WebhookFollower:
     # --- thread
 
     def _follow_for_ever(self) -> None:
-        connection: psycopg.Connection[Any] | None = self._first
+        connection: Session | None = self._first
         while connection is not None:
             try:
                 with connection:
                     self._follow(connection)
             except psycopg.Error as error:
-                log.warning("live copy lost Postgres; reconnecting", error=type(error).__name__)
+                self._outage.tell(error)
+                self._stop.wait(_BACKOFF_S[0])
             connection = self._connect_patiently()  # None once stopped
 
-    def _follow(self, connection: psycopg.Connection[Any]) -> None:
+    def _follow(self, connection: Session) -> None:
         self._horizon = 0  # behind a new connection may be another server, which counts anew
         while not self._stop.is_set():
-            self._reconcile(connection)
+            with connection.transaction():
+                self._reconcile(connection)
+            self._heard = time.monotonic()
+            self._outage.end()
             until = time.monotonic() + self._interval_s
             while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
                 changed = {note.payload for note in connection.notifies(timeout=min(left, 0.25), stop_after=1)}
                 if changed:
-                    self._take(connection.execute(_BY_ID, [list(changed)]))
+                    with connection.transaction():
+                        self._take(connection.execute(_BY_ID, [list(changed)]))
 
-    def _reconcile(self, connection: psycopg.Connection[Any]) -> None:
+    def _reconcile(self, connection: Session) -> None:
         now, oldest, upcoming = self._look(connection)
         self._take(connection.execute(_CHANGED_SINCE, [self._since, self._horizon]))
         self._horizon = oldest
@@ -128,11 +138,12 @@ class WebhookFollower:
         if oldest >= marked:  # whoever is still to commit began after the mark
             self._since = marked_at - _OVERLAP
             self._mark = now, upcoming
-        self._heard = time.monotonic()
 
-    def _load(self, connection: psycopg.Connection[Any]) -> None:
+    def _load(self, connection: Session) -> None:
         """Read all. What was begun 10 s ago or earlier and is not committed yet is left to its notification."""
-        now, _oldest, upcoming = self._look(connection)
+        with connection.transaction():
+            self.deployment = find_deployment(connection)
+            now, _oldest, upcoming = self._look(connection)
         # What an earlier beginning has read may have been deleted since: changes are looked for from then on.
         began = self._began = now if self._began is None else self._began
         with connection.transaction(), connection.cursor(name="webhooks") as cursor:
@@ -143,7 +154,7 @@ class WebhookFollower:
         self._heard = time.monotonic()
 
     @staticmethod
-    def _look(connection: psycopg.Connection[Any]) -> tuple[datetime, int, int]:
+    def _look(connection: Session) -> tuple[datetime, int, int]:
         """The database's time; the oldest transaction that is not over; the next to begin."""
         ((now, oldest, upcoming),) = connection.execute(_LOOK)
         return now, oldest, upcoming
@@ -155,17 +166,17 @@ class WebhookFollower:
             account = self._accounts.setdefault(row[1], row[1])
             self._apply(_webhook(row, events, account))
 
-    def _connect_patiently(self) -> psycopg.Connection[Any] | None:
-        """A listening connection, however long that takes; None when stopped meanwhile."""
+    def _connect_patiently(self) -> Session | None:
+        """A connection that listens where that is of use, however long that takes; None when stopped meanwhile."""
         attempt = 0
         while not self._stop.is_set():
             try:
-                connection = psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=3, application_name="go2hooks-live", **NOTICED
-                )
-                connection.execute(f"LISTEN {CHANNEL}")
+                connection = Session.connect(self._url, name="live", connect_timeout_s=_CONNECT_TIMEOUT_S)
+                with connection.transaction():
+                    if not is_pooled(connection):
+                        connection.execute(f"LISTEN {CHANNEL}")
             except psycopg.Error as error:
-                log.warning("Postgres is away; the live copy waits", error=type(error).__name__)
+                self._outage.tell(error)
                 self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1
             else:

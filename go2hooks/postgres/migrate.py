@@ -1,7 +1,9 @@
 """Bring a database to the newest version: Alembic without its files on the user's side."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from alembic import command
@@ -9,14 +11,15 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres.away import UNFIT, explain
+from go2hooks.postgres.session import Session
 
 _LOCK: Final = 0x60_2A66  # names the advisory lock under which one starter migrates and the others wait
-_CONNECT_TIMEOUT_S: Final = 5
 
 
 def migrate(database_url: str) -> None:
@@ -25,22 +28,22 @@ def migrate(database_url: str) -> None:
     Raises UnavailableError when Postgres does not answer.
     """
     try:
-        with _engine(database_url).begin() as connection:
+        with _begin(database_url) as connection:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    except OperationalError as error:
-        raise UnavailableError(f"Postgres does not answer: {error.orig}") from error
+    except (DBAPIError, psycopg.Error) as error:
+        raise _explained(error) from error
 
 
 def pending_migrations(database_url: str) -> tuple[str, ...]:
     """Versions that `migrate` would apply, oldest first. Raises UnavailableError when Postgres does not answer."""
     try:
-        with _engine(database_url).connect() as connection:
+        with _begin(database_url) as connection:
             applied = _applied(connection)
-    except OperationalError as error:
-        raise UnavailableError(f"Postgres does not answer: {error.orig}") from error
+    except (DBAPIError, psycopg.Error) as error:
+        raise _explained(error) from error
     script = ScriptDirectory.from_config(_config())
     revisions = script.iterate_revisions("head", applied or "base")
     return tuple(revision.revision for revision in reversed(list(revisions)))
@@ -58,10 +61,23 @@ def _config() -> Config:
     return config
 
 
-def _engine(database_url: str) -> Engine:
-    """An engine that leaves the URL to libpq, which knows more of them than SQLAlchemy."""
+@contextmanager
+def _begin(database_url: str) -> Iterator[Connection]:
+    """A transaction of an engine that leaves the URL to libpq, which knows more of them than SQLAlchemy."""
+    with closing(Session.connect(database_url, name="migrate", statement_timeout_s=0, autocommit=False)) as session:
+        engine = create_engine("postgresql+psycopg://", creator=lambda: session, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(session.relied_on, execution_options={"no_parameters": True})
+            yield connection
 
-    def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(database_url, connect_timeout=_CONNECT_TIMEOUT_S, application_name="go2hooks-migrate")
 
-    return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+def _explained(error: DBAPIError | psycopg.Error) -> Exception:
+    """One sentence for what an operator can mend; another error is a defect of ours."""
+    why = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(why, UNFIT):
+        return UnavailableError(explain(why))
+    return (
+        UnavailableError(f"Postgres does not answer: {explain(why)}")
+        if isinstance(why, psycopg.OperationalError)
+        else error
+    )

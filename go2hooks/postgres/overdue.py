@@ -19,7 +19,9 @@ WHERE a.state <> 'delivered' AND a.state IN ('pending', 'retrying') AND a.kind <
   AND coalesce(a.next_attempt_at, a.attempted_at) < %(before)s
   AND a.attempt = (SELECT last.attempt FROM attempts last WHERE last.webhook_id = a.webhook_id
                    AND last.created_at = a.created_at AND last.delivery_id = a.delivery_id
-                   ORDER BY last.attempt DESC LIMIT 1)"""
+                   ORDER BY last.attempt DESC LIMIT 1)
+  AND (a.created_at, a.webhook_id, a.delivery_id) > (%(after)s, %(after_webhook)s, %(after_delivery)s)
+ORDER BY a.created_at, a.webhook_id, a.delivery_id LIMIT %(page)s"""
 
 
 class Overdue(NamedTuple):
@@ -37,15 +39,20 @@ class Overdue(NamedTuple):
 def overdue_deliveries(
     conn: Connection[Any], since: datetime, before: datetime, page: int
 ) -> Generator[list[Overdue], None, None]:
-    """All deliveries of events since `since` whose next attempt was due before `before`: `page` at a time, to be closed.
+    """All deliveries of events since `since` whose next attempt was due before `before`: oldest first, `page` at a time.
 
-    They are looked for once, at the first page. The caller may take its time between two: in autocommit mode Postgres
-    keeps what it found apart, without a lock or a snapshot.
+    The caller may take its time between two: each page is a transaction of its own, without a lock or a snapshot after it.
     """
-    with conn.cursor(name="overdue", withhold=True) as cursor:
-        cursor.execute(_OVERDUE, {"since": since, "before": before})
-        while rows := cursor.fetchmany(page):
-            yield [_overdue(*row) for row in rows]
+    values = {"since": since, "before": before, "page": page, "after": since, "after_webhook": "", "after_delivery": ""}
+    while found := _page(conn, values):
+        yield found
+        last = found[-1]
+        values |= {"after": last.accepted, "after_webhook": last.webhook_id, "after_delivery": last.delivery_id}
+
+
+def _page(conn: Connection[Any], values: dict[str, Any]) -> list[Overdue]:
+    with conn.transaction():
+        return [_overdue(*row) for row in conn.execute(_OVERDUE, values)]
 
 
 def _overdue(

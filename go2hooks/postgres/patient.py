@@ -5,16 +5,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import psycopg
-import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.postgres.vanished import NOTICED
+from go2hooks.postgres.away import REFUSED, Outage
+from go2hooks.postgres.session import AsyncSession
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-# One that is read-only for a while is a standby that a failover has led to, or a primary whose disk is nearly full.
-_AWAY: Final = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+_CONNECT_TIMEOUT_S: Final = 3
 _BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -24,15 +22,17 @@ class PatientConnection:
     def __init__(self, url: str, name: str) -> None:
         self._url = url
         self._name = name
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: AsyncSession | None = None
+        self._outage = Outage(name)
         self._lock = asyncio.Lock()
         self._users: set[asyncio.Task[Any] | None] = set()
         self.healthy = False
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
-        """Do `work` on the connection. It may be begun several times, so it must bear repetition; other errors pass through.
+        """Do `work` on the connection. It may be begun several times, so it must bear repetition.
 
-        Waits for as long as Postgres is away, or may not be written to; cancel to give up.
+        Waits for as long as Postgres is away, or lacks what is needed: a right, a table, leave to write; cancel to give up.
+        What cannot be kept (REFUSED) passes through.
         """
         self._users.add(task := asyncio.current_task())
         try:
@@ -46,15 +46,17 @@ class PatientConnection:
         while True:
             try:
                 result = await work(await self._open())
-            except _AWAY as error:
+            except REFUSED:
+                raise
+            except psycopg.Error as error:
                 self.healthy = False
-                if attempt == 0:
-                    log.warning("Postgres is away; waiting", user=self._name, error=type(error).__name__)
+                self._outage.tell(error)
                 await self._drop()
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1
             else:
                 self.healthy = True
+                self._outage.end()
                 return result
 
     async def close(self) -> None:
@@ -67,10 +69,9 @@ class PatientConnection:
 
     async def _open(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = await AsyncConnection.connect(
-                self._url, autocommit=True, connect_timeout=3, application_name=f"go2hooks-{self._name}",
-                options="-c timezone=UTC -c statement_timeout=30s", **NOTICED,
-            )  # fmt: skip
+            self._connection = await AsyncSession.connect(
+                self._url, name=self._name, connect_timeout_s=_CONNECT_TIMEOUT_S
+            )
         return self._connection
 
     async def _drop(self) -> None:

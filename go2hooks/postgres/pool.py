@@ -1,29 +1,52 @@
 """The pool of a service that answers requests: quick to give up, quick to recover."""
 
-from typing import Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
-from psycopg import Connection
+import psycopg
+from psycopg import IsolationLevel
 from psycopg_pool import ConnectionPool
 
-from go2hooks.postgres.vanished import NOTICED
+from go2hooks.core.errors import SettingsError
+from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
 
 CONNECT_TIMEOUT_S: Final = 2
 CHECKOUT_TIMEOUT_S: Final = 2.0  # how long a request waits for a connection
-STATEMENT_TIMEOUT_MS: Final = 5000
+STATEMENT_TIMEOUT_S: Final = 5.0
 # Past this the pool stops trying, and the next request starts anew. Its own back-off would grow to minutes.
 RECONNECT_TIMEOUT_S: Final = 5.0
 
-Pool = ConnectionPool[Connection[Any]]
+
+class Pool(ConnectionPool[Session]):
+    """Connections that are checked before use, for one transaction each."""
+
+    @contextmanager
+    def transaction(self, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED) -> Iterator[Session]:
+        """A connection in a transaction of its own, committed at the end of the block: read and render answers within.
+
+        Raises psycopg_pool.PoolTimeout (a psycopg.OperationalError) when none is to be had within 2 s.
+        """
+        with self.connection() as session:
+            session.isolation_level = isolation
+            with session.transaction():
+                yield session
+
+    def try_connecting(self) -> Exception | None:
+        """Why no connection is to be had, found out beside the pool, within 2 s; None when one is."""
+        try:
+            Session.connect(str(self.conninfo), **cast("dict[str, Any]", self.kwargs)).close()
+        except (psycopg.Error, SettingsError) as error:
+            return error
+        return None
 
 
 def open_pool(settings: Settings, *, service: str = "api", min_size: int = 1, max_size: int = 8) -> Pool:
-    """A pool of autocommit connections, each checked before use. Returns at once, whether Postgres answers or not.
-
-    `connection()` raises psycopg_pool.PoolTimeout (a psycopg.OperationalError) when none is to be had within 2 s.
-    """
-    return ConnectionPool(
+    """Returns at once, whether Postgres answers or not."""
+    return Pool(
         settings.database_url.get_secret_value(),
+        connection_class=Session,
         min_size=min_size,
         max_size=max_size,
         timeout=CHECKOUT_TIMEOUT_S,
@@ -32,10 +55,8 @@ def open_pool(settings: Settings, *, service: str = "api", min_size: int = 1, ma
         name=service,
         open=True,
         kwargs={
-            "autocommit": True,
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": f"go2hooks-{service}",
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
-            **NOTICED,
+            "name": service,
+            "connect_timeout_s": CONNECT_TIMEOUT_S,
+            "statement_timeout_s": STATEMENT_TIMEOUT_S,
         },
     )

@@ -65,9 +65,14 @@ def reseal_all(conn: Connection[Any], box: SecretBox, batch: int = 500) -> Resea
 
 def _pages(conn: Connection[Any], batch: int) -> Iterator[list[_Row]]:
     after = ""
-    while rows := conn.execute(_PAGE, [after, batch]).fetchall():
-        yield [_Row(*row) for row in rows]
-        after = rows[-1][0]
+    while rows := _page(conn, after, batch):
+        yield rows
+        after = rows[-1].webhook_id
+
+
+def _page(conn: Connection[Any], after: str, batch: int) -> list[_Row]:
+    with conn.transaction():
+        return [_Row(*row) for row in conn.execute(_PAGE, [after, batch])]
 
 
 def _reseal(conn: Connection[Any], box: SecretBox, row: _Row, done: Resealing) -> None:

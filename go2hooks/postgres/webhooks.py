@@ -1,4 +1,7 @@
-"""SQL of `webhooks`, as the API asks it. Every question names the account: another account's webhook does not exist."""
+"""SQL of `webhooks`, as the API asks it, in transactions that it begins and ends.
+
+Every question names the account: another account's webhook does not exist.
+"""
 
 # ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
 
@@ -52,11 +55,11 @@ class WebhookChange(NamedTuple):
 
 
 def create(conn: Connection[Any], new: NewWebhook, limit: int) -> WebhookRow | None:
-    """Insert it, unless its account has `limit` webhooks; then None.
+    """Insert it, in the caller's transaction, unless its account has `limit` webhooks; then None.
 
     The account's row is locked first, in a statement of its own: so the count sees what the lock waited for.
     """
-    with conn.transaction(), conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
+    with conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
         cursor.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", [new.account_id])
         return cursor.execute(
             f"""INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret)
@@ -134,12 +137,11 @@ def rotate_secret(
 def delete(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
     """Leave a tombstone, by which deliveries under way are recognised. False when it is not there (any more)."""
     own = {"account": account_id, "id": webhook_id}
-    with conn.transaction():
-        sql = f"""UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), client_certificate = NULL
-            WHERE {_OWN}"""
-        is_gone = conn.execute(sql, own).rowcount == 1
-        if is_gone:  # in a statement of its own, which sees the certificate that the first may have waited for
-            conn.execute("DELETE FROM client_certificates WHERE webhook_id = %(id)s", own)
+    sql = f"""UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), client_certificate = NULL
+        WHERE {_OWN}"""
+    is_gone = conn.execute(sql, own).rowcount == 1
+    if is_gone:  # in a statement of its own, which sees the certificate that the first may have waited for
+        conn.execute("DELETE FROM client_certificates WHERE webhook_id = %(id)s", own)
     return is_gone
 
 

@@ -100,6 +100,10 @@ CONNECTIONS = Gauge("go2hooks_connections", "Connections to receivers, by state"
 RECORD_SECONDS = Histogram("go2hooks_record_batch_seconds", "Time to write one batch of attempt records")
 #: Records in a batch.
 RECORD_ROWS = Histogram("go2hooks_record_batch_rows", "Attempt records in one batch", ROWS_BUCKETS)
+#: Records that were written with less in them, since Postgres refused them as they were (there should be none).
+RECORDS_SIMPLIFIED = Counter(
+    "go2hooks_records_simplified_total", "Steps by which a refused record lost something before it was written"
+)
 #: Age of the oldest delivery that is taken up, due, and not recorded: an attempt's timeout at most, unless Postgres is
 #: away or a lane is crowded.
 UNFINISHED_SECONDS = Gauge(
@@ -136,7 +140,7 @@ _ROUTER = (EVENTS, EVENTS_DEAD, EVENTS_MISPRINTED, DELIVERIES_CREATED, CROWDED, 
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, RETRY_DUE_IMPLAUSIBLE, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
-    RECORD_SECONDS, RECORD_ROWS, UNFINISHED_SECONDS, WEBHOOKS_DISABLED, STRAYS,
+    RECORD_SECONDS, RECORD_ROWS, RECORDS_SIMPLIFIED, UNFINISHED_SECONDS, WEBHOOKS_DISABLED, STRAYS,
 )  # fmt: skip
 
 

@@ -32,12 +32,15 @@ def main() -> int:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError for a missing key or a port that is taken."""
+    """Serve until SIGTERM or SIGINT. Raises SettingsError for a missing key, a port that is taken, a database that is of no use."""
     shutdown = Shutdown(settings.drain_timeout_s).install()
     secret_box = SecretBox(settings.encryption_keys())
     listener = bind(settings.api_host, settings.api_port)
     log = structlog.get_logger("services.api")
     with open_pool(settings, service="api", max_size=settings.api_threads) as pool:
+        unusable = pool.try_connecting()
+        if isinstance(unusable, SettingsError):
+            raise unusable
         writer = KafkaDeliveryWriter(settings, cache(partial(_deployment, pool)))
         server = ApiServer(create_app(settings, pool, secret_box, writer), listener, settings)
         announce_port(server.port)
@@ -48,7 +51,7 @@ def serve(settings: Settings) -> None:
 
 
 def _deployment(pool: Pool) -> str:
-    with pool.connection() as connection:
+    with pool.transaction() as connection:
         return find_deployment(connection)
 
 

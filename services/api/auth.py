@@ -22,7 +22,7 @@ def require_account() -> None:
         raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": _REALM})
     limits, source, key_hash = services().limits, request.remote_addr or "", api_keys.hash_key(key)
     limits.admit_login(source, key_hash)
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         account_id = api_keys.account_of_key(conn, key)
     if account_id is None:
         limits.login_failed(source)

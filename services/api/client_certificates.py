@@ -12,6 +12,7 @@ from go2hooks.core.errors import CertificateError, PrivateKeyError
 from go2hooks.postgres import client_certificates
 from go2hooks.postgres.client_certificates import NEEDS_HTTPS, StoredCertificate
 from go2hooks.postgres.secrets import Purpose
+from go2hooks.postgres.session import Session
 from services.api.answers import failure, iso, success
 from services.api.bodies import Body
 from services.api.context import account_id, services
@@ -45,30 +46,29 @@ def put_certificate(webhook_id: str, body: CertificateBody) -> Response:
         raise invalid({"privateKey": str(error)}) from None
     sealed_key = services().secret_box.seal(checked.private_key, webhook_id, Purpose.CLIENT_KEY)
     stored = StoredCertificate(webhook_id, checked.digest, checked.chain, sealed_key, checked.not_after)
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         if not client_certificates.put(conn, account_id(), stored):
             raise webhook_not_found()
-    return success(_shown(checked.chain))
+        return success(_shown(checked.chain))
 
 
 @blueprint.get("/<webhook_id>/client-certificate")
 @operation("A webhook's client certificate", Answer(ClientCertificate))
 def get_certificate(webhook_id: str) -> Response:
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         chain = client_certificates.chain_of(conn, account_id(), webhook_id)
-    if chain is None:
-        raise _not_there(webhook_id)
-    return success(_shown(chain))
+        if chain is None:
+            raise _not_there(conn, webhook_id)
+        return success(_shown(chain))
 
 
 @blueprint.delete("/<webhook_id>/client-certificate")
 @operation("Remove a webhook's client certificate", Answer(DeletedWebhook))
 def delete_certificate(webhook_id: str) -> Response:
-    with services().pool.connection() as conn:
-        is_removed = client_certificates.remove(conn, account_id(), webhook_id)
-    if not is_removed:
-        raise _not_there(webhook_id)
-    return success({"id": webhook_id, "deleted": True})
+    with services().pool.transaction() as conn:
+        if not client_certificates.remove(conn, account_id(), webhook_id):
+            raise _not_there(conn, webhook_id)
+        return success({"id": webhook_id, "deleted": True})
 
 
 @blueprint.app_errorhandler(psycopg.errors.CheckViolation)
@@ -92,7 +92,7 @@ def _shown(chain: str) -> ClientCertificate:
     }
 
 
-def _not_there(webhook_id: str) -> ApiError:
+def _not_there(conn: Session, webhook_id: str) -> ApiError:
     """404 for the webhook, or else for its certificate."""
-    own_webhook(webhook_id)
+    own_webhook(conn, webhook_id)
     return ApiError(404, "client_certificate_not_found", "This webhook has no client certificate.")

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response
+from psycopg import IsolationLevel
 from pydantic import BeforeValidator, Field
 
 from go2hooks.core.event import EventType
@@ -80,12 +81,12 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     """
     below = None if query.cursor is None else read_cursor(query.cursor, webhook_id)
     wanted = Filter(query.status, query.event, query.since, query.until)
-    own_webhook(webhook_id)
-    with services().pool.connection() as conn:
+    with services().pool.transaction(IsolationLevel.REPEATABLE_READ) as conn:
+        own_webhook(conn, webhook_id)
         page = deliveries.page(conn, webhook_id, wanted, query.per_page, below)
-    cursor = None if page.ended is None else write_cursor(webhook_id, page.ended)
-    meta: CursorMeta = {"perPage": query.per_page, "hasMore": cursor is not None, "nextCursor": cursor}
-    return success([shown(row) for row in page.rows], meta=meta)
+        cursor = None if page.ended is None else write_cursor(webhook_id, page.ended)
+        meta: CursorMeta = {"perPage": query.per_page, "hasMore": cursor is not None, "nextCursor": cursor}
+        return success([shown(row) for row in page.rows], meta=meta)
 
 
 def shown(row: DeliveryRow) -> Delivery:

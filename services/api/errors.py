@@ -9,6 +9,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres.away import UNFIT, explain
 from services.api.answers import failure
 
 log = structlog.get_logger(__name__)
@@ -25,12 +26,6 @@ _HTTP_CODES: Final = {
     431: ("headers_too_large", "The request's headers are too large."),
     500: ("internal_error", "Something went wrong on our side; it has been logged."),
 }
-# Postgres answers, but cannot serve: behind on migrations, or a standby. As good as away.
-_UNFIT: Final = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.ReadOnlySqlTransaction,
-)
 
 
 class ApiError(Exception):
@@ -76,7 +71,7 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(psycopg.OperationalError, _on_unavailable)  # a pool without connections, too
     app.register_error_handler(psycopg.errors.QueryCanceled, _on_too_slow)  # an OperationalError, but Postgres is there
     app.register_error_handler(psycopg.InterfaceError, _on_unavailable)  # a connection that broke under us
-    for kind in _UNFIT:
+    for kind in UNFIT:  # as good as away
         app.register_error_handler(kind, _on_unavailable)
     app.register_error_handler(Exception, _on_unexpected)
 
@@ -98,7 +93,7 @@ def _on_http_error(error: HTTPException) -> Response:
 
 
 def _on_unavailable(error: Exception) -> Response:
-    log.warning("answered 503", cause=type(error).__name__, error=str(error))
+    log.warning("answered 503", cause=type(error).__name__, error=explain(error))
     message = "A server that the API needs is away; nothing was lost, try again."
     return failure(503, "unavailable", message, headers={"Retry-After": str(RETRY_AFTER_S)})
 

@@ -9,7 +9,10 @@ from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres.away import GRANTS, Outage
 from go2hooks.postgres.pool import Pool
+from go2hooks.postgres.rights import Role, missing_rights
 from services.api.answers import as_json
 from services.api.context import DeliveryWriter
 
@@ -24,10 +27,11 @@ class Readiness:
         self._delivery_writer = delivery_writer
         self._lock = threading.Lock()
         self._asked = float("-inf")
+        self._outage = Outage("api")
         self._known = {"postgres": False, "kafka": False}
 
     def checks(self) -> dict[str, bool]:
-        """By server. Blocks up to 4 s, and only for the first who asks; the others get what was known."""
+        """By server. Blocks up to 6 s, and only for the first who asks; the others get what was known."""
         if time.monotonic() - self._asked >= _REMEMBERED_S and self._lock.acquire(blocking=False):
             try:
                 self._known = {"postgres": self._postgres(), "kafka": self._delivery_writer.is_reachable()}
@@ -37,12 +41,18 @@ class Readiness:
         return self._known
 
     def _postgres(self) -> bool:
-        """Reachable, and migrated."""
+        """Reachable, migrated, and ours to do with what the API does."""
         try:
-            with self._pool.connection() as conn:
+            with self._pool.transaction() as conn:
+                missing = missing_rights(conn, Role.API)
                 conn.execute("SELECT 1 FROM webhooks LIMIT 1")
-        except psycopg.Error:
+        except psycopg.Error as error:
+            self._outage.tell(self._pool.try_connecting() or error)
             return False
+        if missing:
+            self._outage.tell(UnavailableError(f"missing rights: {', '.join(missing)}; {GRANTS}"))
+            return False
+        self._outage.end()
         return True
 
 

@@ -76,7 +76,8 @@ def send_test_event(webhook_id: str, query: SendQuery, body: SendBody) -> Respon
     Only so many requests wait at once, and no account has more than half of their places. Without a place the answer is 202
     at once: the event is sent, `message` says that its result is not waited for, and `Retry-After` when to ask for one again.
     """
-    webhook = own_webhook(webhook_id)
+    with services().pool.transaction() as conn:
+        webhook = own_webhook(conn, webhook_id)
     delivery = _new_delivery(webhook, body.event or _first_event(webhook))
     _send(delivery)
     if not query.wait:
@@ -131,12 +132,12 @@ def _send(delivery: Delivery) -> None:
 
 
 def _record_and_write(delivery: Delivery, pending: AttemptRecord) -> None:
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         deliveries.insert_pending(conn, pending)
     try:
         services().delivery_writer.write(delivery)
     except Exception:
-        with services().pool.connection() as conn:
+        with services().pool.transaction() as conn:
             deliveries.forget_pending(conn, pending)
         raise
 
@@ -149,9 +150,9 @@ def _watch(delivery: Delivery) -> LatestRow | None:
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
         try:
-            with services().pool.connection() as conn:
+            with services().pool.transaction() as conn:
                 row = deliveries.latest(conn, delivery.webhook_id, delivery.origin_ms, delivery.id)
-        except psycopg.OperationalError as error:  # it was accepted: the caller learns that, whatever happens now
+        except psycopg.Error as error:  # it was accepted: the caller learns that, whatever happens now
             log.warning("Postgres is away; a test's result is waited for", error=type(error).__name__)
             continue
         if row is not None and row.state != State.PENDING:

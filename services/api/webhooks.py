@@ -22,6 +22,7 @@ from go2hooks.core.event import SUBSCRIBABLE
 from go2hooks.core.signing import SECRET_BYTES, generate_secret
 from go2hooks.core.target import MAX_URL_CHARS, check_target
 from go2hooks.postgres import webhooks
+from go2hooks.postgres.session import Session
 from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookRow
 from go2hooks.settings import Settings
 from services.api.answers import iso, success
@@ -179,22 +180,22 @@ def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
     }
 
 
-# --- the endpoints
+# --- the endpoints: what they answer is rendered before it is committed, so that nothing that was done is answered with 500
 
 
 @blueprint.get("")
 @operation("The account's webhooks", Answer(list[Webhook], meta=PageMeta))
 def list_webhooks(query: PageQuery) -> Response:
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         total = webhooks.count(conn, account_id())
         rows = webhooks.page(conn, account_id(), query.per_page, (query.page - 1) * query.per_page)
-    meta: PageMeta = {
-        "page": query.page,
-        "perPage": query.per_page,
-        "total": total,
-        "hasMore": query.page * query.per_page < total,
-    }
-    return success([shown(row) for row in rows], meta=meta)
+        meta: PageMeta = {
+            "page": query.page,
+            "perPage": query.per_page,
+            "total": total,
+            "hasMore": query.page * query.per_page < total,
+        }
+        return success([shown(row) for row in rows], meta=meta)
 
 
 @blueprint.post("")
@@ -205,19 +206,21 @@ def create_webhook(body: CreateBody) -> Response:
     webhook_id, secret = _new_id(), _new_secret()
     sealed = services().secret_box.seal(secret, webhook_id)
     new = NewWebhook(webhook_id, account_id(), body.name, body.url, body.events, sealed)
-    with services().pool.connection() as conn:
-        row = webhooks.create(conn, new, settings.webhooks_per_account)
-    if row is None:
-        limit = settings.webhooks_per_account
-        raise ApiError(409, "webhook_limit_reached", f"Your account has {limit} webhooks already, which is the limit.")
     location = url_for("webhooks.get_webhook", webhook_id=webhook_id)
-    return success(shown_with_secret(row, secret), 201, location=location)
+    with services().pool.transaction() as conn:
+        row = webhooks.create(conn, new, settings.webhooks_per_account)
+        if row is None:
+            limit = settings.webhooks_per_account
+            message = f"Your account has {limit} webhooks already, which is the limit."
+            raise ApiError(409, "webhook_limit_reached", message)
+        return success(shown_with_secret(row, secret), 201, location=location)
 
 
 @blueprint.get("/<webhook_id>")
 @operation("A webhook", Answer(Webhook))
 def get_webhook(webhook_id: str) -> Response:
-    return success(shown(own_webhook(webhook_id)))
+    with services().pool.transaction() as conn:
+        return success(shown(own_webhook(conn, webhook_id)))
 
 
 @blueprint.patch("/<webhook_id>")
@@ -225,20 +228,20 @@ def get_webhook(webhook_id: str) -> Response:
 def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
     """`isActive: true` enables it again, and forgets its failures."""
     wanted = WebhookChange(**body.model_dump(exclude_unset=True))
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         row = webhooks.change(conn, account_id(), webhook_id, wanted)
-    return success(shown(_found(row)))
+        return success(shown(_found(row)))
 
 
 @blueprint.delete("/<webhook_id>")
 @operation("Delete a webhook", Answer(DeletedWebhook))
 def delete_webhook(webhook_id: str) -> Response:
     """Deliveries still under way are dropped, and recorded as such."""
-    with services().pool.connection() as conn:
+    deleted: DeletedWebhook = {"id": webhook_id, "deleted": True}
+    with services().pool.transaction() as conn:
         if not webhooks.delete(conn, account_id(), webhook_id):
             raise webhook_not_found()
-    deleted: DeletedWebhook = {"id": webhook_id, "deleted": True}
-    return success(deleted)
+        return success(deleted)
 
 
 @blueprint.post("/<webhook_id>/rotate-secret")
@@ -251,17 +254,16 @@ def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  #
     secret = _new_secret()
     sealed = services().secret_box.seal(secret, webhook_id)
     overlap = timedelta(seconds=services().settings.secret_overlap_s)
-    with services().pool.connection() as conn:
+    with services().pool.transaction() as conn:
         row = _found(webhooks.rotate_secret(conn, account_id(), webhook_id, sealed, overlap))
-    expires = iso(row.previous_secret_expires_at)
-    rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
-    return success(rotated)
+        expires = iso(row.previous_secret_expires_at)
+        rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
+        return success(rotated)
 
 
-def own_webhook(webhook_id: str) -> WebhookRow:
+def own_webhook(conn: Session, webhook_id: str) -> WebhookRow:
     """The account's webhook. Raises ApiError 404."""
-    with services().pool.connection() as conn:
-        return _found(webhooks.find(conn, account_id(), webhook_id))
+    return _found(webhooks.find(conn, account_id(), webhook_id))
 
 
 def _found(row: WebhookRow | None) -> WebhookRow:

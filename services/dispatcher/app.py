@@ -25,6 +25,7 @@ from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.rights import Service
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, from_ms, maintain_partitions
+from go2hooks.postgres.away import REFUSED, explain
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.secrets import SecretBox
@@ -129,7 +130,10 @@ class Dispatcher:
                 raise UnavailableError(f"Kafka refused a message for good: {self._producer.failure}")
             for task in self._tasks:
                 if task.done():
-                    raise UnavailableError(f"{task.get_name()} ended") from task.exception()
+                    why = task.exception()
+                    raise UnavailableError(
+                        f"{task.get_name()} ended: {explain(why) if why else 'without an error'}"
+                    ) from why
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing new, finish and record what is under way, commit, leave. Bounded by `timeout_s`."""
@@ -153,7 +157,7 @@ class Dispatcher:
         return {
             "webhooks": self._following and self._follower.age_s() < 30,  # noqa: PLR2004  # seconds; the reconcile's is below one
             "kafka": all(intake.consumer.ready for intake in self._intakes),
-            "postgres": self._writing.healthy or self._reading.healthy,
+            "postgres": self._writing.healthy,
         }
 
     # --- building
@@ -210,10 +214,18 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)
 
     async def _find_states(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
+        """What Postgres refuses as a key is in no record."""
+
         async def work(connection: AsyncConnection[Any]) -> dict[AttemptKey, str]:
             return await find_states(connection, keys)
 
-        return await self._reading.run(work)
+        try:
+            return await self._reading.run(work)
+        except REFUSED:
+            if len(keys) == 1:
+                return {}
+            half = len(keys) // 2
+            return await self._find_states(keys[:half]) | await self._find_states(keys[half:])
 
     # --- now and then
 

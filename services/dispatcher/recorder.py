@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.record import AttemptRecord, simplify
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
+from go2hooks.postgres.away import REFUSED
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-_UNWRITABLE: Final = "The record of this attempt could not be written as it was."
+_AGAIN_S: Final = 5.0
 
 
 class Recorder:
@@ -76,19 +76,29 @@ class Recorder:
             on_recorded()
 
     async def _write(self, records: list[AttemptRecord]) -> list[str]:
-        """Write them all. A row that Postgres refuses is found by halving, and written without what a receiver put in it."""
+        """Write them all. A row that Postgres refuses is found by halving, and written without what it refuses."""
 
         async def work(connection: AsyncConnection[Any]) -> list[str]:
             return await write_batch(connection, records, self._policy)
 
-        try:
-            return await self._connection.run(work)
-        except psycopg.DataError:
-            if len(records) > 1:
-                half = len(records) // 2
-                return await self._write(records[:half]) + await self._write(records[half:])
-            (record,) = records
-            if record.error_message == _UNWRITABLE:
-                raise
-            log.exception("record refused by Postgres", delivery_id=record.delivery_id, attempt=record.attempt)
-            return await self._write([record._replace(error_message=_UNWRITABLE, response_excerpt=None)])
+        while True:
+            try:
+                return await self._connection.run(work)
+            except REFUSED as error:
+                if len(records) > 1:
+                    half = len(records) // 2
+                    return await self._write(records[:half]) + await self._write(records[half:])
+                records = [await self._simplified(records[0], error)]
+
+    async def _simplified(self, record: AttemptRecord, error: Exception) -> AttemptRecord:
+        """The record with less in it. With nothing left to take away it is not the row that is at fault: wait, and try again."""
+        less = simplify(record)
+        # Not the error's text, which quotes what was refused.
+        names = {"delivery_id": record.delivery_id, "attempt": record.attempt, "error": type(error).__name__}
+        if less is None:
+            log.error("Postgres refuses every record; waiting", **names)
+            await asyncio.sleep(_AGAIN_S)
+            return record
+        metrics.RECORDS_SIMPLIFIED.add()
+        log.error("record refused by Postgres; written with less in it", **names)
+        return less

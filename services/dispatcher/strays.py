@@ -9,13 +9,15 @@ import psycopg
 import structlog
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.postgres.vanished import NOTICED
+from go2hooks.postgres.away import explain
+from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
 from go2hooks.strays import Bounds, TooManyWaitError, find_strays
 from go2hooks.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
+_STATEMENT_TIMEOUT_S: Final = 60.0
 _MESSAGES: Final = 200_000  # a second or two of a thread's time; with more that wait, an operator has to look
 
 
@@ -34,7 +36,7 @@ async def _count_or_nan(settings: Settings) -> float:
     try:
         count = await asyncio.to_thread(_count, settings)
     except (UnavailableError, psycopg.Error) as error:
-        log.warning("strays not counted", error=type(error).__name__)
+        log.warning("strays not counted", error=type(error).__name__, why=explain(error))
     except TooManyWaitError:
         log.info("strays not counted: too many deliveries wait")
     else:
@@ -47,8 +49,5 @@ async def _count_or_nan(settings: Settings) -> float:
 def _count(settings: Settings) -> int:
     since = datetime.now(UTC) - timedelta(days=settings.log_retention_days)
     url = settings.database_url.get_secret_value()
-    with psycopg.connect(
-        url, autocommit=True, connect_timeout=5, application_name="go2hooks-strays", **NOTICED
-    ) as connection:
-        connection.execute("SET statement_timeout = '60s'")
+    with Session.connect(url, name="strays", statement_timeout_s=_STATEMENT_TIMEOUT_S) as connection:
         return len(find_strays(settings, connection, Bounds(since, settings.stray_grace_s, messages=_MESSAGES)))

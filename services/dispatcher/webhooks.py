@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 
 from go2hooks.core.errors import SealError
 from go2hooks.core.webhook import Webhook
+from go2hooks.postgres.away import REFUSED
 from go2hooks.postgres.live import find_webhook
 from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.secrets import SecretBox
@@ -63,7 +64,10 @@ class Webhooks:
         async def work(connection: AsyncConnection[tuple[object, ...]]) -> Webhook | None:
             return await find_webhook(connection, webhook_id)
 
-        webhook = await self._connection.run(work)
+        try:
+            webhook = await self._connection.run(work)
+        except REFUSED:  # no id that Postgres could keep
+            webhook = None
         with self._changing:
             # The live copy may have told of it meanwhile, and will not tell of the same change again.
             if self.knows(webhook_id):

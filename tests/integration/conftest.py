@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import documented
 import psycopg
 import pytest
 import trustme
+from calling import Caller, Described
 from environment import clean_environment
 from flask import Flask
-from flask.testing import FlaskClient
 from pydantic import SecretStr
-from werkzeug.test import TestResponse
 
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.errors import UnavailableError
@@ -29,8 +27,6 @@ from go2hooks.postgres.pool import Pool, open_pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.api import create_app
-
-HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", "events": ["click", "link.created"]}
 
 
 @dataclass
@@ -50,35 +46,6 @@ class Outbox:
 
     def is_reachable(self) -> bool:
         return not self.is_away
-
-
-class Described(FlaskClient):
-    """Sees to it that every answer of every test is one that the API's own document tells of, to the last field."""
-
-    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        answer = super().open(*args, **kwargs)
-        documented.check(self.application, answer)
-        return answer
-
-
-@dataclass
-class Caller:
-    """One account's way to the API."""
-
-    client: FlaskClient
-    account_id: str
-    key: str
-
-    def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> TestResponse:
-        headers = {"Authorization": f"Bearer {self.key}"} | options.pop("headers", {})
-        if body is not None:
-            options["json"] = body
-        return self.client.open(f"/api/v1{path}", method=method, headers=headers, **options)
-
-    def create(self, **changes: Any) -> dict[str, Any]:
-        answer = self("POST", "/webhooks", HOOK | changes)
-        assert answer.status_code == 201, answer.text
-        return answer.json["data"]
 
 
 @pytest.fixture

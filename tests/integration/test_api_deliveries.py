@@ -260,7 +260,7 @@ def test_a_webhook_shows_only_its_own_deliveries(acme, hook, history):
 @pytest.fixture
 def impatient(monkeypatch):
     """Ask for it before the API: its statements may take a fifth of a second."""
-    monkeypatch.setattr("go2hooks.postgres.pool.STATEMENT_TIMEOUT_MS", 200)
+    monkeypatch.setattr("go2hooks.postgres.pool.STATEMENT_TIMEOUT_S", 0.2)
 
 
 def test_an_answer_that_takes_too_long_is_not_taken_for_an_outage(impatient, acme, hook, history, database):
@@ -320,7 +320,7 @@ def explain(database_url, wanted, below=None, webhook="wh_1"):
     """Every node of the plan, as it was executed."""
     query, values = deliveries.page_query(webhook, wanted, 21, below)
     with psycopg.connect(database_url) as connection:
-        connection.execute(deliveries._BEGIN)
+        connection.execute(deliveries._ALONG_INDEXES)
         [[plan]] = connection.execute(
             "EXPLAIN (ANALYZE, FORMAT JSON) " + query.as_string(connection), values
         ).fetchall()
@@ -401,7 +401,7 @@ def test_the_small_indexes_serve_statements_that_were_planned_without_their_valu
     query, values = deliveries.page_query("wh_1", wanted, 21)
     names = [name for name, value in values.items() if value is not None]
     with psycopg.connect(big_database_url) as connection:
-        connection.execute(deliveries._BEGIN)
+        connection.execute(deliveries._ALONG_INDEXES)
         numbered = query.as_string(connection) % {name: f"${names.index(name) + 1}" for name in names}
         types = ", ".join("text" for _ in names)
         arguments = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)

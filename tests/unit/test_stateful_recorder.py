@@ -64,7 +64,7 @@ class RecorderMachine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(module, "write_batch", lambda postgres, records, _policy: postgres.write(records))
-        self.patch.setattr(module.log, "exception", lambda *_args, **_more: None)
+        self.patch.setattr(module.log, "error", lambda *_args, **_more: None)
         self.loop = asyncio.new_event_loop()
         self.postgres = Postgres()
         self.unfit: set[str] = set()

@@ -1,0 +1,106 @@
+"""What each service has to be allowed in Postgres, and nothing else: printed as GRANTs, and checked before it answers."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection, sql
+
+MAINTAIN: Final = "attempts_maintain(date, integer, integer)"
+
+
+class Role(StrEnum):
+    """Who may have a login of its own; commands such as `migrate` and `keys` use the tables' owner's."""
+
+    API = "api"
+    ROUTER = "router"
+    DISPATCHER = "dispatcher"
+
+
+class Right(NamedTuple):
+    """Privileges on a table, all of its columns or some; EXECUTE on a function."""
+
+    privileges: tuple[str, ...]
+    thing: str
+    columns: tuple[str, ...] = ()
+
+
+_READ: Final = ("SELECT",)
+# Row locks need UPDATE of any column.
+_LOCK_ACCOUNTS: Final = Right(("UPDATE",), "accounts", ("created_at",))
+_COUNTED: Final = (
+    "consecutive_failures", "failure_starts", "failing_since", "is_active", "disabled_at", "disabled_reason",
+)  # fmt: skip
+_COMMON: Final = (Right(_READ, "alembic_version"), Right(_READ, "deployment"))
+RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
+    Role.API: (
+        *_COMMON,
+        Right(_READ, "accounts"),
+        _LOCK_ACCOUNTS,
+        Right(_READ, "api_keys"),
+        Right(("SELECT", "INSERT", "UPDATE"), "webhooks"),
+        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "client_certificates"),
+        Right(("SELECT", "INSERT", "DELETE"), "attempts"),
+    ),
+    Role.ROUTER: (*_COMMON, Right(_READ, "webhooks")),
+    Role.DISPATCHER: (
+        *_COMMON,
+        Right(_READ, "webhooks"),
+        Right(("UPDATE",), "webhooks", _COUNTED),
+        Right(_READ, "client_certificates"),
+        Right(("SELECT", "INSERT"), "attempts"),
+        Right(("EXECUTE",), MAINTAIN),
+        Right(
+            ("TEMPORARY",), ""
+        ),  # on the database: a batch with rows that are there already goes through such a table
+    ),
+}
+_HELD: Final = {
+    "table": "has_table_privilege(to_regclass({thing}), {privilege})",
+    "column": "has_column_privilege(to_regclass({thing}), {column}, {privilege})",
+    "function": "has_function_privilege(to_regprocedure({thing}), {privilege})",
+    "database": "has_database_privilege(current_database(), {privilege})",
+}
+
+
+def missing_rights(connection: Connection[Any], role: Role) -> list[str]:
+    """What this login may not do, such as `INSERT on attempts`; also where the table is not to be found. In a transaction."""
+    asked = [each for right in RIGHTS[role] for each in _asked(right)]
+    query = sql.SQL("SELECT {}").format(sql.SQL(", ").join(condition for _, condition in asked))
+    row = connection.execute(query).fetchone() or ()
+    return [name for (name, _), is_held in zip(asked, row, strict=True) if not is_held]
+
+
+def _asked(right: Right) -> Iterator[tuple[str, sql.Composed]]:
+    for privilege in right.privileges:
+        for column in right.columns or ("",):
+            kind = "column" if column else _kind(right)
+            of = f" ({column})" if column else ""
+            condition = sql.SQL(_HELD[kind]).format(
+                thing=sql.Literal(right.thing), column=sql.Literal(column), privilege=sql.Literal(privilege)
+            )
+            yield f"{privilege}{of} on {right.thing or 'the database'}", condition
+
+
+def _kind(right: Right) -> str:
+    if not right.thing:
+        return "database"
+    return "function" if right.thing.endswith(")") else "table"
+
+
+def grants(connection: Connection[Any], role: Role, login: str) -> Iterator[str]:
+    """The statements that give a login what the service needs, and which the tables' owner may make."""
+    row = connection.execute("SELECT current_database(), current_schema()").fetchone()
+    database, schema = map(sql.Identifier, row or ("", ""))
+    to = sql.Identifier(login)
+    yield sql.SQL("GRANT CONNECT ON DATABASE {} TO {};").format(database, to).as_string(connection)
+    yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {};").format(schema, to).as_string(connection)
+    for right in RIGHTS[role]:
+        columns = sql.SQL(f" ({', '.join(right.columns)})" if right.columns else "")
+        what = sql.SQL(", ").join(sql.SQL(privilege) + columns for privilege in right.privileges)
+        thing = {
+            "database": sql.SQL("DATABASE {}").format(database),
+            "function": sql.SQL("FUNCTION {}.").format(schema) + sql.SQL(right.thing),
+            "table": sql.SQL("{}.").format(schema) + sql.SQL(right.thing),
+        }[_kind(right)]
+        yield sql.SQL("GRANT {} ON {} TO {};").format(what, thing, to).as_string(connection)

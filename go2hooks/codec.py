@@ -102,11 +102,11 @@ def _misread(raw: dict[str, Any], canonical: str) -> Iterator[tuple[str, str]]:
 
 def _logical_fields(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for field in raw["fields"]:
-        match field["type"]:
-            case {"type": str(type_), "logicalType": str(logical)}:
-                yield field["name"], type_, logical
-            case {"type": "record"} as record:
-                yield from _logical_fields(record)
+        kind = field["type"]  # compiled, a `match` would take a plain name for an object
+        if isinstance(kind, dict) and kind["type"] == "record":
+            yield from _logical_fields(kind)
+        elif isinstance(kind, dict) and "logicalType" in kind:
+            yield field["name"], kind["type"], kind["logicalType"]
 
 
 def _without_logical_types(schema: Any) -> Any:

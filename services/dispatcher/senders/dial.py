@@ -30,7 +30,7 @@ class Dialer:
         self, target: Target, make: Callable[[ssl.SSLContext | None], Connection], identity: Identity | None = None
     ) -> "Dial":
         """Begin to connect to `target`, for a connection that `make` gives, under `identity`; with a context for https."""
-        return Dial(lambda dial: self._connect(dial, target, make, identity))
+        return Dial(target, lambda dial: self._connect(dial, target, make, identity))
 
     async def close(self) -> None:
         """Stop looking names up."""
@@ -80,7 +80,8 @@ class Dialer:
 class Dial:
     """One connection being made, in a task of its own, so that a deadline can end it without touching who waits."""
 
-    def __init__(self, connect: "Callable[[Dial], asyncio._CoroutineLike[Connection]]") -> None:
+    def __init__(self, target: Target, connect: "Callable[[Dial], asyncio._CoroutineLike[Connection]]") -> None:
+        self.host, self.port = target.host, target.port
         self.phase = Phase.LOOKING_UP
         self.task = asyncio.create_task(connect(self))
 

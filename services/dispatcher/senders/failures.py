@@ -28,6 +28,9 @@ class Phase(StrEnum):
     READING = "reading the response"
 
 
+AT_PROXY: Final = frozenset({Phase.PROXY_CONNECTING, Phase.PROXY_WAITING})  #: what lasts too long there is ours
+
+
 class Cause(NamedTuple):
     """A failure and its sentence."""
 
@@ -150,11 +153,8 @@ _TLS_REASONS: Final = (
 )
 
 
-_AT_PROXY: Final = (Phase.PROXY_CONNECTING, Phase.PROXY_WAITING)
-
-
 def timeout(timeout_s: float, phase: Phase) -> Cause:
-    failure = Failure.PROXY_ERROR if phase in _AT_PROXY else Failure.TIMEOUT
+    failure = Failure.PROXY_ERROR if phase in AT_PROXY else Failure.TIMEOUT
     return Cause(failure, f"Timed out after {timeout_s:g} s while {phase}.")
 
 

@@ -173,7 +173,7 @@ class ProtocolSender:
         if isinstance(turn, Connection):
             return await self._send_on_used(turn, target, identity, message, started, bucket)
         if not turn:
-            return _no_answer(self._why_not(bucket, Phase.QUEUED), started)
+            return _no_answer(self._why_not(bucket, self._queued_behind(target)), started)
         try:
             connection = await self._connect(target, identity, bucket)
         finally:
@@ -250,6 +250,11 @@ class ProtocolSender:
         self._connections.add(connection)
         self._turns.opened(connection.origin)
         return connection
+
+    def _queued_behind(self, target: Target) -> Phase:
+        """What an attempt waits for that waits for a connection: the egress proxy, where that keeps those before it waiting."""
+        phases = (dial.phase for dial in self._dials if dial.host == target.host and dial.port == target.port)
+        return next((phase for phase in phases if phase in failures.AT_PROXY), Phase.QUEUED)
 
     def _why_not(self, bucket: Bucket, phase: Phase) -> Cause:
         """Why there is no connection: time ran out in this phase, or the sender closes."""

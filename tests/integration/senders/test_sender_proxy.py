@@ -304,6 +304,15 @@ async def test_a_proxy_that_says_nothing_is_given_up_in_time_and_is_ours(receive
     await proxy.until(lambda: proxy.open == 0)
 
 
+async def test_whoever_waits_behind_those_that_wait_for_the_proxy_waits_for_the_proxy(
+    receive: Any, through: Any
+) -> None:
+    proxy = await receive(answering_connect(b""))
+    sender = through(proxy, timeout_s=TIMEOUT_S)
+    responses = await asyncio.gather(*(sender.send(post(parse_target("https://customer.test/"))) for _ in range(64)))
+    assert {response.failure for response in responses} == {Failure.PROXY_ERROR}  # a busy lane has so many under way
+
+
 async def test_a_proxy_that_takes_no_connection_is_given_up_in_time_and_is_ours(
     through: Any, full_backlog: int, kind: str
 ) -> None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from usable_topics import make_topics
 from waiting import until
 
+from bench.prefork import Prefork
 from go2hooks.codec import encode_delivery
 from go2hooks.core.classify import classify
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
@@ -28,6 +29,7 @@ from go2hooks.settings import Settings
 from services.dispatcher import intake, pipeline
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.intake import Ticket
+from services.dispatcher.senders import build_sender
 from services.dispatcher.senders.identity import Identity
 
 NAMES = TopicNames("go2")
@@ -344,6 +346,24 @@ async def test_large_deliveries_are_held_within_the_window_and_all_go_out_in_the
         await until(lambda: all(records(delivery) for delivery in deliveries), 60.0)
     assert {tuple(records(delivery)) for delivery in deliveries} == {((1, "delivered"),)}
     await dispatcher.drain(10.0)
+
+
+async def test_a_receiver_with_one_worker_gets_all_and_is_not_disabled(settings, database, webhook_id, put, records):
+    """Of two dozen requests at once it would read one, and leave the rest to time out."""
+    settings = settings.model_copy(update={"allow_insecure_targets": True})
+    with Prefork(workers=1, keep_alive_s=65.0) as receiver:
+        database.execute("UPDATE webhooks SET url = %s", [f"http://127.0.0.1:{receiver.port}/hook"])
+        dispatcher = Dispatcher(settings, build_sender(settings))
+        await dispatcher.start()
+        deliveries = [put() for _ in range(24)]
+        until_s = time.monotonic() + 2 * settings.delivery_timeout_s
+        while time.monotonic() < until_s:
+            deliveries.append(put())
+            await asyncio.sleep(0.1)
+        await until(lambda: all(records(delivery) for delivery in deliveries))
+        assert {tuple(records(delivery)) for delivery in deliveries} == {((1, "delivered"),)}
+        assert database.execute("SELECT is_active, consecutive_failures FROM webhooks").fetchone() == (True, 0)
+        await dispatcher.drain(10.0)
 
 
 def held_bytes() -> int:

@@ -1,14 +1,62 @@
-"""Who may open a connection, and who gets one that becomes idle."""
+"""Who may open a connection, who gets one that becomes idle, and when one is closed so that a worker takes another."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from connections import A, B, connection_to, is_closed
+from waiting import until
 
+from go2hooks.core.serving import Opening
+from services.dispatcher.senders.connection import Connection, Origin
+from services.dispatcher.senders.line import Times
 from services.dispatcher.senders.turns import Turns
 from services.dispatcher.senders.wheel import Bucket
+
+TIMES = Times.within(10.0, 60.0)
+SHORT = Times.within(0.2, 0.3)
+
+
+class Scene:
+    """Turns, and who keeps the connections that become idle."""
+
+    def __init__(self, at_once: int = 1, times: Times = TIMES) -> None:
+        self.turns = Turns(times, at_once)
+        self.turns.close_idle = self._close_idle
+        self.idle: list[Connection] = []
+
+    def _close_idle(self, origin: Origin) -> bool:
+        if not self.idle:
+            return False
+        connection = self.idle.pop(0)
+        connection.close()
+        self.turns.lost(connection)
+        return True
+
+    async def opening(self, origin: Origin = A) -> Opening:
+        opening = await self.turns.enter(origin, Bucket())
+        assert isinstance(opening, Opening)
+        return opening
+
+    def made(self, opening: Opening, origin: Origin = A) -> Connection:
+        connection = connection_to(origin)
+        self.turns.made(connection, opening)
+        return connection
+
+    def answer(self, connection: Connection, took_s: float = 0.0) -> Connection:
+        connection.idle_since = time.monotonic()
+        connection.asked_at = connection.idle_since - took_s
+        if not connection.connected_at:
+            connection.connected_at = connection.asked_at
+        if not self.turns.release(connection):
+            self.idle.append(connection)
+        return connection
+
+    async def served(self, count: int) -> list[Connection]:
+        """So many connections that were answered on; all are idle."""
+        return [self.answer(self.made(await self.opening())) for _ in range(count)]
 
 
 async def started(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
@@ -18,123 +66,233 @@ async def started(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
     return tasks
 
 
-async def full(at_once: int = 1, opened: int = 0, openings: int = 1) -> Turns:
-    """With so many connections to A open, and so many openings under way."""
-    turns = Turns(at_once)
-    for _ in range(opened):
-        turns.opened(A)
-    assert [await turns.enter(A, Bucket()) for _ in range(openings)] == [True] * openings
-    return turns
+async def full(at_once: int = 1) -> tuple[Scene, list[Opening]]:
+    """As many connections to A are being opened as may be at once."""
+    scene = Scene(at_once)
+    return scene, [await scene.opening() for _ in range(at_once)]
+
+
+# --- opening
 
 
 async def test_so_many_open_at_once_and_the_next_waits_until_one_has_ended() -> None:
-    turns = await full(at_once=2, openings=2)
-    third, fourth = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
+    scene, (first, second) = await full(at_once=2)
+    third, fourth = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
     assert not third.done()
-    turns.leave(A)
-    assert await third is True
+    scene.turns.failed(A, first)
+    assert isinstance(await third, Opening)
     assert not fourth.done()
-    turns.leave(A)
-    assert await fourth is True
+    scene.made(second)
+    assert isinstance(await fourth, Opening)
 
 
 async def test_origins_do_not_wait_for_each_other() -> None:
-    turns = await full()
-    (waiting,) = await started(turns.enter(A, Bucket()))
-    assert await turns.enter(B, Bucket()) is True
+    scene, (opening,) = await full()
+    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    await scene.opening(B)
     assert not waiting.done()
-    turns.leave(A)
-    assert await waiting is True
+    scene.turns.failed(A, opening)
+    assert isinstance(await waiting, Opening)
 
 
 async def test_who_waits_longest_gets_the_connection_that_becomes_idle_first() -> None:
-    turns = await full()
-    first, second = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
-    one, other = connection_to(A), connection_to(A)
-    assert not turns.hand_over(connection_to(B))
-    assert turns.hand_over(one)
-    assert turns.hand_over(other)
-    assert not turns.hand_over(one)
+    scene = Scene()
+    one, other = await scene.served(2)
+    await scene.opening()
+    first, second = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
+    assert scene.turns.release(one)
+    assert scene.turns.release(other)
+    assert not scene.turns.release(one)
     assert await first is one
     assert await second is other
 
 
 async def test_the_more_are_open_the_more_may_be_opened_at_once() -> None:
-    turns = await full(opened=12, openings=3)
-    (fourth,) = await started(turns.enter(A, Bucket()))
+    scene = Scene()
+    served = await scene.served(12)
+    openings = [await scene.opening() for _ in range(3)]
+    (fourth,) = await started(scene.turns.enter(A, Bucket()))
     assert not fourth.done()
-    turns.lost(A)
-    turns.leave(A)  # two under way, eleven open
+    scene.turns.lost(served[0])
+    scene.turns.failed(A, openings[0])  # two under way, eleven open
     await asyncio.sleep(0)
     assert not fourth.done()
-    turns.leave(A)
-    assert await fourth is True
+    scene.turns.failed(A, openings[1])
+    assert isinstance(await fourth, Opening)
 
 
 async def test_who_waits_in_vain_is_told_and_leaves_the_line() -> None:
-    turns = await full()
+    scene, (opening,) = await full()
     bucket = Bucket()
-    late, patient = await started(turns.enter(A, bucket), turns.enter(A, Bucket()))
+    late, patient = await started(scene.turns.enter(A, bucket), scene.turns.enter(A, Bucket()))
     bucket.expired = True
     for item in tuple(bucket):
         item.expire()
-    assert await late is False
+    assert await late is None
     assert not bucket
-    assert await turns.enter(A, bucket) is False
-    turns.leave(A)
-    assert await patient is True
+    assert await scene.turns.enter(A, bucket) is None
+    scene.turns.failed(A, opening)
+    assert isinstance(await patient, Opening)
 
 
 @pytest.mark.parametrize("given", ["connection", "leave"])
 async def test_what_somebody_got_who_was_cancelled_goes_to_the_next(given: str) -> None:
-    turns = await full()
-    first, second = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
-    connection = connection_to(A)
+    scene = Scene()
+    (connection,) = await scene.served(1)
+    opening = await scene.opening()
+    first, second = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
     if given == "connection":
-        assert turns.hand_over(connection)
+        assert scene.turns.release(connection)
     else:
-        turns.leave(A)
+        scene.turns.failed(A, opening)
     first.cancel()
     await asyncio.wait([first])
     assert first.cancelled()
-    assert await second is (connection if given == "connection" else True)
+    got = await second
+    assert got is connection if given == "connection" else isinstance(got, Opening)
     assert not is_closed(connection)
 
 
 async def test_a_connection_that_nobody_takes_after_all_is_closed() -> None:
-    turns = await full()
-    (only,) = await started(turns.enter(A, Bucket()))
-    connection = connection_to(A)
-    assert turns.hand_over(connection)
+    scene = Scene()
+    (connection,) = await scene.served(1)
+    await scene.opening()
+    (only,) = await started(scene.turns.enter(A, Bucket()))
+    assert scene.turns.release(connection)
     only.cancel()
     await asyncio.wait([only])
     assert is_closed(connection)
 
 
 async def test_who_was_cancelled_while_waiting_is_passed_over() -> None:
-    turns = await full()
-    first, second = await started(turns.enter(A, Bucket()), turns.enter(A, Bucket()))
+    scene, (opening,) = await full()
+    first, second = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
     first.cancel()
     await asyncio.wait([first])
-    turns.leave(A)
-    assert await second is True
+    scene.turns.failed(A, opening)
+    assert isinstance(await second, Opening)
 
 
 async def test_closing_ends_the_waiting() -> None:
-    turns = await full()
-    (waiting,) = await started(turns.enter(A, Bucket()))
-    turns.close()
-    assert await waiting is False
-    assert await turns.enter(A, Bucket()) is False
+    scene, _ = await full()
+    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    scene.turns.close()
+    assert await waiting is None
+    assert await scene.turns.enter(A, Bucket()) is None
 
 
 async def test_nothing_is_remembered_of_an_origin_where_nothing_is_left() -> None:
-    turns = await full()
-    (waiting,) = await started(turns.enter(A, Bucket()))
+    scene, (opening,) = await full()
+    (waiting,) = await started(scene.turns.enter(A, Bucket()))
     waiting.cancel()
     await asyncio.wait([waiting])
-    turns.opened(A)
-    turns.leave(A)
-    assert len(turns) == 1
-    turns.lost(A)
-    assert len(turns) == 0
+    connection = scene.made(opening)
+    assert len(scene.turns) == 1
+    scene.turns.lost(connection)
+    assert len(scene.turns) == 0
+
+
+# --- few workers
+
+
+async def test_who_would_open_one_beside_one_that_is_overtaken_waits_for_one_that_is_answered_on() -> None:
+    scene = Scene(at_once=16)
+    (connection,) = await scene.served(1)
+    scene.made(await scene.opening())
+    await asyncio.sleep(0.01)
+    scene.answer(connection, took_s=0.001)
+    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    assert not waiting.done()
+    assert scene.turns.release(connection)
+    assert await waiting is connection
+
+
+async def test_nobody_waits_for_long_for_a_connection_that_others_use() -> None:
+    scene = Scene(at_once=16, times=SHORT)
+    (connection,) = await scene.served(1)
+    scene.made(await scene.opening())
+    await asyncio.sleep(0.01)
+    scene.answer(connection, took_s=0.001)
+    scene.idle.clear()  # somebody has taken it
+    assert isinstance(await asyncio.wait_for(scene.turns.enter(A, Bucket()), 10), Opening)
+
+
+async def overdue(scene: Scene) -> Connection:
+    """A connection that is made and not answered on, though another was. That one is closed in time, and this answered on."""
+    (other,) = await scene.served(1)
+    connection = scene.made(await scene.opening())
+    await until(lambda: is_closed(other), 10)
+    return scene.answer(connection)
+
+
+async def test_an_idle_connection_is_closed_for_one_that_waits_for_long() -> None:
+    scene = Scene(at_once=16, times=SHORT)
+    await overdue(scene)
+    assert scene.idle == []  # it has been open for long itself: others may wait for the worker
+
+
+async def test_a_connection_in_use_is_closed_for_one_that_waits_for_long_when_it_becomes_idle() -> None:
+    scene = Scene(at_once=16, times=SHORT)
+    (used,) = await scene.served(1)
+    scene.idle.clear()
+    scene.made(await scene.opening())
+    await asyncio.sleep(0.01)
+    scene.answer(used, took_s=0.001)
+    scene.idle.clear()
+    await asyncio.sleep(2 * SHORT.overdue_s)
+    assert not is_closed(used)
+    assert is_closed(scene.answer(used, took_s=0.001))
+    assert scene.idle == []
+
+
+async def test_where_workers_are_few_a_connection_is_used_for_a_moment_and_no_others_are_opened() -> None:
+    scene = Scene(at_once=16, times=SHORT)
+    scene.turns.lost(await overdue(scene))
+    (connection,) = await scene.served(1)
+    assert scene.turns.one_idle_s(A) == SHORT.brief_s
+    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    assert not waiting.done()
+    connection.connected_at -= 2 * SHORT.brief_s
+    assert scene.turns.release(connection)
+    assert is_closed(connection)
+    assert not waiting.done()
+    scene.turns.lost(connection)
+    assert isinstance(await waiting, Opening)
+
+
+async def test_few_workers_are_remembered_without_a_connection_and_then_forgotten() -> None:
+    scene = Scene(at_once=16, times=SHORT)
+    scene.turns.lost(await overdue(scene))
+    assert len(scene.turns) == 1
+    await until(lambda: len(scene.turns) == 0, 10)
+
+
+async def test_a_second_worker_is_looked_for_once_a_connection_alone_has_been_open_for_a_moment() -> None:
+    scene = Scene()
+    (connection,) = await scene.served(1)
+    assert not connection.is_alone
+    connection.connected_at -= 2 * TIMES.overdue_s
+    scene.answer(connection)
+    assert connection.is_alone
+    assert scene.turns.wants_another(A)
+    second = scene.made(await scene.opening())
+    assert not scene.turns.wants_another(A)  # it is being looked for
+    scene.answer(second)
+    assert not scene.turns.wants_another(A)
+    assert not scene.answer(connection).is_alone
+
+
+async def test_the_last_worker_that_a_receiver_has_shown_is_not_kept_idle_for_long() -> None:
+    scene = Scene()
+    await scene.served(3)
+    assert scene.turns.one_idle_s(A) == TIMES.last_s
+    scene.turns.lost(scene.idle.pop())
+    assert scene.turns.one_idle_s(A) == TIMES.idle_s
+    assert scene.turns.one_idle_s(B) == TIMES.idle_s
+
+
+def test_nobody_times_out_who_waits_for_what_another_dispatcher_keeps() -> None:
+    times = Times.within(10.0, 60.0)
+    assert times.last_s + times.overdue_s + times.watch_s < 10.0
+    assert times.brief_s < times.overdue_s < times.last_s <= times.idle_s
+    assert Times.within(10.0, 2.0).last_s == 2.0

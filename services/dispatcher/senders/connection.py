@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol, cast
 import httptools
 
 from go2hooks.core.outcome import Answer, NoAnswer, Response
+from go2hooks.core.serving import Opening
 from services.dispatcher.senders import failures, wire
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import IdentityName
@@ -79,14 +80,19 @@ class Connection(asyncio.BaseProtocol):
         "_started",
         "_status",
         "_transport",
+        "asked_at",
         "connected_at",
         "idle_since",
+        "is_alone",
+        "opening",
         "origin",
     )
 
     def __init__(self, owner: Owner, origin: Origin, limits: Limits) -> None:
         self.origin = origin
-        self.connected_at = self.idle_since = 0.0
+        self.connected_at = self.asked_at = self.idle_since = 0.0
+        self.opening: Opening | None = None  #: until it has been answered on, and stays open
+        self.is_alone = False  #: the receiver had not shown to serve another one beside it when it became idle
         self._owner = owner
         self._limits = limits
         self._transport: asyncio.Transport | None = None

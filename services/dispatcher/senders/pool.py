@@ -11,9 +11,22 @@ from services.dispatcher.senders.connection import Connection, Origin
 class IdlePool:
     """Keeps connections between exchanges. Belongs to one event loop; its timer runs only while it holds any."""
 
-    def __init__(self, max_idle: int, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_idle: int,
+        idle_s: float,
+        one_idle_s: Callable[[Origin], float],
+        sweep_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`one_idle_s`: after how long one connection to an origin is closed, though others be kept for `idle_s`.
+
+        Both are looked at every `sweep_s`, which is less.
+        """
         self._max_idle = max_idle
         self._idle_s = idle_s
+        self._one_idle_s = one_idle_s
+        self._sweep_s = sweep_s
         self._clock = clock
         self._by_origin: dict[Origin, list[Connection]] = {}
         self._oldest_first: OrderedDict[Connection, None] = OrderedDict()
@@ -52,6 +65,14 @@ class IdlePool:
         if not siblings:
             del self._by_origin[connection.origin]
 
+    def close_first(self, origin: Origin) -> bool:
+        """Close the connection to this origin that has been idle for longest; False when none is."""
+        connections = self._by_origin.get(origin)
+        if connections is None:
+            return False
+        self._close(connections[0])
+        return True
+
     def close(self) -> None:
         """Close all of them and stop the timer."""
         while self._oldest_first:
@@ -61,17 +82,23 @@ class IdlePool:
             self._handle = None
 
     def _arm(self) -> None:
-        self._handle = asyncio.get_running_loop().call_later(min(1.0, self._idle_s / 2), self._sweep)
+        self._handle = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
 
     def _sweep(self) -> None:
         self._handle = None
-        latest = self._clock() - self._idle_s
-        while self._oldest_first and next(iter(self._oldest_first)).idle_since <= latest:
+        now = self._clock()
+        while self._oldest_first and now - next(iter(self._oldest_first)).idle_since >= self._idle_s:
             self._close_oldest()
+        for origin, connections in tuple(self._by_origin.items()):
+            idle_s = now - connections[0].idle_since
+            if idle_s >= self._sweep_s and idle_s >= self._one_idle_s(origin):
+                self._close(connections[0])
         if self._oldest_first:
             self._arm()
 
     def _close_oldest(self) -> None:
-        connection = next(iter(self._oldest_first))
+        self._close(next(iter(self._oldest_first)))
+
+    def _close(self, connection: Connection) -> None:
         self.discard(connection)
         connection.close()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from go2hooks.core.outcome import NoAnswer, Response
 from go2hooks.core.request import SignedRequest
+from go2hooks.core.serving import Opening
 from go2hooks.core.target import Target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders import failures, wire
@@ -17,6 +18,7 @@ from services.dispatcher.senders.connection import Connection, Limits, Origin, P
 from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
+from services.dispatcher.senders.line import Times
 from services.dispatcher.senders.pool import IdlePool
 from services.dispatcher.senders.proxy import EgressProxy
 from services.dispatcher.senders.resolver import Resolver
@@ -55,10 +57,14 @@ class ProtocolSender:
     ) -> None:
         self._limits = limits
         self._dialer = Dialer(resolver, guard, ssl_context, proxy)
-        self._pool = IdlePool(pool_max_idle, pool_idle_s)
         self._wheel = TimerWheel(limits.timeout_s, tick_s)
         self._body_wheel = TimerWheel(limits.body_timeout_s, tick_s)
-        self._turns = Turns()
+        times = Times.within(limits.timeout_s, pool_idle_s)
+        self._turns = Turns(times)
+        self._pool = IdlePool(
+            pool_max_idle, pool_idle_s, self._turns.one_idle_s, min(1.0, times.brief_s, pool_idle_s / 2)
+        )
+        self._turns.close_idle = self._pool.close_first
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,7 +81,11 @@ class ProtocolSender:
         except wire.UnsendableError:
             return _no_answer(failures.UNSENDABLE, started)
         bucket = self._wheel.bucket()
-        connection = self._pool.take(_origin(request.target, identity))
+        origin = _origin(request.target, identity)
+        connection = self._pool.take(origin)
+        if connection is not None and connection.is_alone and self._turns.wants_another(origin):
+            self._pool.put(connection)
+            connection = None
         if connection is None:
             return await self._send_in_turn(request.target, identity, message, started, bucket)
         return await self._send_on_used(connection, request.target, identity, message, started, bucket)
@@ -90,7 +100,11 @@ class ProtocolSender:
         connection = self._pool.take(_origin(target, None))
         if connection is None:
             return False
+        if connection.is_alone:  # another one may have to be opened beside it
+            self._pool.put(connection)
+            return False
         started, bucket = time.monotonic(), self._wheel.bucket()
+        connection.asked_at = started
 
         def report(response: Response | None) -> None:
             if response is not None:
@@ -148,14 +162,14 @@ class ProtocolSender:
     # --- Owner of connections
 
     def release(self, connection: Connection) -> None:
-        if not self._turns.hand_over(connection):
+        if not self._turns.release(connection):
             self._pool.put(connection)
 
     def forget(self, connection: Connection) -> None:
         self._pool.discard(connection)
         if connection in self._connections:
             self._connections.discard(connection)
-            self._turns.lost(connection.origin)
+            self._turns.lost(connection)
         if self._closing is not None and not self._connections:
             self._closing.set()
 
@@ -168,17 +182,12 @@ class ProtocolSender:
         self, target: Target, identity: Identity | None, message: bytes, started: float, bucket: Bucket
     ) -> Response:
         """On the next connection that becomes idle, or on one that is opened, whichever comes first."""
-        origin = _origin(target, identity)
-        turn = await self._turns.enter(origin, bucket)
+        turn = await self._turns.enter(_origin(target, identity), bucket)
         if isinstance(turn, Connection):
             return await self._send_on_used(turn, target, identity, message, started, bucket)
-        if not turn:
+        if turn is None:
             return _no_answer(self._why_not(bucket, self._queued_behind(target)), started)
-        try:
-            connection = await self._connect(target, identity, bucket)
-        finally:
-            self._turns.leave(origin)
-        return await _send_on(connection, message, started, bucket)
+        return await _send_on(await self._open(target, identity, bucket, turn), message, started, bucket)
 
     async def _send_on_used(
         self,
@@ -190,7 +199,7 @@ class ProtocolSender:
         bucket: Bucket,
     ) -> Response:
         """On a connection that has been used before, and once more if it turns out to have been closed."""
-        written = time.monotonic()
+        connection.asked_at = written = time.monotonic()
         response = await _exchange(connection, message, started, bucket)
         if response is not None:
             return response
@@ -205,7 +214,8 @@ class ProtocolSender:
         """
         if time.monotonic() - written > STALE_WITHIN_S:
             return _no_answer(failures.CLOSED_SILENT, started)
-        return await _send_on(await self._connect(target, identity, bucket), message, started, bucket)
+        opening = self._turns.begin(_origin(target, identity))
+        return await _send_on(await self._open(target, identity, bucket, opening), message, started, bucket)
 
     async def _respond_again(
         self, target: Target, message: bytes, started: float, bucket: Bucket, on_response: Callable[[Response], None]
@@ -216,6 +226,19 @@ class ProtocolSender:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _open(
+        self, target: Target, identity: Identity | None, bucket: Bucket, opening: Opening
+    ) -> Connection | Cause:
+        connection: Connection | Cause | None = None
+        try:
+            connection = await self._connect(target, identity, bucket)
+            return connection
+        finally:
+            if isinstance(connection, Connection):
+                self._turns.made(connection, opening)
+            else:
+                self._turns.failed(_origin(target, identity), opening)
 
     async def _connect(self, target: Target, identity: Identity | None, bucket: Bucket) -> Connection | Cause:
         if self._closing is not None or bucket.expired:
@@ -248,7 +271,6 @@ class ProtocolSender:
             connection.abort()
             return self._why_not(bucket, Phase.CONNECTING)
         self._connections.add(connection)
-        self._turns.opened(connection.origin)
         return connection
 
     def _queued_behind(self, target: Target) -> Phase:

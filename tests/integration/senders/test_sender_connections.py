@@ -10,8 +10,9 @@ import pytest
 from scripted import BODY, OK, Line, Receiver, answering, post
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.serving import Opening
+from services.dispatcher.senders.line import AT_ONCE
 from services.dispatcher.senders.protocol import STALE_WITHIN_S
-from services.dispatcher.senders.turns import AT_ONCE
 from services.dispatcher.senders.wheel import Bucket
 
 
@@ -138,7 +139,7 @@ async def test_who_has_waited_for_a_connection_that_turns_out_stale_gets_a_fresh
     assert isinstance(await sender.send(post(receiver.target())), Answer)
     origin = ("http", "localhost", receiver.port, None)
     for _ in range(AT_ONCE):  # nobody else may open one
-        assert await sender._turns.enter(origin, Bucket()) is True
+        assert isinstance(await sender._turns.enter(origin, Bucket()), Opening)
     first = asyncio.create_task(sender.send(post(receiver.target())))
     await asyncio.sleep(0)
     second = asyncio.create_task(sender.send(post(receiver.target())))

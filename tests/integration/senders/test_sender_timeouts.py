@@ -9,7 +9,7 @@ import pytest
 from scripted import OK, Line, post
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from services.dispatcher.senders.turns import AT_ONCE
+from services.dispatcher.senders.line import AT_ONCE
 
 TIMEOUT_S = 0.6  # long enough for a busy machine to come as far as a test wants
 LATE_S = 10.0  # a busy machine included

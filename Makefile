@@ -1,4 +1,5 @@
-# make setup: into .venv · make demo: the whole pipeline, live (ARGS=--keep leaves it running) · make test: checks and tests
+# make setup: into .venv · make demo: the whole pipeline, live (ARGS=--keep leaves it running)
+# make check: in a minute · make test: in some minutes · make nightly: in hours
 
 # Any Python from 3.11; what a version manager only pretends to have is passed over.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -6,20 +7,21 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PACKAGES := .venv/.packages
 READY := .venv/.ready
+TODAY := $(shell date -u +%Y%m%d)
 # What servers under test write goes to memory where there is room: on a disk a database takes four times as long to make.
 IN_MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4000000 {print "TMPDIR=/dev/shm"}')
 # Files as they are listed, not those with most tests first: the slowest, which start whole stacks, have few.
-TESTS := $(IN_MEMORY) $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
-# Whole stacks, for either; then what is run on both. Fewer made-up examples the second time.
-STORIES := $(patsubst %,tests/acceptance/test_%.py,changes crashes poison retrying)
-OF_COMPILED := $(patsubst %,tests/integration/test_%.py,dispatcher recorder metrics metrics_lag dispatcher_processes client_certificates \
-	api_client_certificates attempts strays) tests/integration/router tests/integration/senders tests/unit
-MODELS := $(wildcard tests/*/test_stateful_*.py) tests/unit/test_offsets.py::TestOffsetTracker tests/unit/test_lanes.py::TestLanes
+TESTS := $(IN_MEMORY) $(BIN)/pytest --no-loadscope-reorder
+# What runs on the compiled modules, where there is a compiler; all else on the plain ones; what tests modules alone, on either.
+OF_COMPILED := tests/acceptance tests/integration/senders tests/integration/router/test_router.py $(patsubst %,tests/integration/test_%.py, \
+	attempts client_certificates dispatcher_processes metrics metrics_lag recorder strays wheel)
+OF_BOTH := tests/unit tests/integration/test_dispatcher.py
 
 # Some hundred processes that tests start would each compile their sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup compiled wheel demo test test-plain torture models hostile lint format audit sbom bench bench-builds bench-isolation bench-scale bench-bounded clean
+.PHONY: setup compiled wheel demo check test test-plain test-compiled nightly torture models hostile lint format audit sbom bench bench-builds \
+	bench-isolation bench-scale bench-bounded clean
 
 # Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's rehearsal runs beside it.
 setup:
@@ -51,9 +53,9 @@ wheel: $(PACKAGES)
 torture: $(READY)
 	@$(BIN)/python -m bench.torture $(ARGS)
 
-# The core against its models, 10,000 examples each (HYPOTHESIS_EXAMPLES), and what was run: half an hour. One: ARGS="-k Lanes"
+# Every property and model, 10,000 examples each (HYPOTHESIS_EXAMPLES), and what was run: an hour. One: ARGS="-k Lanes"
 models: $(READY)
-	HYPOTHESIS_PROFILE=long $(BIN)/pytest -q --hypothesis-show-statistics $(MODELS) $(ARGS)
+	HYPOTHESIS_PROFILE=long $(TESTS) -n 2 -q -m hypothesis --hypothesis-show-statistics $(ARGS)
 
 # The API under attack: a hand-made list, what its OpenAPI document suggests, guessed keys, slow clients.
 hostile: $(READY)
@@ -62,18 +64,31 @@ hostile: $(READY)
 demo: $(READY)
 	@$(BIN)/go2hooks demo $(ARGS)
 
-# On the plain modules, while the compiler takes one core for a minute or two; then, where there is one, on the compiled ones.
-test: $(READY)
-	@$(MAKE) --no-print-directory -j2 OR_PLAIN=--or-plain test-plain compiled
-	@if GO2HOOKS_BUILD=compiled $(BIN)/python -c "import go2hooks" 2>/dev/null; then \
-	  echo "Compiled:" && \
-	  HYPOTHESIS_PROFILE=brief GO2HOOKS_BUILD=compiled $(TESTS) $(STORIES) $(OF_COMPILED); \
-	else GO2HOOKS_BUILD=plain $(TESTS) $(STORIES); fi
+# What is quick: on the modules as they are, with few made-up examples.
+check: $(READY) lint
+	@HYPOTHESIS_PROFILE=brief $(TESTS) -n 2 -q tests/unit $(ARGS)
 
-test-plain: lint
-	@GO2HOOKS_BUILD=plain $(TESTS) $(STORIES:%=--ignore %) $(ARGS)
+# Everything once, and what tests modules alone on either build. The halves run side by side, the second once it has been compiled.
+test:
+	@$(MAKE) --no-print-directory -j2 OR_PLAIN=--or-plain test-plain test-compiled
 
-lint: $(READY)
+test-plain: $(READY) lint
+	@GO2HOOKS_BUILD=plain $(TESTS) -n 2 $(OF_COMPILED:%=--ignore %) $(ARGS)
+
+test-compiled: $(READY) compiled
+	@HYPOTHESIS_PROFILE=brief $(TESTS) -n 2 $(OF_COMPILED) $(OF_BOTH) $(ARGS)
+
+# What is long and random, an hour and a half: each test on the build that `make test` leaves out, bugs that torture must find, properties
+# and models, the API under attack, damaged messages, and twenty minutes of torture.
+nightly: compiled
+	@GO2HOOKS_BUILD=plain $(TESTS) -n 2 $(OF_COMPILED)
+	@$(TESTS) -n 2 $(OF_COMPILED:%=--ignore %)
+	@GO2HOOKS_TEST_PLANTS=1 $(TESTS) -k planted tests/acceptance/test_torture_short.py
+	@$(MAKE) --no-print-directory models hostile
+	@$(BIN)/python bench/fuzz_codec.py --examples 1000000 --seed $(TODAY)
+	@$(MAKE) --no-print-directory torture ARGS="--minutes 20 --seed $(TODAY)"
+
+lint: $(PACKAGES)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -5,7 +5,7 @@ import secrets
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,6 +14,8 @@ import structlog
 from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import HealthCheck, settings
 from psycopg import sql
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from go2hooks.build import BUILD
 from go2hooks.local.broker import Broker
@@ -21,6 +23,7 @@ from go2hooks.local.database import Database
 from go2hooks.postgres.migrate import migrate
 
 TEMPLATE = "go2hooks_template"
+HAVE_STACKS_OF_THEIR_OWN = {"test_brokers.py", "test_demo.py", "test_torture_short.py"}
 
 # A machine that is busy with something else is no failure. `make models` asks for many more examples, `make test` for fewer where
 # it tries the same once more.
@@ -36,6 +39,19 @@ COMPILED = BUILD.kind == "compiled"  # see GO2HOOKS_BUILD
 
 def pytest_report_header() -> str:
     return f"go2hooks: {BUILD}"
+
+
+class Together(LoadFileScheduling):
+    """One worker runs all tests of a file, and all acceptance tests that share a stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        shares = "/acceptance/" in path and path.rpartition("/")[2] not in HAVE_STACKS_OF_THEIR_OWN
+        return "tests/acceptance" if shares else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -109,14 +125,28 @@ def template_database(postgres_url: Callable[[str], str]) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def new_database(
+    postgres_url: Callable[[str], str], template_database: str
+) -> Callable[[], AbstractContextManager[str]]:
+    """Makes a context manager: an empty, migrated database and its URL, for as long as the block lasts."""
+
+    @contextmanager
+    def make() -> Iterator[str]:
+        name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
+        with psycopg.connect(postgres_url("postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template_database)))
+            yield postgres_url(database)
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+    return make
+
+
 @pytest.fixture
-def database_url(postgres_url: Callable[[str], str], template_database: str) -> Iterator[str]:
+def database_url(new_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """URL of an empty, migrated database of the test's own."""
-    name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
-    with psycopg.connect(postgres_url("postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template_database)))
-        yield postgres_url(database)
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with new_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""One stack for the acceptance tests of a module, an account and a receiver for each."""
+"""One stack for all acceptance tests that do not start their own, an account and a receiver for each test."""
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,23 +10,46 @@ from recording import Recorder
 from running import Account, Stack
 
 
-@pytest.fixture(scope="module")  # a session's would take a quarter of a processor from all other tests
-def running_stack() -> Iterator[Stack]:
-    # Not pytest's own directory: it takes away the permission by which an unprivileged Postgres gets there.
-    with tempfile.TemporaryDirectory(prefix="go2hooks-acceptance-", ignore_cleanup_errors=True) as directory:
-        stack = Stack(Path(directory))
-        try:
-            stack.start()
-            yield stack
-        finally:
-            stack.stop()
+class SharedStack:
+    """A stack that is started when it is first asked for, and again after `stop`."""
+
+    def __init__(self) -> None:
+        self._running: Stack | None = None
+        self._at_end = ExitStack()
+
+    def __call__(self) -> Stack:
+        if self._running is None:
+            # Not pytest's own directory: it takes away the permission by which an unprivileged Postgres gets there.
+            directory = tempfile.TemporaryDirectory(prefix="go2hooks-acceptance-", ignore_cleanup_errors=True)
+            self._running = Stack(Path(self._at_end.enter_context(directory)))
+            self._running.start()  # once: where this fails, the tests that follow fail at `mend`, at once
+            self._at_end.callback(self._running.stop)
+        return self._running
+
+    def stop(self) -> None:
+        self._running = None
+        self._at_end.close()
+
+
+shared_stack = SharedStack()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Iterator[None]:
+    """The stack ends with the last test in a row that uses it: idle, it takes a sixth of a processor from all others."""
+    try:
+        return (yield)
+    finally:
+        if "stack" not in getattr(nextitem, "fixturenames", ()):
+            shared_stack.stop()
 
 
 @pytest.fixture
-def stack(running_stack: Stack) -> Stack:
+def stack() -> Stack:
     """The stack, whole: what an earlier test killed has been started again."""
-    running_stack.mend()
-    return running_stack
+    running = shared_stack()
+    running.mend()
+    return running
 
 
 @pytest.fixture

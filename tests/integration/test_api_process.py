@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,32 +28,50 @@ from go2hooks.settings import Settings
 HOOK = {"name": "Click Tracker", "url": "https://your-server.com/webhooks/go2", "events": ["click"]}
 
 
-@pytest.fixture
-def environment(database_url: str, secret_key: str, kafka_bootstrap: str, tmp_path: Path) -> dict[str, str]:
-    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+def environment_of(kafka_bootstrap: str, database_url: str, directory: Path) -> dict[str, str]:
     return clean_environment() | {
         "GO2HOOKS_DATABASE_URL": database_url,
-        "GO2HOOKS_SECRET_KEYS": secret_key,
+        "GO2HOOKS_SECRET_KEYS": b64encode(os.urandom(32)).decode(),
         "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
         "GO2HOOKS_API_PORT": "0",
-        "GO2HOOKS_PORT_FILE": str(tmp_path / "port.json"),
+        "GO2HOOKS_PORT_FILE": str(directory / "port.json"),
     }
+
+
+@pytest.fixture(scope="module")
+def kafka(kafka_bootstrap: str) -> str:
+    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap))
+    return kafka_bootstrap
+
+
+@pytest.fixture
+def environment(kafka: str, database_url: str, tmp_path: Path) -> dict[str, str]:
+    return environment_of(kafka, database_url, tmp_path)
 
 
 @pytest.fixture
 def start(environment, database_url, tmp_path) -> Iterator[Callable[..., Process]]:
-    with contextmanager(running)(environment, database_url, tmp_path) as start:
+    with running(environment, database_url, tmp_path) as start:
         yield start
 
 
-def running(environment, database_url, tmp_path):
+@pytest.fixture(scope="module")
+def api(kafka, new_database, tmp_path_factory) -> Iterator[Process]:
+    """One for all tests that leave it as they found it."""
+    directory = tmp_path_factory.mktemp("api")
+    with new_database() as url, running(environment_of(kafka, url, directory), url, directory) as start:
+        yield start()
+
+
+@contextmanager
+def running(environment: dict[str, str], database_url: str, directory: Path) -> Iterator[Callable[..., Process]]:
     started: list[subprocess.Popen[bytes]] = []
-    log = tmp_path / "api.log"
+    log = directory / "api.log"
     with psycopg.connect(database_url, autocommit=True) as connection:
         key = create_key(connection, "acme").key
 
     def start(**changes: str) -> Process:
-        port_file = tmp_path / "port.json"
+        port_file = directory / "port.json"
         with log.open("wb") as stderr:
             popen = subprocess.Popen([sys.executable, "-m", "services.api"], env=environment | changes, stderr=stderr)
         started.append(popen)
@@ -69,8 +88,7 @@ def running(environment, database_url, tmp_path):
 # --- start
 
 
-def test_it_takes_a_free_port_says_which_and_becomes_ready(start):
-    api = start()
+def test_it_takes_a_free_port_says_which_and_becomes_ready(api):
     eventually(lambda: api.call("GET", "/readyz")[0] == 200, HANGING_S)
     assert api.call("GET", "/readyz")[1] == {"postgres": True, "kafka": True}
     assert api.call("GET", "/healthz")[1] == {"status": "ok"}
@@ -160,8 +178,7 @@ def head(method: str, path: str, *headers: str) -> bytes:
     ids=["10 MiB", "endless chunks", "long header", "long address", "nonsense", "TLS", "negative length", "two lengths", "gzip", "bad header",
          "endless length", "half an IPv6 address", "no IPv6 address", "end of one"],
 )  # fmt: skip
-def test_what_the_server_refuses_is_refused_in_the_envelope_too(start, request_bytes, status):
-    api = start()
+def test_what_the_server_refuses_is_refused_in_the_envelope_too(api, request_bytes, status):
     answer_head, _, body = api.raw(request_bytes).partition(b"\r\n\r\n")
     assert answer_head.startswith((f"HTTP/1.1 {status} ".encode(), f"HTTP/1.0 {status} ".encode()))
     assert b"application/json" in answer_head
@@ -178,8 +195,7 @@ def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_not(start):
     assert api.call("POST", "/api/v1/webhooks", body.ljust(1001))[0] == 413
 
 
-def test_a_chunked_body_is_read_like_any_other(start):
-    api = start()
+def test_a_chunked_body_is_read_like_any_other(api):
     body = json.dumps(HOOK).encode()
     lines = (
         f"Authorization: Bearer {api.key}",

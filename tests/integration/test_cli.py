@@ -17,7 +17,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from environment import clean_environment
-from usable_topics import configure, watermarks
+from usable_topics import configure, make_topics, watermarks
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event, EventType
@@ -26,6 +26,7 @@ from go2hooks.core.signing import body_signature, standard_signature
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.secrets import SecretBox
+from go2hooks.settings import Settings
 
 NAMES = TopicNames("go2")
 
@@ -64,6 +65,12 @@ def cli(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Cli:
     return run
 
 
+@pytest.fixture
+def topics(kafka_bootstrap: str) -> None:
+    """As `cli("topics")` leaves them."""
+    make_topics(Settings(kafka_bootstrap_servers=kafka_bootstrap, topic_partitions=2))
+
+
 def events_of(kafka_bootstrap: str, account: str) -> list[Event]:
     """Every event of the account that is in Kafka now."""
     consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
@@ -83,15 +90,15 @@ def events_of(kafka_bootstrap: str, account: str) -> list[Event]:
     return [codec.decode(message.value()) for message in messages if message.key() == account.encode()]
 
 
+@pytest.mark.usefixtures("topics")
 def test_made_up_events_of_every_type_arrive(cli: Cli, kafka_bootstrap: str):
-    assert cli("topics").returncode == 0
     result = cli("emit", "all", "--account", "made-up", "--count", "12")
     assert result.returncode == 0, result.stderr
     assert sorted(event.type for event in events_of(kafka_bootstrap, "made-up")) == sorted([*EventType, *EventType])
 
 
+@pytest.mark.usefixtures("topics")
 def test_a_bad_line_is_named_and_the_others_are_sent(cli: Cli, kafka_bootstrap: str):
-    cli("topics")
     good = {"qrId": "qr_1", "linkId": "l", "slug": "s", "domain": "d", "destinationUrl": "https://example.com"}
     lines = [
         {"data": good},
@@ -109,10 +116,10 @@ def test_a_bad_line_is_named_and_the_others_are_sent(cli: Cli, kafka_bootstrap: 
 
 
 @pytest.mark.parametrize("file", ["-", "lines.jsonl"])
+@pytest.mark.usefixtures("topics")
 def test_a_line_that_no_parser_survives_is_named_like_any_other(
     cli: Cli, kafka_bootstrap: str, tmp_path: Path, file: str
 ):
-    cli("topics")
     good = json.dumps({"data": sample_data("click", random.Random(1))}).encode()
     lines = b"\n".join([good, b"[" * 100_000, b'{"data": {"slug": "\xff"}}', good])
     (tmp_path / "lines.jsonl").write_bytes(lines)
@@ -125,8 +132,8 @@ def test_a_line_that_no_parser_survives_is_named_like_any_other(
     assert len(events_of(kafka_bootstrap, account)) == 2
 
 
+@pytest.mark.usefixtures("topics")
 def test_a_byte_order_mark_is_no_fault_and_utf_16_is_said_once(cli: Cli, kafka_bootstrap: str, tmp_path: Path):
-    cli("topics")
     line = json.dumps({"data": sample_data("click", random.Random(1))}) + "\n"
     (tmp_path / "bom.jsonl").write_text(line * 2, encoding="utf-8-sig")
     assert cli("emit", "click", "--account", "bom", "--file", "bom.jsonl").returncode == 0
@@ -138,8 +145,8 @@ def test_a_byte_order_mark_is_no_fault_and_utf_16_is_said_once(cli: Cli, kafka_b
     assert "line 1" not in wide.stderr
 
 
+@pytest.mark.usefixtures("topics")
 def test_a_rate_is_kept(cli: Cli):
-    cli("topics")
     result = cli("emit", "click", "--account", "paced", "--count", "11", "--rate", "10")
     seconds = float(re.search(r"after ([\d.]+) s", result.stderr)[1])
     assert 1.0 <= seconds < 30.0
@@ -195,8 +202,8 @@ def test_topics_are_reconciled_and_never_shrunk(cli: Cli, kafka_bootstrap: str):
     assert len(admin.list_topics(timeout=20).topics[topic.name].partitions) == 3
 
 
+@pytest.mark.usefixtures("topics")
 def test_an_event_topic_that_takes_too_little_is_noticed_and_put_right(cli: Cli, kafka_bootstrap: str):
-    cli("topics")
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     topic = ConfigResource(ResourceType.TOPIC, "go2.events.qr")
 
@@ -212,16 +219,16 @@ def test_an_event_topic_that_takes_too_little_is_noticed_and_put_right(cli: Cli,
     assert largest() == 5_000_000
 
 
+@pytest.mark.usefixtures("topics")
 def test_the_doctor_finds_nothing_wrong_where_nothing_is(cli: Cli):
-    cli("topics")
     result = cli("doctor")
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("✓") == 13
     assert "one broker: nothing is replicated, which is for development alone" in result.stdout
 
 
+@pytest.mark.usefixtures("topics")
 def test_the_doctor_names_what_is_wrong_and_the_remedy(cli: Cli):
-    cli("topics")
     result = cli(
         "doctor", GO2HOOKS_KAFKA_SESSION_TIMEOUT_MS="3000", GO2HOOKS_RETRY_DELAYS="7s", GO2HOOKS_TOPIC_PARTITIONS="64"
     )
@@ -231,8 +238,8 @@ def test_the_doctor_names_what_is_wrong_and_the_remedy(cli: Cli):
     assert "64 are wanted" in result.stdout
 
 
+@pytest.mark.usefixtures("topics")
 def test_the_doctor_finds_a_secret_that_the_key_does_not_open(cli: Cli, database_url: str):
-    cli("topics")
     sealed = SecretBox([b"another key, 32 bytes in length.."[:32]]).seal(SECRET, "wh_1")
     with psycopg.connect(database_url) as connection:
         connection.execute("INSERT INTO accounts (id) VALUES ('acme')")

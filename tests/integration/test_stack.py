@@ -85,16 +85,6 @@ def test_a_second_stack_in_the_same_directory_is_refused(stack: UpCommand):
     assert str(stack.process.pid) in second.stderr
 
 
-def test_two_stacks_run_side_by_side(stack: UpCommand, place: Path):
-    first, other = stack.endpoints(), UpCommand(place / "second")
-    second = other.endpoints()
-    assert first["kafka"] != second["kafka"]
-    assert webhooks_of(first)["success"]
-    assert webhooks_of(second)["success"]
-    assert other.end(signal.SIGINT) == 0
-    assert wait_gone(children(first), timeout_s=0) == children(first)
-
-
 def test_a_port_that_is_taken_is_named_with_the_remedy(stack: UpCommand, place: Path):
     port = stack.endpoints()["api"].split(":")[2].partition("/")[0]
     refused = UpCommand(place / "third", "--api-port", port)
@@ -104,7 +94,7 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(stack: UpCommand, place: 
 
 def test_it_uses_the_servers_that_it_is_given(place: Path, kafka_bootstrap: str, database_url: str):
     stack = UpCommand(
-        place / "fourth", GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap, GO2HOOKS_DATABASE_URL=database_url
+        place / "given", GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap, GO2HOOKS_DATABASE_URL=database_url
     )
     endpoints = stack.endpoints()
     assert (endpoints["kafka"], endpoints["postgres"]) == (kafka_bootstrap, database_url)
@@ -112,9 +102,12 @@ def test_it_uses_the_servers_that_it_is_given(place: Path, kafka_bootstrap: str,
     assert stack.end() == 0
 
 
-def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
-    killed = UpCommand(place / "fifth")
+def test_of_two_stacks_side_by_side_one_that_was_killed_leaves_no_orphan_and_its_data(stack: UpCommand, place: Path):
+    first, killed = stack.endpoints(), UpCommand(place / "second")
     before = killed.endpoints()
+    assert before["kafka"] != first["kafka"]
+    assert webhooks_of(first)["success"]
+    assert webhooks_of(before)["success"]
     producer = Producer({"bootstrap.servers": before["kafka"]})
     producer.produce("go2.events.dead", b"kept", partition=0)
     assert producer.flush(10) == 0
@@ -132,7 +125,8 @@ def test_a_stack_that_was_killed_leaves_no_orphan_and_its_data(place: Path):
     consumer = Consumer({"bootstrap.servers": after["kafka"], "group.id": "kept"})
     assert watermarks(consumer, TopicPartition("go2.events.dead", 0)) == (0, 1)
     consumer.close()
-    assert again.end() == 0
+    assert again.end(signal.SIGINT) == 0
+    assert wait_gone(children(first), timeout_s=0) == children(first)
 
 
 def test_sigterm_stops_every_child_and_takes_the_addresses_away(stack: UpCommand):

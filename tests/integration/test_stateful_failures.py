@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import psycopg
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -169,6 +170,7 @@ class FailuresMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
+@pytest.mark.hypothesis
 def test_the_count_of_failures_is_exact_whatever_is_written_twice(database_url):
     FailuresMachine.url = database_url
     run_state_machine_as_test(

@@ -26,7 +26,6 @@ from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
-from services.router import fanout
 from services.router.fanout import Router
 from services.router.reading import Batch, Partition
 
@@ -135,27 +134,6 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
         cut_off.step()
     cut_off.close(0.1)
     assert len(deliveries(build(hook), 20)) == 20
-
-
-@pytest.mark.plain
-def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(emit, account, settings, group, monkeypatch):
-    """Nothing is acknowledged for longer than the group waits for a poll: it must not lose its partitions over that."""
-    monkeypatch.setattr(fanout, "_POLL_AT_LEAST_S", 1.0)
-    nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")
-    index = SubscriptionIndex()
-    index.apply(webhook("wh_1", account, "click"))
-    config = consumer_config(settings, group) | {"max.poll.interval.ms": 6000}
-    bounds = replace(BOUNDS, window=5, lookahead=100)
-    router = Router(config, producer_config(nowhere), NAMES, index, EventCodec(), bounds)
-    emit(1500)  # many times what is read ahead
-    router.start()
-    step_until(router.step, lambda: len(router._waiting) >= bounds.lookahead)
-    thrown_out_by = time.monotonic() + 12
-    while time.monotonic() < thrown_out_by:
-        router.step()
-        assert router.ready
-    assert len(router._waiting) < 2 * bounds.lookahead
-    router.close(0.1)
 
 
 def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries, account, settings, group):

@@ -15,8 +15,10 @@ from waiting import step_until
 from go2hooks.codec import EventCodec
 from go2hooks.core.event import Event
 from go2hooks.core.fair_queue import FairQueue
+from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.samples import example_payload
 from go2hooks.core.webhook import Webhook
+from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
@@ -195,3 +197,25 @@ def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, h
 
     step_until(router.step, routed)
     assert most <= 50
+
+
+def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(
+    emit_in_order, account, settings, group, monkeypatch
+):
+    """Nothing is acknowledged for longer than the group waits for a poll: it must not lose its partitions over that."""
+    monkeypatch.setattr(fanout, "_POLL_AT_LEAST_S", 1.0)
+    nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")
+    index = SubscriptionIndex()
+    index.apply(webhook("wh_1", account, "click"))
+    config = consumer_config(settings, group) | {"max.poll.interval.ms": 6000}
+    bounds = replace(BOUNDS, window=5, lookahead=100)
+    router = Router(config, producer_config(nowhere), NAMES, index, EventCodec(), bounds)
+    emit_in_order(**{account: 1500})  # many times what is read ahead
+    router.start()
+    step_until(router.step, lambda: len(router._waiting) >= bounds.lookahead)
+    thrown_out_by = time.monotonic() + 12
+    while time.monotonic() < thrown_out_by:
+        router.step()
+        assert router.ready
+    assert len(router._waiting) < 2 * bounds.lookahead
+    router.close(0.1)

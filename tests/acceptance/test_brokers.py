@@ -87,7 +87,7 @@ class Cluster:
 
     def remedies(self) -> list[str]:
         """What the doctor advises about the replicas."""
-        return [finding.remedy for finding in _check_replicas(self._admin, self._metadata())]
+        return [finding.remedy for finding in _check_replicas(self._admin, self._metadata(), "go2.")]
 
     def config(self, topic: str, name: str) -> str:
         resource = ConfigResource(ResourceType.TOPIC, topic)

@@ -288,7 +288,7 @@ def test_deactivating_says_who_did_it_and_does_so_once(acme):
 def test_what_operators_are_told_to_run_after_an_outage_enables_what_the_outage_disabled(acme, database):
     page = (Path(__file__).parents[2] / "docs/operators.md").read_text(encoding="utf-8")
     [statement] = re.findall(r"`(UPDATE webhooks SET is_active = true,[^`]*)`", page)
-    statement, times = re.subn("…", "%s", statement)
+    statement, times = re.subn("…", "%s", statement.replace("%", "%%"))
     assert times == 2
     before, by_outage, by_user, deleted, fine = (acme.create()["id"] for _ in range(5))
     disable = """UPDATE webhooks SET is_active = false, consecutive_failures = 10, failing_since = now(),

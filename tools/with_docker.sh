@@ -36,6 +36,7 @@ stop_engine() {
     wait "$engine" 2>/dev/null || true
     [ -n "$had_bridge" ] || ip link delete docker0 2>/dev/null || true
   fi
+  umount "$work/exec/netns/default" 2>/dev/null || true  # dockerd leaves it mounted
   rm -rf "$work"
 }
 

@@ -73,6 +73,11 @@ def open_quorum(directory: Path, brokers: int | None = None) -> Quorum:
     return quorum
 
 
+def holds_brokers(directory: Path) -> bool:
+    """Whether `open_quorum` would go on with what is there, also with what an older version made."""
+    return _read(directory) is not None
+
+
 def new_id() -> str:
     """An id as Kafka makes them: 128 random bits in base64."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from go2hooks.local.data_dir import write_private
 from go2hooks.local.errors import StackError
+from go2hooks.local.quorum import holds_brokers
 
 USER: Final = "go2hooks"
 MECHANISM: Final = "SCRAM-SHA-512"
@@ -29,7 +30,6 @@ _ITERATIONS: Final = 4096  # the least that Kafka takes; the password is 256 ran
 _VALID: Final = timedelta(days=3650)  # a development stack outlives no ten years
 _DIRECTORY: Final = "security"
 _FILE: Final = "security.json"
-_QUORUM: Final = "quorum.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def kept_security(data_dir: Path) -> Security | None:
 def secure(data_dir: Path) -> Security:
     """Secure the stack in this directory. Raises StackError when its brokers were made without."""
     kept = kept_security(data_dir)
-    if kept is None and (data_dir / "kafka" / _QUORUM).exists():
+    if kept is None and holds_brokers(data_dir / "kafka"):
         raise StackError(
             f"{data_dir} holds brokers that were made without --secure, which cannot be changed: leave --secure out, "
             "or choose another directory with --data-dir."

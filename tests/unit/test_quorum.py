@@ -8,6 +8,7 @@ import pytest
 
 from go2hooks.local.errors import StackError
 from go2hooks.local.quorum import open_quorum
+from go2hooks.local.security import secure
 
 
 @pytest.mark.parametrize("brokers", [1, 2, 3, 5])
@@ -58,3 +59,17 @@ def test_a_directory_from_before_there_was_a_file_is_a_cluster_of_one(tmp_path: 
     assert json.loads((tmp_path / "quorum.json").read_bytes())["clusterId"] == "abc="
     with pytest.raises(StackError, match="of 1 broker"):
         open_quorum(tmp_path, 3)
+
+
+@pytest.mark.parametrize("made_by", ["this version", "one before quorum.json"])
+def test_brokers_that_were_made_without_security_are_not_secured_afterwards(tmp_path: Path, made_by: str) -> None:
+    """They would not start: their metadata has no user."""
+    kafka = tmp_path / "kafka"
+    if made_by == "this version":
+        open_quorum(kafka)
+    else:
+        (kafka / "log").mkdir(parents=True)
+        (kafka / "log" / "meta.properties").write_text("cluster.id=abc\n")
+    with pytest.raises(StackError, match="made without --secure"):
+        secure(tmp_path)
+    assert not (tmp_path / "security").exists()

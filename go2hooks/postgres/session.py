@@ -57,11 +57,8 @@ class Session(Connection[Any]):
 
         Raises psycopg.OperationalError when Postgres does not answer; SettingsError when the database is of no use.
         """
-        url, relied_on = _prepare(conninfo, statement_timeout_s)
-        connection = super().connect(
-            url, autocommit=autocommit, prepare_threshold=None, connect_timeout=connect_timeout_s,
-            application_name=f"go2hooks-{name}", **_PARAMETERS,
-        )  # fmt: skip
+        parameters, relied_on = _prepare(conninfo, name, statement_timeout_s, connect_timeout_s)
+        connection = super().connect(**parameters, autocommit=autocommit)
         connection.relied_on = relied_on
         try:
             check_encoding(connection.info)
@@ -90,11 +87,8 @@ class AsyncSession(AsyncConnection[Any]):
         cls, conninfo: str = "", *, name: str, statement_timeout_s: float = 30.0,
         connect_timeout_s: int = CONNECT_TIMEOUT_S,
     ) -> Self:  # fmt: skip
-        url, relied_on = _prepare(conninfo, statement_timeout_s)
-        connection = await super().connect(
-            url, autocommit=True, prepare_threshold=None, connect_timeout=connect_timeout_s,
-            application_name=f"go2hooks-{name}", **_PARAMETERS,
-        )  # fmt: skip
+        parameters, relied_on = _prepare(conninfo, name, statement_timeout_s, connect_timeout_s)
+        connection = await super().connect(**parameters, autocommit=True)
         connection.relied_on = relied_on
         try:
             check_encoding(connection.info)
@@ -117,15 +111,21 @@ class AsyncSession(AsyncConnection[Any]):
             yield transaction
 
 
-def _prepare(url: str, statement_timeout_s: float) -> tuple[str, str]:
-    """What libpq gets, and the statement that begins each transaction. The URL's own options yield to what we rely on."""
+def _prepare(url: str, name: str, statement_timeout_s: float, connect_timeout_s: int) -> tuple[dict[str, Any], str]:
+    """What psycopg gets, and the statement that begins each transaction. The URL's own options yield to what we rely on."""
     try:
         conninfo, options = read_url(url, os.environ.get("PGOPTIONS", ""))
     except ValueError as error:
         raise SettingsError(f"the database's URL: {error}") from None
     wanted = options | _RELIED_ON | {"statement_timeout": str(round(statement_timeout_s * 1000))}
     settings = [sql.SQL("set_config({}, {}, true)").format(*pair) for pair in wanted.items()]
-    return conninfo, sql.SQL("SELECT {}").format(sql.SQL(", ").join(settings)).as_string()
+    parameters = _PARAMETERS | {
+        "conninfo": conninfo,
+        "application_name": f"go2hooks-{name}",
+        "connect_timeout": connect_timeout_s,
+        "prepare_threshold": None,
+    }
+    return parameters, sql.SQL("SELECT {}").format(sql.SQL(", ").join(settings)).as_string()
 
 
 def check_encoding(info: psycopg.ConnectionInfo) -> None:

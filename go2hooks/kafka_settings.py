@@ -8,7 +8,6 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 from go2hooks.environment import Environment, variable
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
 #: librdkafka properties that may not be set by hand, and why.
 _OWN_SETTING: Final = {

@@ -21,9 +21,7 @@ def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Fi
     from confluent_kafka import KafkaException
 
     from go2hooks.core.errors import UnavailableError
-    from go2hooks.kafka.admin import admin_client
-    from go2hooks.kafka.client import connection_config
-    from go2hooks.kafka.diagnosis import explain
+    from go2hooks.kafka.admin import admin_client, unavailable
 
     servers = settings.kafka_bootstrap_servers
     client = admin_client(settings)
@@ -37,12 +35,8 @@ def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Fi
         yield _check_sessions(settings, client, min(metadata.brokers))
         yield from _check_replicas(client, metadata, f"{settings.kafka_prefix}.")
         yield _check_broker_clock(settings)
-    except UnavailableError as error:
-        yield Finding(
-            "Kafka", str(error), _MAY_NOT if "authorization failed" in str(error) else "Look after its brokers."
-        )
-    except KafkaException as error:
-        said = explain(error, connection_config(settings, "doctor"))
+    except (UnavailableError, KafkaException) as error:
+        said = str(unavailable(error, settings) if isinstance(error, KafkaException) else error)
         yield Finding("Kafka", said, _MAY_NOT if "authorization failed" in said else "Look after its brokers.")
 
 

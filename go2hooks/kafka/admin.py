@@ -41,6 +41,11 @@ def admin_client(settings: Settings) -> AdminClient:
     return AdminClient(connection_config(settings, "admin") | quiet)
 
 
+def unavailable(error: KafkaException, settings: Settings) -> UnavailableError:
+    """What Kafka refused, or why it does not answer: see `diagnosis.explain`. Blocks up to ten seconds."""
+    return UnavailableError(explain(error, connection_config(settings, "admin")))
+
+
 def wanted_topics(settings: Settings) -> list[Topic]:
     """What `ensure_topics` makes sure of. With three replicas or more, a write is acknowledged by two at least."""
     names = TopicNames(settings.kafka_prefix)
@@ -69,7 +74,7 @@ def ensure_topics(settings: Settings) -> TopicChanges:
                 _grow(client, topic, len(existing[topic.name].partitions), changes)
                 _configure(client, topic, changes)
     except KafkaException as error:
-        raise UnavailableError(explain(error, connection_config(settings, "admin"))) from error
+        raise unavailable(error, settings) from error
     return changes
 
 
@@ -80,7 +85,7 @@ def find_differences(settings: Settings) -> list[str]:
         existing = client.list_topics(timeout=_TIMEOUT_S).topics
         return [line for topic in wanted_topics(settings) for line in _differences(client, topic, existing)]
     except KafkaException as error:
-        raise UnavailableError(explain(error, connection_config(settings, "admin"))) from error
+        raise unavailable(error, settings) from error
 
 
 def _differences(client: AdminClient, topic: Topic, existing: Mapping[str, Any]) -> Iterator[str]:

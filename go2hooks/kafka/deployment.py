@@ -10,6 +10,7 @@ taken back by an empty record for its id (`go2hooks topics adopt`).
 
 from typing import NamedTuple
 
+from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import Sender
 from go2hooks.kafka.topics import TopicNames
@@ -44,6 +45,17 @@ def claim(settings: Settings, deployment: str) -> Claims:
         _write(settings, deployment, b"1")
         claims = read_claims(settings)  # another may have been quicker
     return claims
+
+
+def own(settings: Settings, deployment: str) -> frozenset[str]:
+    """Make sure that the topics are this deployment's; whose deliveries may lie there: its own, and those of former owners.
+
+    Raises UnavailableError when they are another's, or Kafka does not say.
+    """
+    owner, former = claim(settings, deployment)
+    if owner != deployment:
+        raise UnavailableError(explain_foreign(settings, str(owner), deployment))
+    return former | {deployment}
 
 
 def adopt(settings: Settings, deployment: str) -> str | None:

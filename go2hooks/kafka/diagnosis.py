@@ -34,6 +34,7 @@ _USER: Final = variable("kafka_sasl_username")
 _PASSWORD: Final = variable("kafka_sasl_password")
 _MECHANISM: Final = variable("kafka_sasl_mechanism")
 
+_NO_TLS: Final = f"does not speak TLS: set {_PROTOCOL} to plaintext or sasl_plaintext, or name its TLS port."
 _SILENT: Final = frozenset(
     (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE)  # noqa: SLF001  # their names
 )
@@ -120,10 +121,10 @@ def _try_tls(plain: socket.socket, host: str, config: Mapping[str, Any]) -> str 
         return _explain_certificate(error, host)
     except ssl.SSLError as error:
         if error.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"):
-            return f"does not speak TLS: set {_PROTOCOL} to plaintext or sasl_plaintext, or name its TLS port."
+            return _NO_TLS
         return f"ends the TLS handshake: {error.reason or error}. Check {_CERTIFICATE} and its key."
     except (ConnectionError, TimeoutError):
-        return f"does not speak TLS: set {_PROTOCOL} to plaintext or sasl_plaintext, or name its TLS port."
+        return _NO_TLS
 
 
 def _await_refusal(secure: ssl.SSLSocket) -> str | None:

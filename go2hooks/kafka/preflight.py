@@ -12,10 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.admin import admin_client
-from go2hooks.kafka.client import connection_config
-from go2hooks.kafka.deployment import claim, explain_foreign
-from go2hooks.kafka.diagnosis import explain
+from go2hooks.kafka.admin import admin_client, unavailable
+from go2hooks.kafka.deployment import own
 from go2hooks.kafka.rights import Right, Service, rights
 from go2hooks.settings import Settings
 
@@ -42,26 +40,16 @@ def wait_until_usable(
     said: list[str] = []
     while True:
         faults = find_faults(settings, service)
-        if not faults:
-            known, faults = _claim(settings, deployment)
-            if known:
-                return known
+        try:
+            if not faults:
+                return own(settings, deployment)
+        except UnavailableError as error:
+            faults = [str(error)]
         if faults != said:
             log.error("kafka cannot be used yet", service=str(service), missing=faults)
             said = faults
         if pause(_AGAIN_S):
             return None
-
-
-def _claim(settings: Settings, deployment: str) -> tuple[frozenset[str], list[str]]:
-    """Whose deliveries may lie in the topics, none when they are another's; what is wrong."""
-    try:
-        owner, former = claim(settings, deployment)
-    except UnavailableError as error:
-        return frozenset(), [str(error)]
-    if owner != deployment:
-        return frozenset(), [explain_foreign(settings, str(owner), deployment)]
-    return former | {deployment}, []
 
 
 def find_faults(settings: Settings, service: Service) -> list[str]:
@@ -72,7 +60,7 @@ def find_faults(settings: Settings, service: Service) -> list[str]:
         client.list_topics(timeout=_REACH_S)
         return list(_topic_faults(client, wanted)) or list(_group_faults(client, wanted))
     except KafkaException as error:
-        return [explain(error, connection_config(settings, "preflight"))]
+        return [str(unavailable(error, settings))]
 
 
 def _topic_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:

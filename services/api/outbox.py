@@ -10,7 +10,7 @@ from go2hooks.codec import encode_delivery
 from go2hooks.core.delivery import Delivery
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import producer_config, report
-from go2hooks.kafka.deployment import claim, explain_foreign
+from go2hooks.kafka.deployment import own
 from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
@@ -68,13 +68,9 @@ class KafkaDeliveryWriter:
             return False
 
     def _check_owner(self) -> None:
-        if self._is_ours:
-            return
-        deployment = self._deployment()
-        owner = claim(self._settings, deployment).owner
-        if owner != deployment:
-            raise UnavailableError(explain_foreign(self._settings, str(owner), deployment))
-        self._is_ours = True
+        if not self._is_ours:
+            own(self._settings, self._deployment())
+            self._is_ours = True
 
     def close(self, timeout_s: float) -> None:
         self._producer.flush(timeout_s)

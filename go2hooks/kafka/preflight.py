@@ -74,6 +74,8 @@ def _topic_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
             allowed = asked[name].result(_TIMEOUT_S).authorized_operations
         except KafkaException as error:
             yield _explain_topic(error.args[0], name, operations)
+        except TimeoutError:
+            yield f"Kafka does not describe topic {name} within {_TIMEOUT_S:g} s"
         else:
             missing = operations - _names(allowed, operations)
             if missing:

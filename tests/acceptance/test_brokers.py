@@ -162,7 +162,7 @@ def cluster() -> Iterator[Cluster]:
             yield running
         finally:
             status = running.up.end()
-        assert status == 0
+        assert status == 0, running.up.log.read_text()
 
 
 def routed(endpoints: dict[str, Any]) -> float:

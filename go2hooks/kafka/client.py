@@ -4,14 +4,15 @@ import logging
 import os
 import socket
 import threading
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from pydantic import SecretStr
 
 from go2hooks.core.errors import SettingsError
-from go2hooks.environment import file_variable
+from go2hooks.environment import file_variable, variable
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
 from go2hooks.kafka_settings import KafkaSettings, parse_properties
 from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings, load_kafka_settings
@@ -31,17 +32,33 @@ class GroupNames:
 
 
 def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
-    """What every client of ours begins with: where the brokers are, how they are spoken to, what we are called there."""
+    """What every client of ours begins with: where the brokers are, how they are spoken to, what we are called there.
+
+    Raises SettingsError when librdkafka takes no such configuration.
+    """
+    given = _security(settings) | parse_properties(settings.kafka_properties)
+    _try_out(frozenset(given.items()))
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": f"{settings.kafka_prefix}hooks-{role}-{socket.gethostname()}",
-        **_security(settings),
-        **parse_properties(settings.kafka_properties),
+        **given,
         "logger": logging.getLogger("librdkafka"),  # or it writes to stderr past our masking
         # A broker that was away must be found again within a second, not after the default's ten.
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
     }
+
+
+@lru_cache(maxsize=8)
+def _try_out(given: frozenset[tuple[str, str]]) -> None:
+    """Make a client of what the operator has set, and drop it: only librdkafka knows all properties and their rules."""
+    try:
+        Producer({**dict(given), "log_level": 0})
+    except KafkaException as error:
+        said = error.args[0].str().removeprefix("Failed to create producer: ").removesuffix(".")
+        raise SettingsError(
+            f"librdkafka refuses its configuration: {said}. Check {variable('kafka_properties')} and GO2HOOKS_KAFKA_SSL_*."
+        ) from error
 
 
 def _security(settings: KafkaSettings) -> dict[str, str]:

@@ -33,11 +33,13 @@ _CERTIFICATE: Final = variable("kafka_ssl_certificate_file")
 _USER: Final = variable("kafka_sasl_username")
 _PASSWORD: Final = variable("kafka_sasl_password")
 _MECHANISM: Final = variable("kafka_sasl_mechanism")
+_PROPERTIES: Final = variable("kafka_properties")
 
 _NO_TLS: Final = f"does not speak TLS: set {_PROTOCOL} to plaintext or sasl_plaintext, or name its TLS port."
 _SILENT: Final = frozenset(
     (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE)  # noqa: SLF001  # their names
 )
+_TOKENLESS: Final = "Failed to acquire SASL OAUTHBEARER token"
 _EXPIRED: Final = 10  # OpenSSL's codes of verification errors
 _NOT_YET: Final = 9
 _OTHER_NAMES: Final = (62, 64)
@@ -194,4 +196,7 @@ def _explain_login(said: str) -> str:
         return f"asks for no login: set {_PROTOCOL} to plaintext or ssl."
     if "invalid credentials" in said or "Invalid username or password" in said:
         return f"refuses the user or the password: check {_USER} and {_PASSWORD}."
+    if _TOKENLESS in said:
+        why = said.partition(": ")[2] or "no answer"
+        return f"is not asked, as we get no token ({why}): check sasl.oauthbearer.* in {_PROPERTIES}, the client's secret above all."
     return f"refuses the login: {said}."

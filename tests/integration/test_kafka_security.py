@@ -23,6 +23,8 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from token_issuer import AUDIENCE, CLIENT, issuing
+from token_issuer import SECRET as TOKEN_SECRET
 from usable_topics import make_topics
 from waiting import eventually
 
@@ -56,20 +58,40 @@ def mutual_port():
 
 
 @pytest.fixture(scope="module")
-def broker(servers_dir, security, mutual_port):
-    """A listener with SASL_SSL, and one that asks for a certificate. Nobody but its own users may do anything."""
+def oauth_port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def issuer(servers_dir):
+    with issuing(servers_dir) as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="module")
+def broker(servers_dir, security, mutual_port, oauth_port, issuer):
+    """Listeners that ask for a password, for a certificate and for a token. Nobody but its own users may do anything."""
     quorum = open_quorum(servers_dir / "secure-kafka", 1)
     (node,) = quorum.nodes
-    listeners = f"CLIENT://{node.address},MUTUAL://127.0.0.1:{mutual_port}"
+    listeners = f"CLIENT://{node.address},MUTUAL://127.0.0.1:{mutual_port},TOKEN://127.0.0.1:{oauth_port}"
+    oauth = "org.apache.kafka.common.security.oauthbearer"
     settings = {
         "listeners": f"{listeners},CONTROLLER://127.0.0.1:{node.controller_port}",
         "advertised.listeners": listeners,
-        "listener.security.protocol.map": "CLIENT:SASL_SSL,MUTUAL:SSL,CONTROLLER:SSL",
+        "listener.security.protocol.map": "CLIENT:SASL_SSL,MUTUAL:SSL,TOKEN:SASL_SSL,CONTROLLER:SSL",
+        "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.token.oauthbearer.sasl.jaas.config": f"{oauth}.OAuthBearerLoginModule required;",
+        "listener.name.token.oauthbearer.sasl.server.callback.handler.class": f"{oauth}.OAuthBearerValidatorCallbackHandler",
+        "sasl.oauthbearer.jwks.endpoint.url": issuer.jwks.as_uri(),
+        "sasl.oauthbearer.expected.audience": AUDIENCE,
         "listener.name.mutual.ssl.client.auth": "required",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:go2hooks;User:CN=Go2 Webhooks development broker",
+        "super.users": f"User:go2hooks;User:CN=Go2 Webhooks development broker;User:{CLIENT}",
     }
-    with Broker(quorum.directory, quorum=quorum, node=node, security=security, settings=settings) as broker:
+    jvm = (f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={issuer.jwks.as_uri()}",)
+    with Broker(
+        quorum.directory, jvm_options=jvm, quorum=quorum, node=node, security=security, settings=settings
+    ) as broker:
         yield broker
 
 
@@ -167,6 +189,29 @@ def test_with_a_client_certificate_topics_are_made_and_logs_read(broker, known, 
     nobody = {name: certified[name] for name in list(certified)[:3]}
     with pytest.raises(UnavailableError, match="client certificate"):
         ensure_topics(load_settings(**nobody))
+
+
+def test_with_a_token_of_an_identity_provider_topics_are_made_and_logs_read(
+    broker, known, security, oauth_port, issuer
+):
+    """OAUTHBEARER: librdkafka fetches the token by OIDC, with the properties that are its own."""
+    client = f"sasl.oauthbearer.client.id={CLIENT}"
+    endpoint = f"sasl.oauthbearer.token.endpoint.url={issuer.url}"
+    granted = {
+        "kafka_bootstrap_servers": f"127.0.0.1:{oauth_port}",
+        "kafka_security_protocol": "sasl_ssl",
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+        "kafka_ssl_ca_file": security.ca_file,
+        "kafka_properties": f"{endpoint};{client};sasl.oauthbearer.client.secret={TOKEN_SECRET}",
+    }
+    settings = load_settings(**granted)
+    assert not ensure_topics(settings).created
+    with LogReader(settings) as reader:
+        assert reader.ends(reader.partitions([CLICKS]))
+    unknown = granted | {"kafka_properties": f"{endpoint};{client};sasl.oauthbearer.client.secret=wrong"}
+    answer = why(**unknown)
+    assert 'we get no token ({"error": "invalid_client"}): check sasl.oauthbearer.* in GO2HOOKS_KAFKA_PROP' in answer
+    assert "wrong" not in answer
 
 
 def test_a_password_that_is_changed_is_in_force_without_a_restart(

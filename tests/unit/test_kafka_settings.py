@@ -85,3 +85,28 @@ def test_topics_and_groups_of_two_deployments_have_nothing_in_common():
     assert "blue.deliveries.retry.5s" in theirs
     assert "bluehooks.router" in theirs
     assert not ours & theirs
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"kafka_properties": "foo.bar=1"},
+            'No such configuration property: "foo.bar". Check GO2HOOKS_KAFKA_PROPERTIES',
+        ),
+        ({"kafka_properties": "socket.timeout.ms=soon"}, "socket.timeout.ms"),
+        (
+            {
+                "kafka_security_protocol": "sasl_ssl",
+                "kafka_sasl_mechanism": "OAUTHBEARER",
+                "kafka_properties": "sasl.oauthbearer.token.endpoint.url=http://127.0.0.1:1/",
+            },
+            "`sasl.oauthbearer.client.id` is mandatory",
+        ),
+    ],
+    ids=["no such property", "no number", "half of OIDC"],
+)
+def test_what_librdkafka_refuses_is_a_setting_that_is_wrong(settings, said):
+    with pytest.raises(SettingsError) as refused:
+        connection_config(load_kafka_settings(**settings), "test")
+    assert said in str(refused.value)

@@ -6,6 +6,7 @@ Go2HooksError
 │   ├── UndecodableEventError    its bytes are not what any known schema wrote
 │   └── InvalidEventError        it decodes, but breaks a rule of the contract
 ├── TargetError              a webhook URL that we refuse
+├── FilterError              a webhook's filter that we refuse
 ├── ClientIdentityError      a client certificate that we refuse
 │   ├── CertificateError         for what its chain is
 │   └── PrivateKeyError          for what its key is
@@ -42,6 +43,10 @@ class InvalidEventError(EventError):
 
 class TargetError(Go2HooksError):
     """A webhook URL that we refuse. The message is one sentence for the customer."""
+
+
+class FilterError(Go2HooksError):
+    """A webhook's filter that we refuse. The message ends a sentence that begins with `filter`."""
 
 
 class ClientIdentityError(Go2HooksError):

@@ -45,7 +45,8 @@ FIELDS = (
     "event",
     "consecutiveFailures",
 )
-QUERIES = ("cursor", "perPage", "page", "status", "event", "since", "until", "wait", "account", "accountId", "id")
+QUERIES = ("cursor", "perPage", "page", "status", "event", "since", "until", "wait", "account", "accountId", "id",
+           "search", "state", "sort")  # fmt: skip
 HEADERS = ("X-Account-Id", "X-Forwarded-For", "X-HTTP-Method-Override", "Content-Type", "Content-Encoding", "Accept",
            "If-None-Match", "Range", "Expect", "Idempotency-Key", "Cookie", "X-Original-URL", "Transfer-Encoding")  # fmt: skip
 #: Two readings of where a request ends: a server that takes one and a proxy that takes the other let a second one through.

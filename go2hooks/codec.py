@@ -219,6 +219,10 @@ class EventCodec:
         readers = self._schemas.readers.items()
         return frozenset(header[len(MARKER) :] for header, reader in readers if not reader.libraries)
 
+    def schema_of(self, kind: str) -> dict[str, Any]:
+        """The record of an event type, with its documentation. Raises KeyError for an unknown type."""
+        return self._own[kind].parsed
+
     def encode(self, event: Event) -> bytes:
         """Raises InvalidEventError when the type is unknown or `data` does not fit the type's schema.
 

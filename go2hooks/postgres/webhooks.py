@@ -5,11 +5,14 @@ Every question names the account: another account's webhook does not exist.
 
 # ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
 
+import re
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import class_row
+
+from go2hooks.core.event import WILDCARD
 
 DISABLED_BY_USER: Final = "disabled_by_user"
 
@@ -32,6 +35,29 @@ class WebhookRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     previous_secret_expires_at: datetime | None
+
+
+class WebhookFilter(NamedTuple):
+    """Which webhooks; None leaves out none."""
+
+    search: str | None = None  #: found in the name, the URL or the id, in any case
+    event: str | None = None  #: subscribed to by its name or by `*`
+    state: str | None = None  #: one of `STATES`
+
+
+_STATES: Final = {
+    "active": "is_active",
+    "failing": "is_active AND consecutive_failures > 0",
+    "disabled": "NOT is_active",
+}
+_SORT_BY: Final = {
+    "createdAt": "created_at",
+    "updatedAt": "updated_at",
+    "name": "lower(name)",
+    "consecutiveFailures": "consecutive_failures",
+}
+STATES: Final = tuple(_STATES)
+SORTS: Final = tuple(f"{sign}{field}" for field in _SORT_BY for sign in ("", "-"))
 
 
 class NewWebhook(NamedTuple):
@@ -70,21 +96,38 @@ def create(conn: Connection[Any], new: NewWebhook, limit: int) -> WebhookRow | N
         ).fetchone()
 
 
-def count(conn: Connection[Any], account_id: str) -> int:
-    row = conn.execute(
-        "SELECT count(*) FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id]
-    ).fetchone()
+def count(conn: Connection[Any], account_id: str, wanted: WebhookFilter) -> int:
+    conditions, values = _conditions(account_id, wanted)
+    row = conn.execute(f"SELECT count(*) FROM webhooks WHERE {conditions}", values).fetchone()
     return int(row[0]) if row else 0
 
 
-def page(conn: Connection[Any], account_id: str, limit: int, offset: int) -> list[WebhookRow]:
-    """The account's webhooks, oldest first."""
+def page(
+    conn: Connection[Any], account_id: str, wanted: WebhookFilter, sort: str, limit: int, offset: int
+) -> list[WebhookRow]:
+    """The account's webhooks, in the order of one of `SORTS`. Reads all of the account's, but for the default order."""
+    conditions, values = _conditions(account_id, wanted)
+    direction = "DESC" if sort.startswith("-") else "ASC"
+    order = f"{_SORT_BY[sort.removeprefix('-')]} {direction}, id {direction}"
     with conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
         return cursor.execute(
-            f"""SELECT {_COLUMNS} FROM webhooks WHERE account_id = %s AND deleted_at IS NULL
-                ORDER BY created_at, id LIMIT %s OFFSET %s""",
-            [account_id, limit, offset],
+            f"""SELECT {_COLUMNS} FROM webhooks WHERE {conditions}
+                ORDER BY {order} LIMIT %(limit)s OFFSET %(offset)s""",
+            values | {"limit": limit, "offset": offset},
         ).fetchall()
+
+
+def _conditions(account_id: str, wanted: WebhookFilter) -> tuple[str, dict[str, Any]]:
+    conditions = ["account_id = %(account)s", "deleted_at IS NULL"]
+    if wanted.search is not None:
+        conditions.append("(name ILIKE %(like)s OR url ILIKE %(like)s OR id ILIKE %(like)s)")
+    if wanted.event is not None:
+        conditions.append("events && %(subscribed)s::text[]")
+    if wanted.state is not None:
+        conditions.append(_STATES[wanted.state])
+    literal = re.sub(r"[\\%_]", r"\\\g<0>", wanted.search or "")
+    values = {"account": account_id, "like": f"%{literal}%", "subscribed": [wanted.event, WILDCARD]}
+    return " AND ".join(conditions), values
 
 
 def find(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow | None:

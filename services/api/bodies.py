@@ -2,10 +2,11 @@
 
 import codecs
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from services.api.context import services
 from services.api.errors import ApiError, invalid
@@ -38,6 +39,17 @@ class Query(BaseModel):
     """A query string: everything arrives as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def one_of(choices: Sequence[str]) -> AfterValidator:
+    """For a text that must be one of these; the refusal lists them."""
+
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return AfterValidator(check)
 
 
 _B = TypeVar("_B", bound=Body)

@@ -3,7 +3,7 @@
 TypedDicts rather than models: an answer is put together once and not validated a second time.
 """
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
@@ -11,12 +11,15 @@ from typing_extensions import TypedDict
 from go2hooks.core.delivery import Kind
 from go2hooks.core.event import SUBSCRIBABLE, EventType
 from go2hooks.core.outcome import State
+from go2hooks.postgres.webhooks import SORTS, STATES
 
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  #: UTC, ending in Z
 Subscribed = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(name) for name in SUBSCRIBABLE]})]
 EventName = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(name) for name in EventType]})]
 Status = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(state) for state in State]})]
 Why = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(kind) for kind in Kind]})]
+WebhookState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(STATES)})]
+WebhookSort = Annotated[str, WithJsonSchema({"type": "string", "enum": list(SORTS)})]
 
 
 class Webhook(TypedDict):
@@ -101,6 +104,23 @@ class TestResult(TypedDict):
     errorCode: str | None
     errorMessage: str | None
     responseBody: str | None
+
+
+class Payload(TypedDict):
+    """The body that a receiver gets."""
+
+    event: EventName
+    timestamp: Moment
+    data: dict[str, Any]
+
+
+class EventTypeInfo(TypedDict):
+    """What a webhook may subscribe to; `schema` is the JSON Schema (2020-12) of the payload's `data`."""
+
+    name: EventName
+    description: str
+    schema: dict[str, Any]
+    example: Payload
 
 
 class PageMeta(TypedDict):

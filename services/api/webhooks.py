@@ -23,15 +23,24 @@ from go2hooks.core.signing import SECRET_BYTES, generate_secret
 from go2hooks.core.target import MAX_URL_CHARS, check_target
 from go2hooks.postgres import webhooks
 from go2hooks.postgres.session import Session
-from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookRow
+from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookFilter, WebhookRow
 from go2hooks.settings import Settings
 from services.api.answers import iso, success
 from services.api.auth import require_account
-from services.api.bodies import Body, Query
+from services.api.bodies import Body, Query, one_of
 from services.api.context import account_id, services
 from services.api.errors import ApiError, webhook_not_found
 from services.api.operations import Answer, operation
-from services.api.shapes import DeletedWebhook, PageMeta, RotatedWebhook, Subscribed, Webhook, WebhookWithSecret
+from services.api.shapes import (
+    DeletedWebhook,
+    PageMeta,
+    RotatedWebhook,
+    Subscribed,
+    Webhook,
+    WebhookSort,
+    WebhookState,
+    WebhookWithSecret,
+)
 
 URL_PREFIX: Final = "/api/v1/webhooks"
 WEBHOOK_ID: Final = re.compile(r"wh_[0-9A-Za-z]{1,64}")
@@ -39,6 +48,7 @@ _ID_ALPHABET: Final = string.digits + string.ascii_letters
 _ID_LENGTH: Final = 22  # 131 bits
 _MAX_NAME_CHARS: Final = 200
 _MAX_EVENTS: Final = 20
+_MAX_SEARCH_CHARS: Final = 100
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f"
 _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
 #: `_check_name`, as a pattern: no control character, and something that is no space.
@@ -91,6 +101,12 @@ def _check_events(events: list[str]) -> list[str]:
     return events
 
 
+def _check_search(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
 _URL_DESCRIPTION: Final = "https, to a public host, without a user name, at a port that is not another protocol's"
 
 # Far above what the checks allow, and cheap: nothing that follows sees a megabyte.
@@ -109,6 +125,12 @@ Events = Annotated[
     list[Subscribed],
     AfterValidator(_check_events),
     Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_EVENTS, "uniqueItems": True}),
+]
+Search = Annotated[
+    str,
+    Field(max_length=_MAX_SEARCH_CHARS),
+    AfterValidator(_check_search),
+    WithJsonSchema({"type": "string", "maxLength": _MAX_SEARCH_CHARS, "pattern": f"^[^{_CONTROLS}]*$"}),
 ]
 
 
@@ -149,6 +171,15 @@ class PageQuery(Query):
     per_page: int = Field(20, ge=1, le=100, alias="perPage")
 
 
+class WebhooksQuery(PageQuery):
+    """Query string: ?search=&event=&state=&sort= as well, all optional."""
+
+    search: Search | None = None
+    event: Annotated[Subscribed, one_of(SUBSCRIBABLE)] | None = None
+    state: Annotated[WebhookState, one_of(webhooks.STATES)] | None = None
+    sort: Annotated[WebhookSort, one_of(webhooks.SORTS)] = "createdAt"
+
+
 # --- what it gets
 
 
@@ -185,10 +216,16 @@ def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
 
 @blueprint.get("")
 @operation("The account's webhooks", Answer(list[Webhook], meta=PageMeta))
-def list_webhooks(query: PageQuery) -> Response:
+def list_webhooks(query: WebhooksQuery) -> Response:
+    """`search` is looked for in name, URL and id, in any case. `event` finds those that subscribe to it by name or by `*`.
+
+    Of those that are `active`, the `failing` ones have failed since they last succeeded. `sort` begins with `-` for the
+    other direction.
+    """
+    wanted, offset = WebhookFilter(query.search, query.event, query.state), (query.page - 1) * query.per_page
     with services().pool.transaction() as conn:
-        total = webhooks.count(conn, account_id())
-        rows = webhooks.page(conn, account_id(), query.per_page, (query.page - 1) * query.per_page)
+        total = webhooks.count(conn, account_id(), wanted)
+        rows = webhooks.page(conn, account_id(), wanted, query.sort, query.per_page, offset)
         meta: PageMeta = {
             "page": query.page,
             "perPage": query.per_page,

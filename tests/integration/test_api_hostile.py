@@ -31,7 +31,9 @@ def is_enveloped(answer):
     [None, "", "Bearer", "Bearer ", "Basic Zm9vOmJhcg==", "bearer go2_wrong", "Bearer go2_wrong", "Bearer ' OR 1=1 --",
      "Bearer \u00e4\u00f6", "Bearer " + "x" * 8000, "Token go2_x"],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/webhooks", "/webhooks/wh_1", "/webhooks/wh_1/deliveries", "/webhooks/nonsense"])
+@pytest.mark.parametrize(
+    "path", ["/webhooks", "/webhooks/wh_1", "/webhooks/wh_1/deliveries", "/webhooks/nonsense", "/event-types"]
+)
 def test_without_a_valid_key_there_is_nothing_but_401(app, header, path):
     headers = {} if header is None else {"Authorization": header}
     answer = app.test_client().get(f"/api/v1{path}", headers=headers)

@@ -58,7 +58,7 @@ def test_every_answer_is_as_the_document_says_and_no_account_sees_anothers(url, 
     with deliveries_recorded(database_url):
         outcome = schema_attack.run(url, *keys, seed=SEED, max_examples=10)
     assert outcome.is_clean, outcome.output
-    assert "Operations:       11 selected / 11 total" in outcome.output
+    assert "Operations:       12 selected / 12 total" in outcome.output
     assert all(f"✅  {phase}" in outcome.output for phase in ("Coverage", "Fuzzing", "Stateful"))
     assert not any(key in outcome.output for key in keys)
     assert (tmp_path / "api.log").read_text() == ""  # not one error

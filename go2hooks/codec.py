@@ -301,13 +301,13 @@ def _head(delivery: Delivery) -> bytes:
 def _tail(delivery: Delivery) -> bytes:
     (
         _id, _webhook_id, account_id, event_id, event, timestamp, body, attempt, due_ms, kind, origin_ms, suspect,
-        deployment,
+        deployment, first_attempt,
     ) = delivery  # fmt: skip
     return b"".join(
         (
             _string(account_id), _string(event_id), _string(event), _string(timestamp), _long(len(body)), body,
             _long(attempt), _long(due_ms), _KINDS[kind], _long(origin_ms), b"\1" if suspect else b"\0",
-            _string(deployment),
+            _string(deployment), _long(first_attempt),
         )
     )  # fmt: skip
 

@@ -11,14 +11,14 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, Final
 
 from confluent_kafka import Message
 from psycopg import Connection
 
 from go2hooks.codec import decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.errors import UndecodableEventError
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.partitions import PartitionKey, position_of
@@ -135,7 +135,7 @@ def send_again(settings: Settings, strays: Sequence[Overdue]) -> list[str]:
     left = {stray.delivery_id for stray in strays}
     sender, topic = Sender(settings), TopicNames(settings.kafka_prefix).deliveries
     with LogReader(settings) as reader:
-        for message in _messages_at(reader, sorted(by_position)):
+        for message in reader.read_at(by_position):
             stray, delivery = by_position[position_of(message)], _decode(message)
             if delivery is not None and delivery.id == stray.delivery_id:
                 again = delivery._replace(attempt=stray.attempt + 1, due_ms=0, suspect=True)
@@ -176,15 +176,6 @@ def _waiting_spans(reader: LogReader, settings: Settings) -> list[Span]:
         committed |= reader.committed(group, reader.partitions(names))
     ends = reader.ends(list(committed))
     return [Span(key, start, ends[key]) for key, start in committed.items()]
-
-
-def _messages_at(reader: LogReader, positions: Sequence[Position]) -> Iterator[Message]:
-    wanted = set(positions)
-    groups = groupby(positions, key=lambda position: PartitionKey(position.topic, position.partition))
-    offsets = {key: [position.offset for position in group] for key, group in groups}
-    for message in reader.read([Span(key, found[0], found[-1] + 1) for key, found in offsets.items()]):
-        if position_of(message) in wanted:
-            yield message
 
 
 def _decode(message: Message) -> Delivery | None:

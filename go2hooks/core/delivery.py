@@ -10,7 +10,7 @@ class Kind(StrEnum):
 
     EVENT = "event"
     TEST = "test"
-    REPLAY = "replay"  #: sent again; its attempts may be numbered beyond the schedule, which then begins anew
+    REPLAY = "replay"  #: sent again: its attempts are numbered on, and the schedule begins anew
 
 
 class Position(NamedTuple):
@@ -40,6 +40,9 @@ class Delivery(NamedTuple):
     origin_ms: int  #: when Kafka accepted the event, milliseconds since the epoch: dates the records too
     suspect: bool  #: written while replaying after a restart: may have been written before
     deployment: str = ""  #: dep_…, whose webhooks it is about; empty from versions that did not say
+    first_attempt: int = (
+        0  #: with which its round through the schedule began; 0 for 1, and from versions that did not say
+    )
 
 
 _ID_BYTES: Final = 15  # 120 bits: a collision among 10^12 deliveries has odds below 10^-12
@@ -48,3 +51,8 @@ _ID_BYTES: Final = 15  # 120 bits: a collision among 10^12 deliveries has odds b
 def delivery_id(event_id: str, webhook_id: str) -> str:
     """The id that every fan-out of this event to this webhook arrives at, replays included."""
     return "dlv_" + blake2b(f"{event_id}\0{webhook_id}".encode(), digest_size=_ID_BYTES).hexdigest()
+
+
+def replayed(delivery: Delivery, attempt: int) -> Delivery:
+    """The same once more, through the whole schedule, beginning with this attempt; at once, under its old id."""
+    return delivery._replace(attempt=attempt, first_attempt=attempt, due_ms=0, kind=Kind.REPLAY, suspect=True)

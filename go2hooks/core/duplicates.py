@@ -61,11 +61,13 @@ def standing(delivery: Delivery, state: str | None, state_before: str | None) ->
     """From the states recorded for this attempt and for the one before it; None where nothing is.
 
     A retry is written before the attempt that failed is recorded. A crash between the two leaves both messages: the
-    attempt is made again, and may succeed. Then the retry must not go out. (A replay's first attempt has a number above
-    1, and whatever ended before it does not speak against it.)
+    attempt is made again, and may succeed. Then the retry must not go out. (The first attempt of a replay has a number above
+    1, and whatever ended before it does not speak against it. Former versions did not say which attempt that is.)
     """
     if state is not None:
         return Standing.MADE
-    if delivery.attempt == 1 or delivery.kind != Kind.EVENT or state_before == State.RETRYING:
+    is_first = delivery.attempt in (1, delivery.first_attempt)
+    is_chained = delivery.kind == Kind.EVENT or delivery.first_attempt > 0
+    if is_first or not is_chained or state_before == State.RETRYING:
         return Standing.OPEN
     return Standing.AWAITED if state_before is None else Standing.OVER

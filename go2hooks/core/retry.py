@@ -22,9 +22,12 @@ class RetryPolicy:
         """From the first failure to the last retry falling due, in seconds."""
         return sum(self.delays_s)
 
-    def attempt_in_round(self, attempt: int) -> int:
-        """The place of an attempt, from 1, in its round: what is sent back numbers its attempts on, round after round."""
-        return (attempt - 1) % self.max_attempts + 1
+    def attempt_in_round(self, attempt: int, first: int) -> int:
+        """The place of an attempt, from 1, in its round, which began with attempt `first`.
+
+        Former versions did not say with which (0): there a round began with attempt 1, 7, 13 and so on.
+        """
+        return (attempt - max(1, first)) % self.max_attempts + 1
 
     def after_failure(self, attempt: int, now_ms: int, wait_s: float = 0.0) -> RetryAt | DeadLetter:
         """What follows when attempt number `attempt` (from 1) failed at `now_ms`.
@@ -54,7 +57,9 @@ def next_step(delivery: Delivery, outcome: Outcome, now_ms: int, policy: RetryPo
         case Failed(failure) if delivery.kind == Kind.TEST or failure == Failure.GONE:
             return DeadLetter()
         case Failed(retry_after_s=wait_s) if delivery.kind == Kind.REPLAY:
-            return policy.after_failure(policy.attempt_in_round(delivery.attempt), now_ms, wait_s or 0.0)
+            return policy.after_failure(
+                policy.attempt_in_round(delivery.attempt, delivery.first_attempt), now_ms, wait_s or 0.0
+            )
         case Failed(retry_after_s=wait_s):
             return policy.after_failure(delivery.attempt, now_ms, wait_s or 0.0)
         case _:

@@ -11,7 +11,7 @@ from typing import Final
 from confluent_kafka import Message
 
 from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.delivery import Delivery, Position, replayed
 from go2hooks.core.errors import EventError
 from go2hooks.core.event import Event
 from go2hooks.kafka.partitions import position_of
@@ -132,7 +132,7 @@ class WayBack:
         delivery = letter.delivery()
         if delivery is not None:
             following = max(delivery.attempt, self._last_attempt(delivery)) + 1
-            again = delivery._replace(attempt=following, due_ms=0, kind=Kind.REPLAY, suspect=True)
+            again = replayed(delivery, following)
             position = self._sender.send(self._names.deliveries, letter.key, encode_delivery(again))
         elif letter.origin is not None and self._is_ours(letter.origin.topic) and not letter.left_out:
             position = self._sender.send(letter.origin.topic, letter.key, letter.value)

@@ -1,10 +1,12 @@
 """Read parts of the log beside the services: no group is joined, nothing is committed."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from go2hooks.core.delivery import Position
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import GroupNames, consumer_config
 from go2hooks.kafka.diagnosis import explain, why_away
@@ -13,6 +15,7 @@ from go2hooks.settings import Settings
 
 _TIMEOUT_S: Final = 10.0
 _BATCH: Final = 500
+_FAR: Final = 2000  # messages: to read so many takes about as long as to ask for another place
 
 
 class Span(NamedTuple):
@@ -33,6 +36,7 @@ class LogReader:
         self._settings = settings
         self._reader = GroupNames(settings.kafka_prefix).reader
         self._consumer = self._consumer_of(self._reader)
+        self._of_groups: dict[str, Consumer] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -41,7 +45,8 @@ class LogReader:
         self.close()
 
     def close(self) -> None:
-        self._consumer.close()
+        for consumer in (self._consumer, *self._of_groups.values()):
+            consumer.close()
 
     def partitions(self, topics: Iterable[str]) -> list[PartitionKey]:
         """The partitions of these topics; a topic that is not there has none."""
@@ -63,13 +68,11 @@ class LogReader:
 
     def committed(self, group: str, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """Where this group goes on after a restart; 0 where it has committed nothing."""
-        consumer = self._consumer_of(group)
+        consumer = self._of_groups.get(group) or self._of_groups.setdefault(group, self._consumer_of(group))
         try:
             found = consumer.committed([TopicPartition(*key) for key in keys], timeout=_TIMEOUT_S) if keys else []
         except KafkaException as error:
             raise self._away(error) from error
-        finally:
-            consumer.close()
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
 
     def read(self, spans: Collection[Span]) -> Iterator[Message]:
@@ -85,6 +88,31 @@ class LogReader:
                     raise UnavailableError(why_away(self._config(self._reader)))
                 messages = (first, *consumer.consume(_BATCH, 0))
                 yield from [message for message in messages if _belongs(message, left)]
+        except KafkaException as error:
+            raise self._away(error) from error
+        finally:
+            consumer.close()
+
+    def read_at(self, positions: Iterable[Position]) -> Iterator[Message]:
+        """The messages at these places, in order within each partition. What retention has taken is left out.
+
+        Between places that lie far apart it does not read.
+        """
+        wanted: dict[PartitionKey, deque[int]] = {}
+        for position in sorted(set(positions)):
+            wanted.setdefault(PartitionKey(position.topic, position.partition), deque()).append(position.offset)
+        if not wanted:
+            return
+        consumer = self._consumer_of(self._reader)
+        try:
+            consumer.assign([TopicPartition(*key, offsets[0]) for key, offsets in wanted.items()])
+            while wanted:
+                first = consumer.poll(_TIMEOUT_S)
+                if first is None:
+                    raise UnavailableError(why_away(self._config(self._reader)))
+                for message in (first, *consumer.consume(_BATCH, 0)):
+                    if _is_wanted(message, wanted, consumer):
+                        yield message
         except KafkaException as error:
             raise self._away(error) from error
         finally:
@@ -113,6 +141,29 @@ class LogReader:
 
     def _away(self, error: KafkaException) -> UnavailableError:
         return UnavailableError(explain(error, self._config(self._reader)))
+
+
+def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consumer: Consumer) -> bool:
+    """Whether it lies at one of these places. Drops those that the reading has passed, and goes on to the next one."""
+    error = message.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # the binding's name for it
+        raise KafkaException(error)
+    key, offset = PartitionKey(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
+    offsets = wanted.get(key)
+    if offsets is None:
+        return False
+    before = len(offsets)
+    while offsets and offsets[0] < offset:  # expired
+        offsets.popleft()
+    is_there = error is None and bool(offsets) and offsets[0] == offset
+    if is_there:
+        offsets.popleft()
+    if error is not None or not offsets:
+        del wanted[key]
+        consumer.pause([TopicPartition(*key)])
+    elif len(offsets) < before and offsets[0] - offset > _FAR:
+        consumer.seek(TopicPartition(*key, offsets[0]))
+    return is_there
 
 
 def _belongs(message: Message, left: dict[PartitionKey, Span]) -> bool:

@@ -65,6 +65,7 @@ deliveries = st.builds(
     *([texts] * 6),
     body=st.binary(),
     attempt=st.integers(-(2**31), 2**31 - 1),
+    first_attempt=st.integers(-(2**31), 2**31 - 1),
     due_ms=longs,
     kind=st.sampled_from([str(kind) for kind in Kind]),
     origin_ms=longs,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.delivery import Delivery, Kind, replayed
 from go2hooks.core.duplicates import Claims, Standing, standing
 from go2hooks.core.outcome import State
 
@@ -79,3 +79,17 @@ def test_a_retry_is_made_only_when_the_attempt_before_it_is_recorded_as_going_on
     attempt, kind, state, state_before, expected
 ):
     assert standing(ATTEMPT._replace(attempt=attempt, kind=kind), state, state_before) is expected
+
+
+@pytest.mark.parametrize(
+    ("attempt", "state_before", "expected"),
+    [
+        (3, State.DELIVERED, Standing.OPEN),  # the replay's first: what it replays may have ended in any way
+        (4, State.RETRYING, Standing.OPEN),
+        (4, State.DELIVERED, Standing.OVER),
+        (4, None, Standing.AWAITED),
+    ],
+)
+def test_a_replay_s_retries_go_out_only_when_the_replay_goes_on(attempt, state_before, expected):
+    replay = replayed(ATTEMPT, 3)._replace(attempt=attempt)
+    assert standing(replay, None, state_before) is expected

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.delivery import Delivery, Kind, Position, replayed
 from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, RetryAt, Skip, SkipReason
 from go2hooks.core.record import record_skip
 from go2hooks.core.retry import RetryPolicy, next_step
@@ -55,6 +55,18 @@ def test_what_is_sent_back_goes_through_the_whole_schedule_again(policy: RetryPo
         delivery = DELIVERY._replace(kind=Kind.REPLAY, attempt=attempt)
         expected = policy.after_failure(attempt - first + 1, now_ms)
         assert next_step(delivery, FAILED, now_ms, policy) == expected
+    assert expected == DeadLetter()
+
+
+@given(policies, st.integers(1, 20), moments)
+def test_a_replay_begins_the_schedule_anew_whatever_the_number_of_its_first_attempt(
+    policy: RetryPolicy, first: int, now_ms: int
+) -> None:
+    delivery = replayed(DELIVERY, first)
+    for place in range(1, policy.max_attempts + 1):
+        expected = policy.after_failure(place, now_ms)
+        assert next_step(delivery, FAILED, now_ms, policy) == expected
+        delivery = delivery._replace(attempt=delivery.attempt + 1)
     assert expected == DeadLetter()
 
 

@@ -35,6 +35,11 @@ class TokenBuckets:
                 self._buckets.popitem(last=False)
         return wait_s
 
+    def left(self, key: Hashable, now: float) -> tuple[float, float]:
+        """Tokens that there are, and the seconds until the bucket is full."""
+        tokens = self._tokens(key, now)
+        return tokens, (self._burst - tokens) / self._rate_per_s
+
     def _tokens(self, key: Hashable, now: float) -> float:
         tokens, since = self._buckets.get(key, (self._burst, now))
         return min(self._burst, tokens + max(0.0, now - since) * self._rate_per_s)

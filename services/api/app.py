@@ -1,11 +1,11 @@
 """The Flask application, put together from what `__main__` built."""
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
-from services.api import client_certificates, deliveries, event_types, testing, webhooks
+from services.api import client_certificates, deliveries, docs_page, event_types, testing, webhooks
 from services.api.context import EXTENSION, DeliveryWriter, Services
 from services.api.errors import register_error_handlers
 from services.api.health import Readiness, health_blueprint
@@ -36,6 +36,7 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
     for resource in (webhooks, client_certificates, deliveries, testing, event_types):
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
+    app.register_blueprint(docs_page.blueprint)
     app.register_blueprint(health_blueprint(Readiness(pool, delivery_writer), registry))
     return app
 
@@ -44,4 +45,6 @@ def _harden(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     if request.path.startswith("/api/"):
         response.headers["Cache-Control"] = "no-store"  # some answers hold a secret
+    if (quota := g.get("quota")) is not None:
+        response.headers.update(quota.headers())
     return response

@@ -29,4 +29,4 @@ def require_account() -> None:
         headers = {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
         raise ApiError(401, "invalid_api_key", "This API key is unknown or was revoked.", headers=headers)
     g.account_id = account_id
-    limits.admit_request(key_hash)
+    g.quota = limits.admit_request(key_hash)

@@ -29,16 +29,16 @@ _SENTENCES: Final = {
 
 
 class Body(BaseModel):
-    """A request body: JSON types as they are, no field that we don't know."""
+    """A request body: JSON types as they are, no field that we don't know. The string below a field describes it."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
     may_be_missing: ClassVar[bool] = False
 
 
 class Query(BaseModel):
     """A query string: everything arrives as text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def one_of(choices: Sequence[str]) -> AfterValidator:

@@ -29,9 +29,11 @@ class CertificateBody(Body):
     """PUT /webhooks/{id}/client-certificate: both as PEM."""
 
     certificate: Annotated[str, StringConstraints(max_length=MAX_CHAIN_CHARS)]
+    """The certificate, then those between it and the root, as PEM."""
     private_key: Annotated[str, StringConstraints(max_length=MAX_KEY_CHARS)] = Field(
         alias="privateKey", repr=False, json_schema_extra={"writeOnly": True}
     )
+    """Its private key as PEM, without a password. Never shown again."""
 
 
 @blueprint.put("/<webhook_id>/client-certificate")
@@ -55,6 +57,7 @@ def put_certificate(webhook_id: str, body: CertificateBody) -> Response:
 @blueprint.get("/<webhook_id>/client-certificate")
 @operation("A webhook's client certificate", Answer(ClientCertificate))
 def get_certificate(webhook_id: str) -> Response:
+    """Whom it names and until when it is valid; 404 where the webhook has none."""
     with services().pool.transaction() as conn:
         chain = client_certificates.chain_of(conn, account_id(), webhook_id)
         if chain is None:
@@ -65,6 +68,7 @@ def get_certificate(webhook_id: str) -> Response:
 @blueprint.delete("/<webhook_id>/client-certificate")
 @operation("Remove a webhook's client certificate", Answer(DeletedWebhook))
 def delete_certificate(webhook_id: str) -> Response:
+    """In force within a second: receivers that ask for one then refuse deliveries."""
     with services().pool.transaction() as conn:
         if not client_certificates.remove(conn, account_id(), webhook_id):
             raise _not_there(conn, webhook_id)

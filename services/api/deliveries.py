@@ -64,11 +64,17 @@ class DeliveriesQuery(Query):
     """Query string: ?cursor=&perPage=&status=&event=&since=&until=, all optional."""
 
     cursor: str | None = None
+    """`meta.nextCursor` of the page before."""
     per_page: int = Field(20, ge=1, le=100, alias="perPage")
+    """How many items a page has at most."""
     status: Annotated[Status, BeforeValidator(_read_status)] | None = None
+    """Those that have come to this."""
     event: Annotated[EventName, BeforeValidator(_read_event)] | None = None
+    """Those of this event type."""
     since: Time | None = None
+    """Those whose event was accepted at this time or later."""
     until: Time | None = None
+    """Those whose event was accepted before this time."""
 
 
 @blueprint.get("/<webhook_id>/deliveries")

@@ -8,8 +8,8 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 from go2hooks.core.rate import TokenBuckets
 from go2hooks.settings import Settings
@@ -20,6 +20,20 @@ _KNOWN_S: Final = 300.0
 _KNOWN_KEYS: Final = 10_000
 
 
+class Quota(NamedTuple):
+    """What a key may still ask."""
+
+    requests: int
+    window_s: float  #: in which so many are allowed
+    left: int
+    full_in_s: int
+
+    def headers(self) -> dict[str, str]:
+        """As draft-ietf-httpapi-ratelimit-headers-10 writes it."""
+        policy = f'"requests";q={self.requests};w={self.window_s:g}'
+        return {"RateLimit-Policy": policy, "RateLimit": f'"requests";r={self.left};t={self.full_in_s}'}
+
+
 class Limits:
     """The bounds on requests. Safe to share between threads."""
 
@@ -28,6 +42,7 @@ class Limits:
         self._lock = threading.Lock()
         per_minute, per_s = settings.api_failed_logins_per_minute, settings.api_requests_per_s
         self._failures = TokenBuckets(per_minute / 60, per_minute) if per_minute else None
+        self._burst = math.floor(per_s * _BURST_S)
         self._requests = TokenBuckets(per_s, per_s * _BURST_S) if per_s else None
         self._known: OrderedDict[bytes, float] = OrderedDict()  # keys that were right, by their hash, and until when
 
@@ -46,20 +61,25 @@ class Limits:
             if self._failures is not None:
                 self._failures.take(source, self._clock())
 
-    def admit_request(self, key_hash: bytes) -> None:
-        """After a key was found right. Raises ApiError 429 when it asks too often."""
+    def admit_request(self, key_hash: bytes) -> Quota | None:
+        """After a key was found right. What it may still ask; None without a limit. Raises ApiError 429 when that is nothing."""
         now = self._clock()
         with self._lock:
             self._known[key_hash] = now + _KNOWN_S
             self._known.move_to_end(key_hash)
             if len(self._known) > _KNOWN_KEYS:
                 self._known.popitem(last=False)
-            wait_s = self._requests.take(key_hash, now) if self._requests is not None else 0.0
+            if self._requests is None:
+                return None
+            wait_s = self._requests.take(key_hash, now)
+            left, full_in_s = self._requests.left(key_hash, now)
+        quota = Quota(self._burst, _BURST_S, int(left), math.ceil(full_in_s))
         if wait_s:
-            raise _too_many("This API key sends too many requests", wait_s)
+            raise _too_many("This API key sends too many requests", wait_s, quota.headers())
+        return quota
 
 
-def _too_many(why: str, wait_s: float) -> ApiError:
+def _too_many(why: str, wait_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
     seconds = math.ceil(wait_s)
     message = f"{why}; try again in {seconds} s."
-    return ApiError(429, "too_many_requests", message, headers={"Retry-After": str(seconds)})
+    return ApiError(429, "too_many_requests", message, headers={"Retry-After": str(seconds), **(headers or {})})

@@ -7,8 +7,9 @@ from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 from flask import Blueprint, Flask, Response
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import is_typeddict
 
 import go2hooks
 from services.api.answers import as_json
@@ -41,6 +42,19 @@ _ERRORS: Final = {
 }
 _SECONDS: Final = {"schema": {"type": "integer", "minimum": 1}, "required": True, "description": "Seconds to wait."}
 _TEXT: Final = {"schema": {"type": "string"}, "required": True}
+_LIMIT_HEADERS: Final = {
+    "RateLimit": {
+        "schema": {"type": "string"},
+        "description": "What the API key may still ask, where there is a limit: requests left, and seconds until all are back.",
+        "example": '"requests";r=1999;t=1',
+    },
+    "RateLimit-Policy": {
+        "schema": {"type": "string"},
+        "description": "How many requests the API key may send in how many seconds.",
+        "example": '"requests";q=2000;w=10',
+    },
+}
+_LIMITS: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in _LIMIT_HEADERS}
 _ERROR_HEADERS: Final = {
     401: {"WWW-Authenticate": _TEXT},
     429: {"Retry-After": _SECONDS},
@@ -65,11 +79,21 @@ class _Components:
         by_kind, rest = TypeAdapter.json_schemas(keys, ref_template=_REF, schema_generator=_Schemas)
         self._by_kind = {kind: schema for (kind, _), schema in by_kind.items()}
         self.schemas: dict[str, Any] = rest["$defs"]
+        for kind in self._by_kind:
+            self._describe_inherited(kind)
+
+    def _describe_inherited(self, kind: Any) -> None:
+        """Pydantic reads the descriptions of a TypedDict's own fields alone: here are those of its base."""
+        for base in getattr(kind, "__orig_bases__", ()):
+            if is_typeddict(base):
+                inherited = _Components([base])
+                for name, field in inherited.fields_of(base).items():
+                    self.fields_of(kind)[name].setdefault("description", field["description"])
 
     def of(self, kind: Any) -> dict[str, Any]:
         return self._by_kind[kind]
 
-    def fields_of(self, kind: type[BaseModel]) -> dict[str, Any]:
+    def fields_of(self, kind: type[Any]) -> dict[str, Any]:
         fields: dict[str, Any] = self.schemas[kind.__name__]["properties"]
         return fields
 
@@ -79,6 +103,7 @@ class _Route(NamedTuple):
     arguments: tuple[str, ...]
     method: str
     operation: Operation
+    tag: str
 
 
 def openapi_blueprint(app: Flask) -> Blueprint:
@@ -103,7 +128,8 @@ def _routes(app: Flask) -> Iterator[_Route]:
         if rule.rule.startswith(BASE):
             operation = DECLARED[app.view_functions[rule.endpoint]]
             for method in sorted((rule.methods or set()) - {"HEAD"}):
-                yield _Route(rule.rule, tuple(sorted(rule.arguments)), method, operation)
+                tag = rule.endpoint.partition(".")[0].replace("_", " ").capitalize()
+                yield _Route(rule.rule, tuple(sorted(rule.arguments)), method, operation, tag)
 
 
 @cache  # a tenth of a second that an API spends when somebody asks, and not at each start
@@ -120,10 +146,12 @@ def _document(routes: tuple[_Route, ...]) -> dict[str, Any]:
         "info": {"title": "Go2 Webhooks", "version": go2hooks.__version__, "description": _DESCRIPTION},
         "servers": [{"url": BASE}],
         "security": [{"apiKey": []}],
+        "tags": [{"name": tag} for tag in dict.fromkeys((*(route.tag for route in routes), *_SELF["tags"]))],
         "paths": paths,
         "components": {
             "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
             "schemas": components.schemas,
+            "headers": _LIMIT_HEADERS,
             "responses": {f"Error{status}": _failure(status, components) for status in _ERRORS},
         },
     }
@@ -141,6 +169,7 @@ def _described(route: _Route, components: _Components) -> dict[str, Any]:
     first, *rest = operation.name.split("_")
     described: dict[str, Any] = {
         "operationId": first + "".join(map(str.capitalize, rest)),
+        "tags": [route.tag],
         "summary": operation.summary,
         "description": operation.description,
         "parameters": [*_of_path(route), *_of_query(operation, components)],
@@ -175,7 +204,9 @@ def _of_query(operation: Operation, components: _Components) -> Iterator[dict[st
         # Optional there means None, which no query string can say.
         [schema] = (kind for kind in field.get("anyOf", [field]) if kind != {"type": "null"})
         schema = {key: value for key, value in schema.items() if (key, value) != ("default", None)}
-        yield {"name": name, "in": "query", "required": False, "schema": schema}
+        described = {"description": field["description"]} if "description" in field else {}
+        schema.pop("description", None)
+        yield {"name": name, "in": "query", "required": False, "schema": schema} | described
 
 
 def _errors(route: _Route) -> Iterator[int]:
@@ -193,26 +224,29 @@ def _success(answer: Answer, components: _Components) -> dict[str, Any]:
     fields = {"success": {"const": True}, "data": components.of(answer.data)}
     if answer.meta is not None:
         fields["meta"] = components.of(answer.meta)
-    headers = {"Location": _TEXT} if answer.has_location else {}
+    headers: dict[str, Any] = {"Location": _TEXT} if answer.has_location else {}
     if answer.may_retry:
         headers["Retry-After"] = _SECONDS | {"required": False}
-    return _response(HTTPStatus(answer.status).phrase, fields) | ({"headers": headers} if headers else {})
+    return _response(HTTPStatus(answer.status).phrase, fields, headers | _LIMITS)
 
 
 def _failure(status: int, components: _Components) -> dict[str, Any]:
     fields = {"success": {"const": False}, "error": components.of(ErrorBody)}
-    headers = {"headers": _ERROR_HEADERS[status]} if status in _ERROR_HEADERS else {}
-    return _response(_ERRORS[status], fields) | headers
+    limits = {} if status == HTTPStatus.UNAUTHORIZED else _LIMITS  # of a key that is known
+    return _response(_ERRORS[status], fields, _ERROR_HEADERS.get(status, {}) | limits)
 
 
-def _response(description: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _response(description: str, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
     schema = {"type": "object", "properties": fields, "required": list(fields)}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+    content = {"application/json": {"schema": schema}}
+    return {"description": description, "content": content} | ({"headers": headers} if headers else {})
 
 
-_SELF: Final = {
+_SELF: Final[dict[str, Any]] = {
     "operationId": "openapi",
     "summary": "This document",
+    "description": "Also at `/openapi.json` of the host; `/docs` is a page to read and try it on.",
+    "tags": ["Document"],
     "security": [],
     "responses": {
         "200": {"description": "OpenAPI 3.1", "content": {"application/json": {"schema": {"type": "object"}}}}

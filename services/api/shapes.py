@@ -1,11 +1,12 @@
 """What answers look like: the handlers are typed by it, and the API's document is made from it.
 
-TypedDicts rather than models: an answer is put together once and not validated a second time.
+TypedDicts rather than models: an answer is put together once and not validated a second time. The string below a field is
+its description in the document.
 """
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
 from go2hooks.core.delivery import Kind
@@ -21,128 +22,205 @@ Why = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(kind) for ki
 WebhookState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(STATES)})]
 WebhookSort = Annotated[str, WithJsonSchema({"type": "string", "enum": list(SORTS)})]
 
+#: For TypedDicts whose fields are described by the strings below them.
+described: Final = with_config(ConfigDict(use_attribute_docstrings=True))
 
+
+@described
 class Webhook(TypedDict):
     """A webhook as its owner sees it."""
 
     id: str
+    """`wh_…`"""
     name: str
+    """What its owner calls it."""
     url: str
+    """Where deliveries are posted to."""
     events: list[Subscribed]
+    """The event types that it gets; `*` for all."""
     isActive: bool
+    """Whether deliveries are sent. What arrives while it is not is recorded as skipped."""
     consecutiveFailures: int
+    """Failed attempts in the order in which they began, since the last success."""
     disabledAt: Moment | None
+    """When it was disabled, by failures or by its owner; null while it is active."""
     disabledReason: str | None
+    """Why it was disabled; null where its owner did it."""
     createdAt: Moment
+    """When it was made."""
     updatedAt: Moment
+    """When its owner changed it last."""
 
 
+@described
 class WebhookWithSecret(Webhook):
     """A webhook, this once with its signing secret."""
 
     secret: str
+    """`whsec_…`: what its deliveries are signed with. Shown this once: keep it."""
 
 
+@described
 class RotatedWebhook(WebhookWithSecret):
-    """A webhook with its new secret; the previous one signs too until then."""
+    """A webhook with its new secret."""
 
     previousSecretExpiresAt: Moment | None
+    """Until when the previous secret signs too."""
 
 
+@described
 class DeletedWebhook(TypedDict):
     """What is left of it."""
 
     id: str
+    """`wh_…`"""
     deleted: Literal[True]
+    """It is gone; deliveries under way are dropped and recorded."""
 
 
+@described
 class ClientCertificate(TypedDict):
     """What its owner may see of a webhook's client certificate; never the key."""
 
     subject: str
+    """Whom it names, as an RFC 4514 string."""
     issuer: str
+    """Who issued it."""
     serialNumber: str
+    """Hexadecimal."""
     notBefore: Moment
+    """When it begins to be valid."""
     notAfter: Moment
+    """When it expires: receivers refuse it from then on."""
     fingerprint: str
+    """SHA-256 of the certificate, hexadecimal."""
 
 
+@described
 class Delivery(TypedDict):
     """A delivery as its last record tells it."""
 
     id: str
+    """`dlv_…`: one event to one webhook, the same on every attempt. Receivers deduplicate on it."""
     event: EventName
+    """The event's type."""
     eventId: str
+    """`evt_…`: the event, the same for every webhook that gets it."""
     kind: Why
+    """Why it was sent: an event as it happened, a test, or a replay."""
     status: Status
+    """What has become of it: `pending`, `retrying`, `delivered`, `failed` or `skipped`."""
     attempts: int
+    """How many requests were sent."""
     statusCode: int | None
+    """What the receiver answered last; null when it answered nothing that could be read."""
     responseTimeMs: float | None
+    """From the beginning of the last attempt to the end of the answer's head, in milliseconds."""
     errorCode: str | None
+    """Why the last attempt failed, as a word for programs."""
     errorMessage: str | None
+    """Why the last attempt failed, as a sentence."""
     createdAt: Moment
+    """When the event was accepted."""
     lastAttemptAt: Moment | None
+    """When the last attempt began; null before the first."""
     nextRetryAt: Moment | None
+    """When the next attempt is due; null when there is none."""
 
 
+@described
 class AcceptedTest(TypedDict):
-    """A test event on its way; `message` says why there is no result, where one was asked for."""
+    """A test event on its way."""
 
     id: str
+    """`dlv_…`: its delivery, which the list of deliveries shows."""
     status: Status
+    """`pending`."""
     message: NotRequired[str]
+    """Why there is no result, where one was asked for."""
 
 
+@described
 class TestResult(TypedDict):
     """What came of a test event."""
 
     id: str
+    """`dlv_…`"""
     status: Status
+    """`delivered` or `failed`."""
     delivered: bool
+    """Whether the receiver answered 2xx."""
     statusCode: int | None
+    """What it answered; null when it answered nothing that could be read."""
     responseTimeMs: float | None
+    """How long it took to answer, in milliseconds."""
     errorCode: str | None
+    """Why it failed, as a word for programs."""
     errorMessage: str | None
+    """Why it failed, as a sentence."""
     responseBody: str | None
+    """The start of the answer's body."""
 
 
+@described
 class Payload(TypedDict):
     """The body that a receiver gets."""
 
     event: EventName
+    """The event type."""
     timestamp: Moment
+    """When it happened."""
     data: dict[str, Any]
+    """What happened: the event type's `schema` describes it."""
 
 
+@described
 class EventTypeInfo(TypedDict):
-    """What a webhook may subscribe to; `schema` is the JSON Schema (2020-12) of the payload's `data`."""
+    """What a webhook may subscribe to."""
 
     name: EventName
+    """As `events` of a webhook names it."""
     description: str
+    """What it tells."""
     schema: dict[str, Any]
+    """The JSON Schema (2020-12) of the payload's `data`."""
     example: Payload
+    """A payload as a receiver may get it."""
 
 
+@described
 class PageMeta(TypedDict):
     """Where a page lies in its list."""
 
     page: int
+    """This page's number, from 1."""
     perPage: int
+    """How many items a page has at most."""
     total: int
+    """How many items there are in all."""
     hasMore: bool
+    """Whether there is another page."""
 
 
+@described
 class CursorMeta(TypedDict):
-    """How to go on: with `nextCursor`, while there is more."""
+    """How to go on."""
 
     perPage: int
+    """How many items a page has at most."""
     hasMore: bool
+    """Whether there is more."""
     nextCursor: str | None
+    """The next page's `cursor`; null on the last."""
 
 
+@described
 class ErrorBody(TypedDict):
-    """What went wrong; `details` names each field at fault."""
+    """What went wrong."""
 
     code: Annotated[str, Field(pattern="^[a-z_]+$")]
+    """A word for programs."""
     message: str
+    """A sentence for people."""
     details: dict[str, str]
+    """What is wrong with each field at fault, by its name."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import psycopg
 import structlog
 from flask import Blueprint, Response
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict
 
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.event import WILDCARD, Event, EventType
@@ -59,13 +59,16 @@ class SendBody(Body):
     """Optional: without it, the first event type that the webhook subscribes to."""
 
     may_be_missing = True
+    model_config = ConfigDict(json_schema_extra={"examples": [{"event": "click"}]})
     event: Annotated[EventName, AfterValidator(_known)] = ""
+    """The event type; the first that the webhook subscribes to where it is left out."""
 
 
 class SendQuery(Query):
     """Query string: ?wait=true, optional."""
 
     wait: Annotated[bool, BeforeValidator(_read_flag)] = False
+    """Whether to answer with the attempt's result."""
 
 
 @blueprint.post("/<webhook_id>/test")

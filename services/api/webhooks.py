@@ -107,8 +107,6 @@ def _check_search(text: str) -> str:
     return text
 
 
-_URL_DESCRIPTION: Final = "https, to a public host, without a user name, at a port that is not another protocol's"
-
 # Far above what the checks allow, and cheap: nothing that follows sees a megabyte.
 _Text = Annotated[str, StringConstraints(max_length=65536)]
 Name = Annotated[
@@ -119,7 +117,7 @@ Name = Annotated[
 Url = Annotated[
     _Text,
     AfterValidator(_check_url),
-    WithJsonSchema({"type": "string", "maxLength": MAX_URL_CHARS, "format": "uri", "description": _URL_DESCRIPTION}),
+    WithJsonSchema({"type": "string", "maxLength": MAX_URL_CHARS, "format": "uri"}),
 ]
 Events = Annotated[
     list[Subscribed],
@@ -137,19 +135,37 @@ Search = Annotated[
 class CreateBody(Body):
     """POST /webhooks."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "Click Tracker",
+                    "url": "https://example.com/webhooks/go2",
+                    "events": ["click", "link.created"],
+                }
+            ]
+        }
+    )
     name: Name
+    """What you call it: 1 to 200 characters."""
     url: Url
+    """Where deliveries are posted to: https, to a public host, without a user name, at a port that is not another protocol's."""
     events: Events
+    """The event types that it gets; `*` for all, those added later included."""
 
 
 class ChangeBody(Body):
     """PATCH /webhooks/{id}: any of them, none of them null."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "examples": [{"isActive": True}]})
     name: Name = ""
+    """What you call it: 1 to 200 characters."""
     url: Url = ""
+    """Where deliveries are posted to from now on, retries included."""
     events: Events = Field(default_factory=list)
+    """The event types that it gets from now on; `*` for all."""
     is_active: bool = Field(default=True, alias="isActive")
+    """`true` enables it again and forgets its failures; `false` disables it."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -168,16 +184,22 @@ class PageQuery(Query):
     """Query string: ?page=&perPage=, both optional."""
 
     page: int = Field(1, ge=1, le=100_000)
+    """Which page, from 1."""
     per_page: int = Field(20, ge=1, le=100, alias="perPage")
+    """How many items a page has at most."""
 
 
 class WebhooksQuery(PageQuery):
     """Query string: ?search=&event=&state=&sort= as well, all optional."""
 
     search: Search | None = None
+    """Those with this in name, URL or id, whatever its case."""
     event: Annotated[Subscribed, one_of(SUBSCRIBABLE)] | None = None
+    """Those that get this event type, be it by `*`."""
     state: Annotated[WebhookState, one_of(webhooks.STATES)] | None = None
+    """Those in this state; `failing` ones are active, and have failed since their last success."""
     sort: Annotated[WebhookSort, one_of(webhooks.SORTS)] = "createdAt"
+    """Their order; descending with `-`."""
 
 
 # --- what it gets
@@ -256,6 +278,7 @@ def create_webhook(body: CreateBody) -> Response:
 @blueprint.get("/<webhook_id>")
 @operation("A webhook", Answer(Webhook))
 def get_webhook(webhook_id: str) -> Response:
+    """As it is now, without its secret."""
     with services().pool.transaction() as conn:
         return success(shown(own_webhook(conn, webhook_id)))
 

@@ -57,6 +57,21 @@ def test_a_key_that_asks_too_often_waits_and_the_others_do_not(clock, acme, riva
     assert [acme("GET", "/webhooks").status_code for _ in range(4)] == [200] * 3 + [429]
 
 
+def test_every_answer_to_a_known_key_says_what_is_left(app, clock, acme):
+    answers = [
+        acme("GET", "/webhooks"),
+        acme("GET", "/webhooks/wh_none"),
+        *(acme("GET", "/webhooks") for _ in range(29)),
+    ]
+    assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"requests";q=30;w=10'}
+    told = [(answer.status_code, answer.headers["RateLimit"]) for answer in answers]
+    assert told[:2] == [(200, '"requests";r=29;t=1'), (404, '"requests";r=28;t=1')]
+    assert told[-2:] == [(200, '"requests";r=0;t=10'), (429, '"requests";r=0;t=10')]
+    clock.now += 1
+    assert acme("GET", "/webhooks").headers["RateLimit"] == '"requests";r=2;t=10'
+    assert "RateLimit" not in guess(app).headers
+
+
 def test_what_needs_no_key_is_not_limited(app, clock):
     client = app.test_client()
     assert {client.get("/healthz").status_code for _ in range(50)} == {200}

@@ -3,6 +3,8 @@
 That every answer of every other test is as described is seen to by `documented`, through the test client.
 """
 
+import re
+
 import pytest
 from documented import check, document_of
 from flask import Response
@@ -47,6 +49,23 @@ def test_it_is_told_without_a_key_at_both_addresses(app):
     assert answers[0].json["openapi"].startswith("3.1")
 
 
+def test_the_page_to_try_it_on_comes_from_this_host_alone(app):
+    client = app.test_client()
+    page = client.get("/docs", buffered=True)
+    assert page.mimetype == "text/html"
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert len(addresses) == 5
+    for address in addresses:
+        assert client.get(f"/{address}", buffered=True).status_code == 200, address
+    assert "http" not in client.get("/docs/start.js", buffered=True).text
+    for other in ("/docs/index.html", "/docs/..%2fapp.py", "/docs/nothing.js", "/docs/"):
+        assert client.get(other).status_code == 404
+        assert client.get(other).is_json
+
+
 def test_every_reference_leads_somewhere_and_names_are_unique(app):
     told = document_of(app)
 
@@ -61,6 +80,36 @@ def test_every_reference_leads_somewhere_and_names_are_unique(app):
         assert name in told["components"][kind]
     names = [described["operationId"] for described in operations(app).values()]
     assert len(set(names)) == len(names)
+
+
+def test_every_field_and_parameter_is_described(app):
+    told = document_of(app)
+    fields = {
+        f"{model}.{name}": field
+        for model, schema in told["components"]["schemas"].items()
+        for name, field in schema.get("properties", {}).items()
+    }
+    parameters = {
+        f"{described['operationId']}.{parameter['name']}": parameter
+        for described in operations(app).values()
+        for parameter in described.get("parameters", [])
+        if parameter["in"] != "path"
+    }
+    assert [name for name, part in (fields | parameters).items() if not part.get("description")] == []
+    assert [described["operationId"] for described in operations(app).values() if not described["description"]] == []
+
+
+def test_the_examples_of_bodies_are_taken_as_they_are(app, acme):
+    webhook_id = acme.create()["id"]
+    for (path, method), described in operations(app).items():
+        if "requestBody" in described:
+            schema = described["requestBody"]["content"]["application/json"]["schema"]
+            schema = document_of(app)["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            if not schema["properties"] or path.endswith("/client-certificate"):  # whose example would soon expire
+                continue
+            for example in schema["examples"]:
+                answer = acme(method, path.replace("{webhookId}", webhook_id), example)
+                assert answer.status_code in (200, 201, 202), (path, answer.json)
 
 
 def test_the_rules_of_a_body_are_those_that_are_enforced(app, acme):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
 from go2hooks.core.errors import SettingsError
@@ -137,10 +138,15 @@ def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]
 
 
 def report(error: KafkaError, client: Consumer | Producer) -> None:
-    """Log what librdkafka reports of a client. Where it was the password, and that is in a file, read it again:
-    a password that was changed in Kafka and in the file is so in force without a restart.
-    """
+    """Log what librdkafka reports of a client, and see to its password."""
     log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
+    renew_login(error, client)
+
+
+def renew_login(error: KafkaError, client: Consumer | Producer | AdminClient) -> None:
+    """Where it was the password, and that is in a file, read it again: a password that was changed in Kafka and in the file
+    is so in force without a restart.
+    """
     if error.code() != KafkaError._AUTHENTICATION or not os.environ.get(file_variable("kafka_sasl_password")):  # noqa: SLF001  # its name
         return
     try:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import structlog
 from confluent_kafka import Message, TopicPartition
 
+from go2hooks.core.errors import Go2HooksError
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data
 
@@ -144,6 +145,8 @@ class PolledConsumer:
             return
         try:
             self._sink.receive(messages)
+        except Go2HooksError as error:
+            self.failure = error  # says all that there is to say
         except Exception as error:
             self.failure = error
             log.exception("messages could not be taken")
@@ -155,6 +158,8 @@ class PolledConsumer:
             self._membership.subscribe()
             while not self._stop.is_set():
                 self._step()
+        except Go2HooksError as error:
+            self.failure = error
         except BaseException as error:  # whatever it is ends the process: the owner watches `failure`
             self.failure = error
             log.exception("poll thread died")

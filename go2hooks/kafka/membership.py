@@ -21,6 +21,7 @@ from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import report
 from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.partitions import Assignment, PartitionKey, Span, ask_spans, backlog
+from go2hooks.kafka.topic_ids import TopicIds
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Membership:
         self._owner = owner
         self._patience_s = _REBALANCE_S + finish_s + config.get("session.timeout.ms", 45_000) / 1000
         self._spans: dict[PartitionKey, Span] = {}
+        self._topic_ids = TopicIds(config, self._topics)
         self._unbegun: set[PartitionKey] = set()  # ours, but Kafka has not said yet where to read on
         self._is_member = False  # has been given its partitions, which may be none, and has not lost them since
         self._tended_at = 0.0
@@ -84,7 +86,7 @@ class Membership:
     def tend(self, quiet: Callable[[], Collection[PartitionKey]] = tuple) -> None:
         """Once a second, whatever is to be done besides polling; `quiet` gives the paused partitions.
 
-        Mostly takes no time; up to 10 s when Kafka does not answer. Raises UnavailableError when the process has to end.
+        Mostly takes no time; up to 15 s when Kafka does not answer. Raises UnavailableError when the process has to end.
         """
         now = time.monotonic()
         if now - self._tended_at < _TEND_S:
@@ -93,6 +95,7 @@ class Membership:
         if self._unbegun:
             self._begin()
         self._see(now)
+        self._topic_ids.check(now)
         if not self.assigned or not self.reachable:
             self._ask_for_brokers(now)
         else:
@@ -108,23 +111,29 @@ class Membership:
         """Have librdkafka commit these soon. A partition that has moved away is left alone."""
         for key, offset in offsets.items():
             try:
-                self.consumer.store_offsets(offsets=[TopicPartition(key.topic, key.partition, offset)])
+                self.consumer.store_offsets(offsets=[self._topic_ids.position(key, offset)])
             except KafkaException as error:
                 log.info("offset not stored: the partition has moved", topic=key.topic, error=str(error))
 
     # --- where to read on
 
     def _begin(self) -> bool:
-        """Begin to read what Kafka says a start of; whether there was any. Blocks up to 10 s."""
-        spans = ask_spans(self.consumer, self._unbegun, _LOOKUP_BESIDE_S if self._spans else _LOOKUP_S)
-        if not spans:
+        """Begin to read what Kafka says a start of; whether there was any. Blocks up to 15 s."""
+        timeout_s = _LOOKUP_BESIDE_S if self._spans else _LOOKUP_S
+        asked = self._topic_ids.ask(self._unbegun)
+        spans = ask_spans(self.consumer, self._unbegun, timeout_s)
+        assignments = self._topic_ids.begin(spans, asked, timeout_s)
+        if not assignments:
             return False
-        starts = [span.start for span in spans.values()]
+        begun = {assignment.key: spans[assignment.key] for assignment in assignments}
+        starts = [span.start for span in begun.values()]
         self.consumer.incremental_assign(starts)
         self.consumer.resume(starts)  # librdkafka keeps a partition paused that was so when it left us
-        self._unbegun.difference_update(spans)
-        self._spans |= spans
-        self._owner.began([Assignment(key, span.end) for key, span in spans.items()])
+        self._unbegun.difference_update(begun)
+        self._spans |= begun
+        # A commit of before commits named their topic does so from now on.
+        self.store({key: span.start.offset for key, span in begun.items() if span.start.offset >= 0})
+        self._owner.began(assignments)
         self._tended_at = 0.0  # their lag is measured next
         return True
 
@@ -194,7 +203,7 @@ class Membership:
         keys = self._disown(partitions)
         offsets = self._owner.finish(keys)
         self.store(offsets)  # or leaving them, librdkafka would commit what was stored last: a step back
-        _commit(consumer, offsets)
+        self._commit(offsets)
         self._is_member = False  # until we are told, at once, what is ours from now on
         consumer.incremental_unassign([TopicPartition(*key) for key in keys])
 
@@ -205,6 +214,16 @@ class Membership:
         self._owner.lost(keys)
         consumer.incremental_unassign([TopicPartition(*key) for key in keys])
 
+    def _commit(self, offsets: dict[PartitionKey, int]) -> None:
+        """Commit now. A refusal costs duplicates that the records will recognise, so it is logged and no more."""
+        if not offsets:
+            return
+        positions = [self._topic_ids.position(key, offset) for key, offset in offsets.items()]
+        try:
+            self.consumer.commit(offsets=positions, asynchronous=False)
+        except KafkaException as error:
+            log.warning("offsets not committed on revocation", error=str(error))
+
     def _disown(self, partitions: list[TopicPartition]) -> list[PartitionKey]:
         """Of these, the ones that were read."""
         gone = _keys(partitions)
@@ -214,13 +233,3 @@ class Membership:
 
 def _keys(partitions: Sequence[TopicPartition]) -> list[PartitionKey]:
     return [PartitionKey(p.topic, p.partition) for p in partitions]
-
-
-def _commit(consumer: Consumer, offsets: dict[PartitionKey, int]) -> None:
-    """Commit now. A refusal costs duplicates that the records will recognise, so it is logged and no more."""
-    if not offsets:
-        return
-    try:
-        consumer.commit(offsets=[TopicPartition(*key, offset) for key, offset in offsets.items()], asynchronous=False)
-    except KafkaException as error:
-        log.warning("offsets not committed on revocation", error=str(error))

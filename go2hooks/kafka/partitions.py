@@ -7,6 +7,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from go2hooks.core.delivery import Position
+from go2hooks.core.errors import UnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,7 @@ class Assignment(NamedTuple):
 
     key: PartitionKey
     suspect_until: int  #: messages below this offset may have been handled before: by us or by an earlier owner
+    is_anew: bool = False  #: begins at its start: what was committed is about a topic that is no more
 
 
 class Span(NamedTuple):
@@ -37,6 +39,14 @@ class Span(NamedTuple):
 def position_of(message: Message) -> Position:
     """Where a consumed message lies."""
     return Position(message.topic(), message.partition(), message.offset())  # type: ignore[arg-type]  # consumed: has all three
+
+
+def went_back(key: PartitionKey) -> UnavailableError:
+    """For who got a message from before those that it had read: what it knows of this log is no longer so."""
+    return UnavailableError(
+        f"{key.topic}/{key.partition} begins again before what was read: the topic was deleted and made again, or lost its end; "
+        "ending, to ask Kafka where to read on"
+    )
 
 
 def is_data(message: Message) -> bool:

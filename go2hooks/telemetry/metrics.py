@@ -130,12 +130,16 @@ BUILD_INFO.set(1, __version__, BUILD.kind)
 LAG_MESSAGES = Gauge("go2hooks_lag_messages", "Messages not yet read, by topic", ("topic",))
 #: Age of the oldest thing that is due and was not taken up, by topic: what to alert on. Waiting retries are not late.
 LAG_SECONDS = Gauge("go2hooks_lag_seconds", "Age of the oldest due message not yet taken up, by topic", ("topic",))
+#: Partitions that were begun at their start, since what was committed is about a topic that was deleted.
+PARTITIONS_ANEW = Counter(
+    "go2hooks_partitions_read_anew_total", "Partitions read from their start, as the topic had been made again"
+)
 #: Webhooks in the live copy, by state.
 WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("state",))
 #: Time since the live copy last heard from Postgres.
 LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the live copy was last reconciled")
 
-_BOTH = (LAG_MESSAGES, LAG_SECONDS, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
+_BOTH = (LAG_MESSAGES, LAG_SECONDS, PARTITIONS_ANEW, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
 _ROUTER = (EVENTS, EVENTS_DEAD, EVENTS_MISPRINTED, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, RETRY_DUE_IMPLAUSIBLE, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,

@@ -125,7 +125,7 @@ class Dispatcher:
             await asyncio.sleep(0.2)
             for intake in self._intakes:
                 if intake.consumer.failure is not None:
-                    raise UnavailableError(f"consumer of {intake.source} died: {intake.consumer.failure}")
+                    raise UnavailableError(f"the {intake.source} consumer ended: {intake.consumer.failure}")
             if self._producer.failure is not None:
                 raise UnavailableError(f"Kafka refused a message for good: {self._producer.failure}")
             for task in self._tasks:

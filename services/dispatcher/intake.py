@@ -23,7 +23,7 @@ from go2hooks.core.duplicates import Claims, Standing, standing
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
 from go2hooks.core.offsets import OffsetTracker
 from go2hooks.kafka.consumer import PolledConsumer
-from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of
+from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of, went_back
 from go2hooks.postgres.attempts import AttemptKey
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnfinishedAge, UnreadAge
@@ -134,6 +134,7 @@ class Intake:
         self._epoch += 1
         for assignment in assignments:
             self._partitions[assignment.key] = Partition(assignment, self._epoch)
+            metrics.PARTITIONS_ANEW.add(assignment.is_anew)
 
     def receive(self, messages: list[Message]) -> None:
         doubtful: list[Ticket] = []
@@ -249,7 +250,10 @@ class Intake:
         if partition is None:  # revoked while this batch was on its way
             self.consumer.release(weight)
             return None
-        partition.tracker.begin(offset)
+        try:
+            partition.tracker.begin(offset)
+        except ValueError:
+            raise went_back(partition.key) from None
         _kind, written_ms = message.timestamp()
         self._unread.read(topic, written_ms)
         try:

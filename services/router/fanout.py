@@ -34,7 +34,7 @@ from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
 from go2hooks.kafka.client import report
 from go2hooks.kafka.membership import Membership
-from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of
+from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of, went_back
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES, TopicNames
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
@@ -201,7 +201,10 @@ class Router:
                 continue
             offset: int = message.offset()  # type: ignore[assignment]  # consumed: has one
             _kind, accepted_ms = message.timestamp()
-            partition.read(offset, accepted_ms)
+            try:
+                partition.read(offset, accepted_ms)
+            except ValueError:
+                raise went_back(PartitionKey(topic, number)) from None
             self._unread.read(topic, accepted_ms)
             self._waiting_bytes += _size(message)
             self._waiting.put((message.key() or b"")[:_KEY_BYTES], (message, partition), now)
@@ -339,6 +342,7 @@ class Router:
     def began(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:
             self._partitions[assignment.key] = Partition(assignment.suspect_until)
+            metrics.PARTITIONS_ANEW.add(assignment.is_anew)
 
     def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         # Closing revokes too, and has flushed before.

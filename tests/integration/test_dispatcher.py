@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 from pydantic import SecretStr
+from remaking import make_again
 from usable_topics import make_topics
 from waiting import until
 
@@ -19,10 +20,12 @@ from bench.prefork import Prefork
 from go2hooks.codec import encode_delivery
 from go2hooks.core.classify import classify
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.errors import UnavailableError
 from go2hooks.core.lanes import Lanes
 from go2hooks.core.outcome import Answer, Outcome, Response
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import generate_secret
+from go2hooks.kafka import topic_ids
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
@@ -369,3 +372,26 @@ async def test_a_receiver_with_one_worker_gets_all_and_is_not_disabled(settings,
 def held_bytes() -> int:
     """Of the bodies of all deliveries in this process that are not recorded."""
     return sum(len(ticket.delivery.body) for ticket in gc.get_objects() if isinstance(ticket, Ticket))
+
+
+async def test_deliveries_of_a_topic_made_again_while_it_is_read_are_all_made(settings, put, records, monkeypatch):
+    """The second log is longer than the position in the first. The dispatcher ends with one sentence, and starts again."""
+    monkeypatch.setattr(topic_ids, "_LOOK_S", 0.2)
+    settings = settings.model_copy(update={"kafka_prefix": f"remade{secrets.token_hex(4)}", "topic_partitions": 1})
+    topic = TopicNames(settings.kafka_prefix).deliveries
+    await asyncio.to_thread(make_topics, settings)
+    sender = ScriptedSender(lambda _: 200)
+    first = Dispatcher(settings, sender)
+    await first.start()
+    before = [put(topic) for _ in range(10)]
+    await until(lambda: all(map(records, before)))
+    await asyncio.to_thread(make_again, settings.kafka_bootstrap_servers, topic)
+    after = [put(topic) for _ in range(15)]
+    with pytest.raises(UnavailableError, match=r"the main consumer ended: .* made again"):
+        await first.watch()
+    await first.drain(10.0)
+    second = Dispatcher(settings, sender)
+    await second.start()
+    await until(lambda: all(map(records, after)))
+    await second.drain(10.0)
+    assert [sender.attempts(delivery) for delivery in before + after] == [["1"]] * 25

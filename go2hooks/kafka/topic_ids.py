@@ -1,0 +1,123 @@
+"""Which topics these are: Kafka gives each an id, and one that was deleted and made again has another.
+
+A position in a log means nothing in another log of the same name: there it may lie behind messages that nobody has read. So a
+commit names its topic, in its metadata, and who begins to read at a commit about another begins at the start instead. Who
+reads already ends: its client has positions, epochs and commits in mind that are about the first.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.client import renew_login
+from go2hooks.kafka.partitions import Assignment, PartitionKey, Span
+
+log = structlog.get_logger(__name__)
+
+_LOOK_S: Final = 5.0
+_ANSWER_S: Final = 5.0
+_MARK: Final = "topic-id:"  # others may keep metadata of their own with the commits that they make for us
+_UNKNOWN: Final = ""
+_NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the id of topics from before Kafka gave ids
+
+Asked = Mapping[str, "Future[Any]"]
+
+
+class TopicIds:
+    """What is known of the topics of one consumer; asks on a connection of its own. Not thread-safe."""
+
+    def __init__(self, config: dict[str, Any], topics: Sequence[str]) -> None:
+        self._admin = AdminClient(config | {"log_level": 0, "error_cb": self._on_error})
+        self._topics = topics
+        self._read: dict[PartitionKey, str] = {}  # the id of the topic that a partition was read of
+        self._missing: set[str] = set()  # topics that Kafka did not know when it was asked last
+        self._looking: Asked = {}
+        self._looked_at = 0.0
+
+    def ask(self, keys: Iterable[PartitionKey]) -> Asked:
+        """Ask for the ids of their topics; for `begin`, when there was time for an answer. Does not block."""
+        topics = {key.topic for key in keys}
+        return self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S) if topics else {}
+
+    def begin(self, spans: Mapping[PartitionKey, Span], asked: Asked, timeout_s: float) -> list[Assignment]:
+        """What can be begun of these; sets the start anew where the commit is about another topic.
+
+        Blocks for `timeout_s`. Raises UnavailableError when we have read another topic of that name.
+        """
+        ids = _answered(asked, timeout_s)
+        return [
+            self._begin(key, span, topic_id)
+            for key, span in spans.items()
+            if (topic_id := ids.get(key.topic)) is not None
+        ]
+
+    def position(self, key: PartitionKey, offset: int) -> TopicPartition:
+        """As it is committed, for a partition that was begun."""
+        topic_id = self._read[key]
+        return TopicPartition(*key, offset, metadata=_MARK + topic_id if topic_id else None)
+
+    def check(self, now: float) -> None:
+        """Whether what we read is there, and still the same, as Kafka says every five seconds. Does not block.
+
+        Raises UnavailableError when it is not; that it is not there Kafka has to say twice.
+        """
+        self._admin.poll(0)
+        if not self._looking and now - self._looked_at >= _LOOK_S:
+            self._looking, self._looked_at = self.ask(self._read), now
+        elif all(future.done() for future in self._looking.values()):
+            found, self._looking = _answered(self._looking, 0), {}
+            for topic, topic_id in found.items():
+                self._compare(topic, topic_id)
+
+    def _begin(self, key: PartitionKey, span: Span, topic_id: str) -> Assignment:
+        self._compare(key.topic, topic_id)
+        self._read[key] = topic_id
+        is_other = topic_id != _UNKNOWN and _marked(span.start) not in (_UNKNOWN, topic_id)
+        if is_other:
+            log.error(
+                "the topic was deleted and made again: reading it from its start",
+                topic=key.topic, partition=key.partition, committed=span.start.offset,
+            )  # fmt: skip
+            span.start.offset = OFFSET_BEGINNING
+        return Assignment(key, span.end, is_other)
+
+    def _compare(self, topic: str, topic_id: str | None) -> None:
+        if topic_id is None:
+            if topic in self._missing:
+                raise UnavailableError(f"topic {topic} was deleted while it was read: run go2hooks topics")
+            self._missing.add(topic)
+            return
+        self._missing.discard(topic)
+        if any(read not in (_UNKNOWN, topic_id) for key, read in self._read.items() if key.topic == topic):
+            raise UnavailableError(
+                f"topic {topic} was deleted and made again while it was read: ending, to begin at its start"
+            )
+
+    def _on_error(self, error: KafkaError) -> None:
+        renew_login(error, self._admin)
+
+
+def _answered(asked: Asked, timeout_s: float) -> dict[str, str | None]:
+    """The ids, without those that Kafka does not tell in time; None for a topic that is not there."""
+    found: dict[str, str | None] = {}
+    for topic, future in asked.items():
+        try:
+            topic_id = str(future.result(timeout_s).topic_id)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                found[topic] = None
+        except TimeoutError:
+            pass
+        else:
+            found[topic] = _UNKNOWN if topic_id in ("None", _NO_ID) else topic_id
+    return found
+
+
+def _marked(committed: TopicPartition) -> str:
+    metadata = committed.metadata or ""
+    return metadata.removeprefix(_MARK) if metadata.startswith(_MARK) else _UNKNOWN

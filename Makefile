@@ -20,7 +20,7 @@ OF_BOTH := tests/unit tests/integration/test_dispatcher.py
 # Some hundred processes that tests start would each compile their sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup compiled wheel demo check test test-plain test-compiled nightly torture models hostile lint format audit sbom bench bench-builds \
+.PHONY: setup compiled wheel demo check test test-plain test-compiled nightly torture models hostile lint format lint-api audit sbom bench bench-builds \
 	bench-isolation bench-scale bench-bounded bench-few-workers clean
 
 # Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's rehearsal runs beside it.
@@ -84,9 +84,14 @@ nightly: compiled
 	@GO2HOOKS_BUILD=plain $(TESTS) -n 2 $(OF_COMPILED)
 	@$(TESTS) -n 2 $(OF_COMPILED:%=--ignore %)
 	@GO2HOOKS_TEST_PLANTS=1 $(TESTS) -k planted tests/acceptance/test_torture_short.py
-	@$(MAKE) --no-print-directory models hostile
+	@$(MAKE) --no-print-directory lint-api models hostile
 	@$(BIN)/python bench/fuzz_codec.py --examples 1000000 --seed $(TODAY)
 	@$(MAKE) --no-print-directory torture ARGS="--minutes 20 --seed $(TODAY)"
+
+# The API's OpenAPI document by Spectral's rules. Needs npx.
+lint-api: $(PACKAGES)
+	@mkdir -p build && $(BIN)/python tools/openapi.py >build/openapi.json
+	@npx --yes @stoplight/spectral-cli@6.16.3 lint --ruleset tools/spectral.yaml --fail-severity warn build/openapi.json
 
 lint: $(PACKAGES)
 	$(BIN)/ruff check

@@ -120,12 +120,13 @@ def openapi_blueprint(app: Flask) -> Blueprint:
 
 
 def document(app: Flask) -> dict[str, Any]:
+    """What `/openapi.json` answers. Raises KeyError for a route that declares nothing."""
     return _document(tuple(_routes(app)))
 
 
 def _routes(app: Flask) -> Iterator[_Route]:
     for rule in app.url_map.iter_rules():
-        if rule.rule.startswith(BASE):
+        if rule.rule.startswith(BASE) and rule.rule != _PATH:  # which describes itself below
             operation = DECLARED[app.view_functions[rule.endpoint]]
             for method in sorted((rule.methods or set()) - {"HEAD"}):
                 tag = rule.endpoint.partition(".")[0].replace("_", " ").capitalize()
@@ -143,7 +144,12 @@ def _document(routes: tuple[_Route, ...]) -> dict[str, Any]:
             components.schemas.pop(operation.query.__name__, None)  # each of its fields has become a parameter
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Go2 Webhooks", "version": go2hooks.__version__, "description": _DESCRIPTION},
+        "info": {
+            "title": "Go2 Webhooks",
+            "version": go2hooks.__version__,
+            "description": _DESCRIPTION,
+            "contact": {"name": "Go2"},
+        },
         "servers": [{"url": BASE}],
         "security": [{"apiKey": []}],
         "tags": [{"name": tag} for tag in dict.fromkeys((*(route.tag for route in routes), *_SELF["tags"]))],

@@ -1,6 +1,7 @@
 """Schemathesis, all its checks and phases, on the API as a process: what the document says is so, for two accounts."""
 
 import json
+import re
 import sys
 import threading
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def test_every_answer_is_as_the_document_says_and_no_account_sees_anothers(url, 
     with deliveries_recorded(database_url):
         outcome = schema_attack.run(url, *keys, seed=SEED, max_examples=10)
     assert outcome.is_clean, outcome.output
-    assert "Operations:       12 selected / 12 total" in outcome.output
+    assert re.search(r"Operations: +(\d+) selected / \1 total", outcome.output)
     assert all(f"✅  {phase}" in outcome.output for phase in ("Coverage", "Fuzzing", "Stateful"))
     assert not any(key in outcome.output for key in keys)
     assert (tmp_path / "api.log").read_text() == ""  # not one error

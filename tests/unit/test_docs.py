@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
+from snippets import snippet
 
 from go2hooks.core.event import EventType
 from go2hooks.core.samples import example_payload
@@ -24,14 +25,6 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 SECRET = generate_secret(bytes(range(32)))
 OTHER = generate_secret(bytes(32))
 BODY = '{"event":"click","data":{"city":"München"}}'.encode()
-
-
-def snippet(name: str) -> str:
-    """The code block of docs/receivers.md that is marked with this file name."""
-    page = (ROOT / "docs/receivers.md").read_text(encoding="utf-8")
-    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", page, re.DOTALL)
-    assert found is not None
-    return found[1]
 
 
 def headers(secrets: list[str], at_s: int) -> dict[str, str]:

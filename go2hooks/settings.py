@@ -154,6 +154,7 @@ class Settings(KafkaSettings, TargetSettings):
 
     # --- records
     attempts_retention_days: PositiveInt = Field(30, description="how long attempt records are kept, in days")
+    audit_retention_days: PositiveInt = Field(365, description="how long the audit log of changes is kept, in days")
     reconcile_interval_ms: PositiveInt = Field(
         800, description="how often the live copy of webhooks checks for missed changes"
     )

@@ -1,21 +1,50 @@
 """SQL of `accounts` and `api_keys`. A key is shown once, when it is made; what stays is its SHA-256."""
 
+# ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
+
 import hmac
 import re
 import secrets
 import string
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from go2hooks.core.payload import format_timestamp
+from go2hooks.postgres import audit
+from go2hooks.postgres.audit import Action, Actor, Change, command_line, differences
+
 KEY_PREFIX: Final = "go2_"
 _ALPHABET: Final = string.digits + string.ascii_letters
 _KEY_LENGTH: Final = 40  # 238 bits
 _ID_LENGTH: Final = 16
 _ACCOUNT_ID: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
+_USE_NOTED: Final = timedelta(minutes=1)  # at most so often
+
+_COLUMNS: Final = "id, account_id, name, scopes, expires_at, last_used_at, created_at, revoked_at"
+_USABLE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+_LOOK_UP: Final = """SELECT id, account_id, scopes, expires_at, coalesce(expires_at <= now(), false),
+        coalesce(last_used_at < now() - %s, true), key_hash
+    FROM api_keys WHERE key_hash = %s AND revoked_at IS NULL"""
+# Whoever comes second leaves it alone: nobody waits for another's note.
+_NOTE_USE: Final = """UPDATE api_keys SET last_used_at = now() WHERE id =
+    (SELECT id FROM api_keys WHERE id = %s AND coalesce(last_used_at < now() - %s, true) FOR NO KEY UPDATE SKIP LOCKED)"""
+
+
+class Scope(StrEnum):
+    """What a key may do. Each may do what those before it may."""
+
+    READ = "read"  #: read everything of the account but its keys
+    WRITE = "write"  #: change webhooks, send, replay
+    ADMIN = "admin"  #: read, make and revoke keys
+
+
+ALL_SCOPES: Final = tuple(Scope)
 
 
 class CreatedKey(NamedTuple):
@@ -25,14 +54,41 @@ class CreatedKey(NamedTuple):
     key: str
 
 
+class NewKey(NamedTuple):
+    """What is needed to make one."""
+
+    account_id: str
+    name: str
+    scopes: Sequence[Scope]
+    expires_at: datetime | None  #: None: never
+
+
 class ApiKey(NamedTuple):
     """A key as it may be listed: without itself."""
 
     id: str
     account_id: str
     name: str
+    scopes: list[str]
+    expires_at: datetime | None
+    last_used_at: datetime | None
     created_at: datetime
     revoked_at: datetime | None
+
+
+class KnownKey(NamedTuple):
+    """A key that a caller has shown, which was not revoked."""
+
+    id: str
+    account_id: str
+    scopes: list[str]
+    expires_at: datetime | None
+    has_expired: bool
+    is_use_to_note: bool  #: `note_use` was not called for a minute
+
+    def may(self, scope: Scope) -> bool:
+        """Whether one of its scopes is this one, or above it."""
+        return any(ALL_SCOPES.index(Scope(held)) >= ALL_SCOPES.index(scope) for held in self.scopes)
 
 
 def _random_text(length: int) -> str:
@@ -44,17 +100,33 @@ def hash_key(key: str) -> bytes:
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def create_key(conn: Connection[Any], account_id: str, name: str = "") -> CreatedKey:
-    """Make a key, and the account unless it is there. Raises ValueError for an id that no event could carry."""
+def create_key(
+    conn: Connection[Any],
+    account_id: str,
+    name: str = "",
+    scopes: Sequence[Scope] = ALL_SCOPES,
+    expires_at: datetime | None = None,
+) -> CreatedKey:
+    """As who runs this process, make a key, and the account unless it is there.
+
+    Raises ValueError for an id that no event could carry.
+    """
     if not _ACCOUNT_ID.fullmatch(account_id):
         raise ValueError("an account id has 1 to 128 characters, none of them a control character")
-    created = CreatedKey(f"key_{_random_text(_ID_LENGTH)}", KEY_PREFIX + _random_text(_KEY_LENGTH))
     with conn.transaction():
         conn.execute("INSERT INTO accounts (id) VALUES (%s) ON CONFLICT DO NOTHING", [account_id])
-        conn.execute(
-            "INSERT INTO api_keys (id, account_id, key_hash, name) VALUES (%s, %s, %s, %s)",
-            [created.id, account_id, hash_key(created.key), name],
-        )
+        return make_key(conn, NewKey(account_id, name, scopes, expires_at), command_line())
+
+
+def make_key(conn: Connection[Any], new: NewKey, actor: Actor) -> CreatedKey:
+    """Make a key of an account that is there, in the caller's transaction."""
+    created = CreatedKey(f"key_{_random_text(_ID_LENGTH)}", KEY_PREFIX + _random_text(_KEY_LENGTH))
+    conn.execute(
+        "INSERT INTO api_keys (id, account_id, key_hash, name, scopes, expires_at) VALUES (%s, %s, %s, %s, %s, %s)",
+        [created.id, new.account_id, hash_key(created.key), new.name, list(new.scopes), new.expires_at],
+    )
+    told = _told(created.id, new.name, new.scopes, new.expires_at)
+    audit.record(conn, actor, Change(new.account_id, Action.KEY_CREATED, differences({}, told)))
     return created
 
 
@@ -62,25 +134,67 @@ def list_keys(conn: Connection[Any], account_id: str | None = None) -> list[ApiK
     """Keys of one account or of all, revoked ones too, oldest first."""
     with conn.transaction(), conn.cursor(row_factory=class_row(ApiKey)) as cursor:
         return cursor.execute(
-            """SELECT id, account_id, name, created_at, revoked_at FROM api_keys
+            f"""SELECT {_COLUMNS} FROM api_keys
                WHERE %(account)s::text IS NULL OR account_id = %(account)s
                ORDER BY account_id, created_at, id""",
             {"account": account_id},
         ).fetchall()
 
 
-def revoke_key(conn: Connection[Any], key_id: str) -> bool:
-    """From now on the key opens nothing. False when there is no such key or it was revoked before."""
+def standing_keys(conn: Connection[Any], account_id: str) -> list[ApiKey]:
+    """An account's keys that were not revoked, oldest first."""
+    with conn.cursor(row_factory=class_row(ApiKey)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM api_keys WHERE account_id = %s AND revoked_at IS NULL ORDER BY created_at, id",
+            [account_id],
+        ).fetchall()
+
+
+def lock_account(conn: Connection[Any], account_id: str) -> None:
+    """Until the transaction ends, nobody else changes what is counted per account."""
+    conn.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", [account_id])
+
+
+def has_other_admin(conn: Connection[Any], account_id: str, key_id: str) -> bool:
+    """Whether another key of the account may make keys."""
+    found = conn.execute(
+        f"SELECT 1 FROM api_keys WHERE account_id = %s AND id <> %s AND scopes @> ARRAY['admin'] AND {_USABLE} LIMIT 1",
+        [account_id, key_id],
+    )
+    return found.fetchone() is not None
+
+
+def revoke_key(conn: Connection[Any], key_id: str, actor: Actor | None = None) -> bool:
+    """From now on the key opens nothing. False when there is no such key or it was revoked before.
+
+    Without an actor, by who runs this process.
+    """
     with conn.transaction():
-        revoked = conn.execute("UPDATE api_keys SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", [key_id])
-    return revoked.rowcount == 1
+        row = conn.execute(
+            "UPDATE api_keys SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL RETURNING account_id, name, scopes, expires_at",
+            [key_id],
+        ).fetchone()
+        if row is not None:
+            account_id, *rest = row
+            change = Change(account_id, Action.KEY_REVOKED, differences(_told(key_id, *rest), {}))
+            audit.record(conn, actor or command_line(), change)
+    return row is not None
 
 
-def account_of_key(conn: Connection[Any], key: str) -> str | None:
-    """The account that the key belongs to; None for a key that is unknown or revoked. Same cost either way."""
+def _told(key_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None) -> dict[str, Any]:
+    """What the audit log tells of a key."""
+    expires = None if expires_at is None else format_timestamp(round(expires_at.timestamp() * 1000))
+    return {"id": key_id, "name": name, "scopes": list(map(str, scopes)), "expiresAt": expires}
+
+
+def look_up(conn: Connection[Any], key: str) -> KnownKey | None:
+    """What the key is; None for one that is unknown or revoked. Same cost either way."""
     wanted = hash_key(key)
-    row = conn.execute(
-        "SELECT account_id, key_hash FROM api_keys WHERE key_hash = %s AND revoked_at IS NULL", [wanted]
-    ).fetchone()
-    account_id, found = row if row is not None else (None, bytes(len(wanted)))
-    return account_id if hmac.compare_digest(bytes(found), wanted) else None
+    row = conn.execute(_LOOK_UP, [_USE_NOTED, wanted]).fetchone()
+    *fields, found = row if row is not None else (bytes(len(wanted)),)
+    return KnownKey(*fields) if hmac.compare_digest(bytes(found), wanted) else None
+
+
+def note_use(conn: Connection[Any], key_id: str) -> None:
+    """Write that the key was used, unless that was done within the last minute or is being done."""
+    conn.execute(_NOTE_USE, [key_id, _USE_NOTED])

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from go2hooks.core.failures import Streak
 from go2hooks.core.outcome import Failure
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
+from go2hooks.postgres.audit import record_disabled
 
 log = structlog.get_logger(__name__)
 
@@ -154,6 +155,8 @@ async def _settle(
     reasons = {webhook_id: failed for webhook_id, streak in suspects.items() if policy.disables(streak)}
     reasons |= dict.fromkeys(gone, GONE_REASON)
     await connection.execute(_SETTLE, _settled(streaks, reasons))
+    if reasons:
+        await record_disabled(connection, list(reasons))
     return list(reasons)
 
 

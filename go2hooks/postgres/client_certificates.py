@@ -55,6 +55,12 @@ def remove(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
     return conn.execute(_REMOVE, {"account": account_id, "webhook_id": webhook_id}).rowcount == 1
 
 
+def digest_of(conn: Connection[Any], webhook_id: str) -> bytes | None:
+    """What names the certificate of a webhook that the caller has locked; None when there is none."""
+    row = conn.execute("SELECT client_certificate FROM webhooks WHERE id = %s", [webhook_id]).fetchone()
+    return bytes(row[0]) if row and row[0] is not None else None
+
+
 def chain_of(conn: Connection[Any], account_id: str, webhook_id: str) -> str | None:
     """The chain as PEM; None when there is none."""
     row = conn.execute(_CHAIN, {"account": account_id, "webhook_id": webhook_id}).fetchone()

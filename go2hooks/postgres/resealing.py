@@ -12,9 +12,11 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from go2hooks.core.errors import SealError
-from go2hooks.postgres.secrets import Purpose, SecretBox
+from go2hooks.postgres import audit
+from go2hooks.postgres.audit import Action, Change, Changes, command_line
+from go2hooks.postgres.secrets import Purpose, SecretBox, sealed_by
 
-_PAGE: Final = """SELECT id, sealed_secret, sealed_previous_secret, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
+_PAGE: Final = """SELECT id, account_id, sealed_secret, sealed_previous_secret, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
     FROM webhooks LEFT JOIN client_certificates ON webhook_id = id
     WHERE deleted_at IS NULL AND id > %s ORDER BY id LIMIT %s"""
 # The webhook's trigger tells live copies. `updated_at` stays: the customer has changed nothing.
@@ -26,14 +28,19 @@ _REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webh
 
 class _Row(NamedTuple):
     webhook_id: str
+    account_id: str
     secret: bytes
     previous: bytes | None
     client_key: bytes | None
     is_overlap_over: bool  #: so that the previous secret signs no more
 
     def is_current(self, box: SecretBox) -> bool:
+        return self.older_key(box) is None
+
+    def older_key(self, box: SecretBox) -> str | None:
+        """The id of a key other than the present one that sealed some of it; None when there is none."""
         sealed = (self.secret, self.previous, self.client_key)
-        return all(box.is_current(each) for each in sealed if each is not None)
+        return next((sealed_by(each) for each in sealed if each is not None and not box.is_current(each)), None)
 
 
 @dataclass(slots=True)
@@ -93,6 +100,8 @@ def _reseal(conn: Connection[Any], box: SecretBox, row: _Row, done: Resealing) -
         is_written &= conn.execute(_REPLACE_KEY, [key, row.webhook_id, row.client_key]).rowcount == 1
     if is_written:
         done.resealed += 1
+        changes: Changes = {"encryptionKey": {"from": row.older_key(box), "to": sealed_by(secret)}}
+        audit.record(conn, command_line(), Change(row.account_id, Action.SECRET_RESEALED, changes, row.webhook_id))
     else:
         done.changed += 1
 

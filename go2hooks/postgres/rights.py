@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, sql
 
 MAINTAIN: Final = "attempts_maintain(date, integer, integer)"
+FORGET: Final = "forget_old_changes(integer, interval)"
 
 
 class Role(StrEnum):
@@ -37,7 +38,10 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         *_COMMON,
         Right(_READ, "accounts"),
         _LOCK_ACCOUNTS,
-        Right(_READ, "api_keys"),
+        Right(("SELECT", "INSERT"), "api_keys"),
+        Right(("UPDATE",), "api_keys", ("last_used_at", "revoked_at")),
+        Right(("SELECT", "INSERT"), "audit_log"),
+        Right(("SELECT", "INSERT", "UPDATE"), "idempotent_answers"),
         Right(("SELECT", "INSERT", "UPDATE"), "webhooks"),
         Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "client_certificates"),
         Right(("SELECT", "INSERT", "DELETE"), "attempts"),
@@ -49,7 +53,9 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(("UPDATE",), "webhooks", _COUNTED),
         Right(_READ, "client_certificates"),
         Right(("SELECT", "INSERT"), "attempts"),
+        Right(("INSERT",), "audit_log"),
         Right(("EXECUTE",), MAINTAIN),
+        Right(("EXECUTE",), FORGET),
         Right(
             ("TEMPORARY",), ""
         ),  # on the database: a batch with rows that are there already goes through such a table

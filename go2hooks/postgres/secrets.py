@@ -32,6 +32,11 @@ def key_id(key: bytes) -> bytes:
     return sha256(key).digest()[:_KEY_ID_BYTES]
 
 
+def sealed_by(sealed: bytes) -> str:
+    """The id of the key that sealed it, in hex."""
+    return bytes(sealed[:_KEY_ID_BYTES]).hex()
+
+
 class SecretBox:
     """Seals with the first key, opens with any: so keys can be rotated. Safe to share between threads."""
 

@@ -134,6 +134,17 @@ def find(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow 
     return _one(conn, f"SELECT {_COLUMNS} FROM webhooks WHERE {_OWN}", account_id, webhook_id)
 
 
+def lock(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow | None:
+    """As `find`; and nobody else changes it until the caller's transaction ends."""
+    return _one(conn, f"SELECT {_COLUMNS} FROM webhooks WHERE {_OWN} FOR NO KEY UPDATE", account_id, webhook_id)
+
+
+def sealed_secret(conn: Connection[Any], webhook_id: str) -> bytes:
+    """The present secret of a webhook that the caller has locked."""
+    row = conn.execute("SELECT sealed_secret FROM webhooks WHERE id = %s", [webhook_id]).fetchone()
+    return bytes(row[0]) if row else b""
+
+
 def change(conn: Connection[Any], account_id: str, webhook_id: str, wanted: WebhookChange) -> WebhookRow | None:
     """Apply the change in one statement. Activating clears the count of failures, even of an active webhook."""
     return _one(

@@ -5,7 +5,7 @@ from flask import Flask, Response, g, request
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
-from services.api import client_certificates, deliveries, docs_page, event_types, testing, webhooks
+from services.api import audit, client_certificates, deliveries, docs_page, event_types, keys, testing, webhooks
 from services.api.context import EXTENSION, DeliveryWriter, Services
 from services.api.errors import register_error_handlers
 from services.api.health import Readiness, health_blueprint
@@ -33,7 +33,7 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
     registry = observe(app)
     app.after_request(_harden)
     register_error_handlers(app)
-    for resource in (webhooks, client_certificates, deliveries, testing, event_types):
+    for resource in (webhooks, client_certificates, deliveries, testing, event_types, keys, audit):
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(docs_page.blueprint)

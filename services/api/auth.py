@@ -1,19 +1,31 @@
-"""Who is asking: `Authorization: Bearer <API key>`."""
+"""Who is asking, and whether they may: `Authorization: Bearer <API key>`, and the key's scopes."""
 
+from functools import partial
 from typing import Final
 
-from flask import g, request
+import psycopg
+import structlog
+from flask import Response, after_this_request, g, request
 
 from go2hooks.postgres import api_keys
+from go2hooks.postgres.api_keys import KnownKey, Scope
+from go2hooks.postgres.pool import Pool
+from services.api.answers import iso
 from services.api.context import services
 from services.api.errors import ApiError
 
+log = structlog.get_logger(__name__)
+
 _SCHEME: Final = "bearer"
 _REALM: Final = 'Bearer realm="Go2 Webhooks"'
+_READING: Final = ("GET", "HEAD")
 
 
-def require_account() -> None:
-    """Before each request of a blueprint: find the account, or answer 401; 429 to who fails or asks too often."""
+def require_account(scope: Scope | None = None) -> None:
+    """Before each request of a blueprint: find the account, or answer 401; 429 to who fails or asks too often.
+
+    403 to a key without the scope: by default that which the method needs, to read or to write.
+    """
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     key = key.strip()
@@ -23,10 +35,43 @@ def require_account() -> None:
     limits, source, key_hash = services().limits, request.remote_addr or "", api_keys.hash_key(key)
     limits.admit_login(source, key_hash)
     with services().pool.transaction() as conn:
-        account_id = api_keys.account_of_key(conn, key)
-    if account_id is None:
+        known = api_keys.look_up(conn, key)
+    if known is None or known.has_expired:
         limits.login_failed(source)
-        headers = {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
-        raise ApiError(401, "invalid_api_key", "This API key is unknown or was revoked.", headers=headers)
-    g.account_id = account_id
+        raise _invalid_key(known)
+    g.account_id, g.key_id = known.account_id, known.id
     g.quota = limits.admit_request(key_hash)
+    _note_use(known)
+    _require_scope(known, scope or (Scope.READ if request.method in _READING else Scope.WRITE))
+
+
+def _invalid_key(known: KnownKey | None) -> ApiError:
+    why = "is unknown or was revoked" if known is None else f"expired at {iso(known.expires_at)}"
+    headers = {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
+    return ApiError(401, "invalid_api_key", f"This API key {why}.", headers=headers)
+
+
+def _require_scope(known: KnownKey, scope: Scope) -> None:
+    if not known.may(scope):
+        message = f"This needs an API key with the scope {scope}; yours has {', '.join(known.scopes)}."
+        headers = {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{scope}"'}
+        raise ApiError(403, "insufficient_scope", message, headers=headers)
+
+
+def _note_use(known: KnownKey) -> None:
+    """Once a minute, after the answer is written: no request waits for it."""
+    if not known.is_use_to_note:
+        return
+
+    @after_this_request
+    def then(response: Response) -> Response:
+        response.call_on_close(partial(_write_use, services().pool, known.id))
+        return response
+
+
+def _write_use(pool: Pool, key_id: str) -> None:
+    try:
+        with pool.transaction() as conn:
+            api_keys.note_use(conn, key_id)
+    except psycopg.Error as error:  # the next request tries again
+        log.warning("the use of a key was not noted", key=key_id, error=type(error).__name__)

@@ -10,16 +10,18 @@ from pydantic import Field, StringConstraints
 from go2hooks.core.certificate import MAX_CHAIN_CHARS, MAX_KEY_CHARS, describe, read_client_certificate
 from go2hooks.core.errors import CertificateError, PrivateKeyError
 from go2hooks.postgres import client_certificates
+from go2hooks.postgres.audit import Action, Changes
 from go2hooks.postgres.client_certificates import NEEDS_HTTPS, StoredCertificate
 from go2hooks.postgres.secrets import Purpose
 from go2hooks.postgres.session import Session
 from services.api.answers import failure, iso, success
 from services.api.bodies import Body
+from services.api.changes import record
 from services.api.context import account_id, services
-from services.api.errors import ApiError, invalid, webhook_not_found
+from services.api.errors import ApiError, invalid
 from services.api.operations import Answer, operation
 from services.api.shapes import ClientCertificate, DeletedWebhook
-from services.api.webhooks import URL_PREFIX, admit, own_webhook
+from services.api.webhooks import URL_PREFIX, admit, locked_webhook, own_webhook
 
 blueprint = Blueprint("client_certificates", __name__, url_prefix=URL_PREFIX)
 blueprint.before_request(admit)
@@ -49,8 +51,10 @@ def put_certificate(webhook_id: str, body: CertificateBody) -> Response:
     sealed_key = services().secret_box.seal(checked.private_key, webhook_id, Purpose.CLIENT_KEY)
     stored = StoredCertificate(webhook_id, checked.digest, checked.chain, sealed_key, checked.not_after)
     with services().pool.transaction() as conn:
-        if not client_certificates.put(conn, account_id(), stored):
-            raise webhook_not_found()
+        locked_webhook(conn, webhook_id)
+        replaced = client_certificates.digest_of(conn, webhook_id)
+        client_certificates.put(conn, account_id(), stored)
+        record(conn, Action.CERTIFICATE_PUT, webhook_id, _replaced(replaced, checked.digest))
         return success(_shown(checked.chain))
 
 
@@ -70,8 +74,11 @@ def get_certificate(webhook_id: str) -> Response:
 def delete_certificate(webhook_id: str) -> Response:
     """In force within a second: receivers that ask for one then refuse deliveries."""
     with services().pool.transaction() as conn:
+        locked_webhook(conn, webhook_id)
+        removed = client_certificates.digest_of(conn, webhook_id)
         if not client_certificates.remove(conn, account_id(), webhook_id):
             raise _not_there(conn, webhook_id)
+        record(conn, Action.CERTIFICATE_REMOVED, webhook_id, _replaced(removed, None))
         return success({"id": webhook_id, "deleted": True})
 
 
@@ -82,6 +89,12 @@ def refuse_http(error: psycopg.errors.CheckViolation) -> Response:
         raise error
     message = "A client certificate needs an https URL: change the URL, or remove the certificate, first."
     return failure(409, "client_certificate_needs_https", message)
+
+
+def _replaced(old: bytes | None, new: bytes | None) -> Changes:
+    """Fingerprints for the audit log: a digest is a SHA-256 already."""
+    before, after = (None if digest is None else digest.hex()[:8] for digest in (old, new))
+    return {"clientCertificate": {"from": before, "to": after}}
 
 
 def _shown(chain: str) -> ClientCertificate:

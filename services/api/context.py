@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from flask import current_app, g
+from flask import current_app, g, request
 
 from go2hooks.core.delivery import Delivery
+from go2hooks.postgres.audit import Actor
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
@@ -46,3 +47,8 @@ def services() -> Services:
 def account_id() -> str:
     """The account whose key this request carries."""
     return cast("str", g.account_id)
+
+
+def actor() -> Actor:
+    """Who this request's changes are by."""
+    return Actor("key", g.key_id, request.remote_addr)

@@ -1,9 +1,7 @@
 """`/webhooks/{id}/deliveries`: what was sent, what came of it."""
 
-import base64
 import re
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response
@@ -17,7 +15,7 @@ from go2hooks.postgres.deliveries import DeliveryRow, Filter, Place
 from services.api.answers import iso, success
 from services.api.bodies import Query
 from services.api.context import services
-from services.api.errors import ApiError, invalid
+from services.api.cursors import Mark, read_cursor, write_cursor
 from services.api.operations import Answer, operation
 from services.api.shapes import CursorMeta, Delivery, EventName, Status
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
@@ -27,12 +25,10 @@ blueprint.before_request(admit)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR: Final = 9998  # in any zone still a year that Python knows
-_MICROSECOND: Final = timedelta(microseconds=1)
-_CHECK_BYTES: Final = 6
-_PLACE: Final = re.compile(rb"(0|[1-9][0-9]{0,17})\.(dlv_[0-9a-f]+)")  # microseconds, and what `delivery_id` makes
+_DELIVERY_ID: Final = re.compile(r"dlv_[0-9a-f]+")  # what `delivery_id` makes
 
 
-def _read_time(text: Any) -> datetime:
+def read_time(text: Any) -> datetime:
     """ISO 8601 with a zone, within the years 1970 to 9998."""
     try:
         moment = datetime.fromisoformat(text)
@@ -57,7 +53,7 @@ def _read_event(text: Any) -> str:
     return str(text)
 
 
-Time = Annotated[datetime, BeforeValidator(_read_time)]
+Time = Annotated[datetime, BeforeValidator(read_time)]
 
 
 class DeliveriesQuery(Query):
@@ -85,12 +81,12 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     A page reads a bounded part of the history. With `status` or `event` it may therefore have fewer deliveries than `perPage`,
     or none, though there are more: go on while `meta.hasMore` is true.
     """
-    below = None if query.cursor is None else read_cursor(query.cursor, webhook_id)
+    below = None if query.cursor is None else Place(*read_cursor(query.cursor, webhook_id, _DELIVERY_ID))
     wanted = Filter(query.status, query.event, query.since, query.until)
     with services().pool.transaction(IsolationLevel.REPEATABLE_READ) as conn:
         own_webhook(conn, webhook_id)
         page = deliveries.page(conn, webhook_id, wanted, query.per_page, below)
-        cursor = None if page.ended is None else write_cursor(webhook_id, page.ended)
+        cursor = None if page.ended is None else write_cursor(webhook_id, Mark(*page.ended))
         meta: CursorMeta = {"perPage": query.per_page, "hasMore": cursor is not None, "nextCursor": cursor}
         return success([shown(row) for row in page.rows], meta=meta)
 
@@ -117,39 +113,3 @@ def shown(row: DeliveryRow) -> Delivery:
 
 def milliseconds(duration_ms: float | None) -> float | None:
     return None if duration_ms is None else round(duration_ms, 2)
-
-
-# --- cursor: the place where a page ended, and a check that it was ours for this webhook
-
-
-def write_cursor(webhook_id: str, ended: Place) -> str:
-    place = f"{(ended.created_at - _EPOCH) // _MICROSECOND}.{ended.delivery_id}".encode()
-    return base64.urlsafe_b64encode(_check(place, webhook_id) + place).rstrip(b"=").decode()
-
-
-def read_cursor(cursor: str, webhook_id: str) -> Place:
-    """Raises ApiError 422 for what `write_cursor` did not write for this webhook."""
-    try:
-        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raise _foreign_cursor() from None
-    check, place = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
-    found = _PLACE.fullmatch(place) if check == _check(place, webhook_id) else None
-    if found is None:
-        raise _foreign_cursor()
-    try:
-        return Place(_EPOCH + int(found[1]) * _MICROSECOND, found[2].decode())
-    except OverflowError:
-        raise _foreign_cursor() from None
-
-
-def _foreign_cursor() -> ApiError:
-    return invalid({"cursor": "is not one that this list gave"})
-
-
-def _check(place: bytes, webhook_id: str) -> bytes:
-    """Against mistakes, not against malice: a made-up cursor shows its maker's own deliveries, from another place.
-
-    So what it holds is looked at all the same.
-    """
-    return blake2b(place, digest_size=_CHECK_BYTES, key=webhook_id.encode()[:64]).digest()

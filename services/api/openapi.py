@@ -13,6 +13,7 @@ from typing_extensions import is_typeddict
 
 import go2hooks
 from services.api.answers import as_json
+from services.api.keys import KEY_ID
 from services.api.operations import DECLARED, Answer, Operation
 from services.api.shapes import ErrorBody
 from services.api.webhooks import WEBHOOK_ID
@@ -21,7 +22,10 @@ BASE: Final = "/api/v1"
 _PATH: Final = f"{BASE}/openapi.json"
 _REF: Final = "#/components/schemas/{model}"
 _ANSWER_REF: Final = "#/components/responses/Error{}"
-_ADDRESSES: Final = {"webhook_id": ("webhookId", f"^{WEBHOOK_ID.pattern}$")}  # by Flask's name for a part of the path
+_ADDRESSES: Final = {  # by Flask's name for a part of the path
+    "webhook_id": ("webhookId", f"^{WEBHOOK_ID.pattern}$"),
+    "key_id": ("keyId", f"^{KEY_ID.pattern}$"),
+}
 
 _DESCRIPTION: Final = """\
 Webhooks of an account, and what became of their deliveries. Every answer is `{"success": true, "data": …}` or
@@ -31,9 +35,10 @@ not read.
 """
 _ERRORS: Final = {
     400: "The body is not valid JSON.",
-    401: "There is no API key, or it is unknown.",
-    404: "The account has no webhook with this id, or the webhook no client certificate.",
-    409: "The account has as many webhooks as it may have, or a client certificate would go with an http URL.",
+    401: "There is no API key, or it is unknown, was revoked or has expired.",
+    403: "The API key lacks the scope that this needs; `message` names it.",
+    404: "The account has no webhook or key with this id, or the webhook no client certificate.",
+    409: "The account has as many webhooks as it may have, or a client certificate would go with an http URL, or it is the last admin key.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
     422: "Some fields are not valid; `details` names each.",
@@ -57,6 +62,7 @@ _LIMIT_HEADERS: Final = {
 _LIMITS: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in _LIMIT_HEADERS}
 _ERROR_HEADERS: Final = {
     401: {"WWW-Authenticate": _TEXT},
+    403: {"WWW-Authenticate": _TEXT},
     429: {"Retry-After": _SECONDS},
     503: {"Retry-After": _SECONDS},
 }
@@ -217,7 +223,7 @@ def _of_query(operation: Operation, components: _Components) -> Iterator[dict[st
 
 def _errors(route: _Route) -> Iterator[int]:
     operation = route.operation
-    yield from (401, 429, 503, *operation.errors)
+    yield from (401, 403, 429, 503, *operation.errors)
     if route.arguments:
         yield 404
     if operation.body is not None:

@@ -22,12 +22,14 @@ from go2hooks.core.event import SUBSCRIBABLE
 from go2hooks.core.signing import SECRET_BYTES, generate_secret
 from go2hooks.core.target import MAX_URL_CHARS, check_target
 from go2hooks.postgres import webhooks
+from go2hooks.postgres.audit import Action, Changes, fingerprint
 from go2hooks.postgres.session import Session
 from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookFilter, WebhookRow
 from go2hooks.settings import Settings
 from services.api.answers import iso, success
 from services.api.auth import require_account
 from services.api.bodies import Body, Query, one_of
+from services.api.changes import fingerprint_of, record, record_creation, record_deletion, record_edit
 from services.api.context import account_id, services
 from services.api.errors import ApiError, webhook_not_found
 from services.api.operations import Answer, operation
@@ -272,6 +274,7 @@ def create_webhook(body: CreateBody) -> Response:
             limit = settings.webhooks_per_account
             message = f"Your account has {limit} webhooks already, which is the limit."
             raise ApiError(409, "webhook_limit_reached", message)
+        record_creation(conn, webhook_id, shown(row))
         return success(shown_with_secret(row, secret), 201, location=location)
 
 
@@ -289,8 +292,10 @@ def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
     """`isActive: true` enables it again, and forgets its failures."""
     wanted = WebhookChange(**body.model_dump(exclude_unset=True))
     with services().pool.transaction() as conn:
-        row = webhooks.change(conn, account_id(), webhook_id, wanted)
-        return success(shown(_found(row)))
+        before = locked_webhook(conn, webhook_id)
+        row = _found(webhooks.change(conn, account_id(), webhook_id, wanted))
+        record_edit(conn, webhook_id, shown(before), shown(row))
+        return success(shown(row))
 
 
 @blueprint.delete("/<webhook_id>")
@@ -299,8 +304,9 @@ def delete_webhook(webhook_id: str) -> Response:
     """Deliveries still under way are dropped, and recorded as such."""
     deleted: DeletedWebhook = {"id": webhook_id, "deleted": True}
     with services().pool.transaction() as conn:
-        if not webhooks.delete(conn, account_id(), webhook_id):
-            raise webhook_not_found()
+        before = locked_webhook(conn, webhook_id)
+        webhooks.delete(conn, account_id(), webhook_id)
+        record_deletion(conn, webhook_id, shown(before))
         return success(deleted)
 
 
@@ -315,7 +321,11 @@ def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  #
     sealed = services().secret_box.seal(secret, webhook_id)
     overlap = timedelta(seconds=services().settings.secret_overlap_s)
     with services().pool.transaction() as conn:
+        locked_webhook(conn, webhook_id)
+        replaced = fingerprint_of(webhooks.sealed_secret(conn, webhook_id), webhook_id)
         row = _found(webhooks.rotate_secret(conn, account_id(), webhook_id, sealed, overlap))
+        changed: Changes = {"secret": {"from": replaced, "to": fingerprint(secret)}}
+        record(conn, Action.SECRET_ROTATED, webhook_id, changed)
         expires = iso(row.previous_secret_expires_at)
         rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
         return success(rotated)
@@ -324,6 +334,11 @@ def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  #
 def own_webhook(conn: Session, webhook_id: str) -> WebhookRow:
     """The account's webhook. Raises ApiError 404."""
     return _found(webhooks.find(conn, account_id(), webhook_id))
+
+
+def locked_webhook(conn: Session, webhook_id: str) -> WebhookRow:
+    """The account's webhook, which nobody else changes until the transaction ends. Raises ApiError 404."""
+    return _found(webhooks.lock(conn, account_id(), webhook_id))
 
 
 def _found(row: WebhookRow | None) -> WebhookRow:

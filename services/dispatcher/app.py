@@ -25,6 +25,7 @@ from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.rights import Service
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, from_ms, maintain_partitions
+from go2hooks.postgres.audit import forget_old
 from go2hooks.postgres.away import REFUSED, explain
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.patient import PatientConnection
@@ -269,6 +270,7 @@ class Dispatcher:
 
     async def _maintain(self) -> None:
         async def work(connection: AsyncConnection[Any]) -> tuple[int, int]:
+            await forget_old(connection, self._settings.audit_retention_days)
             return await maintain_partitions(
                 connection, datetime.now(UTC).date(), self._settings.attempts_retention_days
             )

@@ -1,5 +1,6 @@
 """Whether an answer is what `/openapi.json` says: its status, its headers, and every field of its body, none beyond."""
 
+import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,12 @@ def document_of(app: Flask) -> Any:
     return _documents[app]
 
 
+def template_of(rule: str) -> str:
+    """Flask's `/webhooks/<webhook_id>` as the document writes it: `/webhooks/{webhookId}`."""
+    camel = re.sub(r"_(\w)(?=\w*>)", lambda found: found[1].upper(), rule.removeprefix(BASE))
+    return camel.replace("<", "{").replace(">", "}")
+
+
 def check(app: Flask, answer: TestResponse) -> None:
     """Raises AssertionError. Answers that no operation gave, such as 405, are not its business."""
     path, method = answer.request.path, answer.request.method
@@ -30,7 +37,7 @@ def check(app: Flask, answer: TestResponse) -> None:
     if not rule.rule.startswith(BASE):
         return
     document = document_of(app)
-    template = rule.rule.removeprefix(BASE).replace("<webhook_id>", "{webhookId}")
+    template = template_of(rule.rule)
     said = document["paths"][template]["get" if method == "HEAD" else method.lower()]["responses"]
     where = f"{method} {template} → {answer.status_code}"
     assert str(answer.status_code) in said, f"{where}: the document has no such status"

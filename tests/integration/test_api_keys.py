@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from go2hooks.postgres import api_keys
-from go2hooks.postgres.api_keys import account_of_key, create_key, list_keys, revoke_key
+from go2hooks.postgres.api_keys import create_key, list_keys, look_up, revoke_key
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def connection(database_url):
 
 def test_a_new_key_opens_its_account_and_is_stored_only_as_a_hash(connection):
     created = create_key(connection, "acme", "laptop")
-    assert account_of_key(connection, created.key) == "acme"
+    assert look_up(connection, created.key).account_id == "acme"
     assert created.key not in str(connection.execute("SELECT * FROM api_keys").fetchall())
 
 
@@ -33,15 +33,15 @@ def test_a_revoked_key_opens_nothing_and_stays_listed(connection):
     other = create_key(connection, "acme")
     assert revoke_key(connection, created.id)
     assert not revoke_key(connection, created.id)
-    assert account_of_key(connection, created.key) is None
-    assert account_of_key(connection, other.key) == "acme"
+    assert look_up(connection, created.key) is None
+    assert look_up(connection, other.key).account_id == "acme"
     assert list_keys(connection)[0].revoked_at is not None
 
 
 @pytest.mark.parametrize("key", ["", "go2_unknown", "' OR 1=1 --", "\x00", "\ud800", "ü" * 10_000])
 def test_an_unknown_key_opens_nothing(connection, key):
     create_key(connection, "acme")
-    assert account_of_key(connection, key) is None
+    assert look_up(connection, key) is None
 
 
 @pytest.mark.parametrize("account", ["", "x" * 129, "a\nb", "a\x00b", "\ud800"])
@@ -59,7 +59,7 @@ class Watched(psycopg.Connection):
         self.asked = []
 
     def execute(self, query, params=None, **options):
-        self.asked.append(params)
+        self.asked.append(params[-1:])
         return super().execute(query, params, **options)
 
 
@@ -76,7 +76,7 @@ def test_a_key_is_looked_up_by_its_hash_and_compared_in_constant_time(connection
     nearly = created.key[:-1] + ("a" if created.key[-1] != "a" else "b")
     right, wrong = (sha256(key.encode()).digest() for key in (created.key, nearly))
     with Watched.connect(database_url) as conn:
-        assert account_of_key(conn, created.key) == "acme"
-        assert account_of_key(conn, nearly) is None
+        assert look_up(conn, created.key).account_id == "acme"
+        assert look_up(conn, nearly) is None
         assert conn.asked == [[right], [wrong]]
     assert compared == [(right, right), (bytes(32), wrong)]

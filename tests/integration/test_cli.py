@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -162,6 +162,18 @@ def test_the_life_of_a_key(cli: Cli):
     assert cli("keys", "revoke", key_id).returncode == 0
     again = cli("keys", "revoke", key_id)
     assert (again.returncode, "revoked before" in again.stderr) == (1, True)
+
+
+def test_a_key_can_be_made_with_scopes_and_an_end(cli: Cli):
+    created = cli("keys", "create", "--account", "acme", "--scope", "write", "--scope", "read", "--expires-in", "30d")
+    assert created.returncode == 0, created.stderr
+    listed = cli("keys", "list").stdout
+    assert "write read" in listed
+    assert f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}" in listed
+    for wrong in ("30", "0d", "9999d", "soon"):
+        refused = cli("keys", "create", "--account", "acme", "--expires-in", wrong)
+        assert (refused.returncode, "--expires-in" in refused.stderr) == (2, True)
+    assert cli("keys", "create", "--account", "acme", "--scope", "root").returncode == 2
 
 
 def test_names_with_brackets_are_listed_as_they_are(cli: Cli):

@@ -259,6 +259,8 @@ class EventCodec:
 
 
 _SCHEMAS: Final = _Schemas()
+#: The fields of each event type's `data`, in their order.
+DATA_FIELDS: Final = {str(kind): _data_fields(_SCHEMAS.own[record]) for kind, record in _RECORD_OF_EVENT.items()}
 _DELIVERY: Final = _SCHEMAS.own[_DELIVERY_RECORD]
 _DELIVERY_FIELDS: Final = tuple(field["name"] for field in _DELIVERY.parsed["fields"])
 _KINDS: Final = {

@@ -164,6 +164,10 @@ def _check_secrets(settings: "Settings", connection: "Connection[Any]") -> Findi
     secrets = "SELECT id, sealed_secret FROM webhooks WHERE deleted_at IS NULL ORDER BY id"
     keys = "SELECT webhook_id, sealed_key FROM client_certificates ORDER BY webhook_id"
     sealed = [(*row, Purpose.SIGNING) for row in connection.execute(secrets)]
+    headers = (
+        "SELECT id, sealed_headers FROM webhooks WHERE deleted_at IS NULL AND sealed_headers IS NOT NULL ORDER BY id"
+    )
+    sealed += [(*row, Purpose.HEADERS) for row in connection.execute(headers)]
     sealed += [(*row, Purpose.CLIENT_KEY) for row in connection.execute(keys)]
     shut = [each for each in sealed if not _opens(box, *each)]
     if shut:

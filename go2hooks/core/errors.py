@@ -7,6 +7,7 @@ Go2HooksError
 │   └── InvalidEventError        it decodes, but breaks a rule of the contract
 ├── TargetError              a webhook URL that we refuse
 ├── FilterError              a webhook's filter that we refuse
+├── HeaderError              a webhook's own header that we refuse
 ├── ClientIdentityError      a client certificate that we refuse
 │   ├── CertificateError         for what its chain is
 │   └── PrivateKeyError          for what its key is
@@ -47,6 +48,10 @@ class TargetError(Go2HooksError):
 
 class FilterError(Go2HooksError):
     """A webhook's filter that we refuse. The message ends a sentence that begins with `filter`."""
+
+
+class HeaderError(Go2HooksError):
+    """A webhook's own header that we refuse. The message ends a sentence that begins with the header's field."""
 
 
 class ClientIdentityError(Go2HooksError):

@@ -5,8 +5,11 @@ Pure: time comes in as `now`, in seconds of any monotonic clock.
 
 from collections import deque
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
 from typing import Final, Generic, TypeVar
 
+from go2hooks.core.allowance import Allowance
 from go2hooks.core.failures import Streak
 
 T = TypeVar("T")
@@ -39,12 +42,47 @@ class LaneLimits:
     probe_max_s: float = 30.0
 
 
+class Resting(Generic[T]):
+    """Lanes whose allowance has nothing for now, by the time when it has."""
+
+    __slots__ = ("_heap", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Lane[T]]] = []
+        self._order = 0  # breaks ties, so that lanes are never compared
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    @property
+    def next_at(self) -> float:
+        return self._heap[0][0] if self._heap else inf
+
+    def add(self, lane: "Lane[T]") -> None:
+        if lane.allowance is not None and not lane.is_resting:
+            lane.is_resting = True
+            self._order += 1
+            heappush(self._heap, (lane.allowance.next_at, self._order, lane))
+
+    def wake(self, now: float) -> list["Lane[T]"]:
+        """Those that may begin."""
+        awake: list[Lane[T]] = []
+        while self._heap and self._heap[0][0] <= now:
+            _at, _order, lane = heappop(self._heap)
+            lane.is_resting = False
+            if lane.may_begin(now):
+                awake.append(lane)
+            else:
+                self.add(lane)
+        return awake
+
+
 class Lane(Generic[T]):
     """State of one webhook in one process."""
 
     __slots__ = (
-        "_earning", "_finished", "_limits", "_measured_at", "_opened_at", "_streak", "in_flight", "limit", "probe_at",
-        "progress_at", "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
+        "_earning", "_finished", "_limits", "_max_sends", "_measured_at", "_opened_at", "_streak", "allowance", "in_flight",
+        "is_resting", "limit", "probe_at", "progress_at", "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
     )  # fmt: skip
 
     def __init__(self, webhook_id: str, limits: LaneLimits) -> None:
@@ -58,6 +96,9 @@ class Lane(Generic[T]):
         self.used_at = 0.0
         self.rate = 0.0  #: attempts that ended per second, over the last quarter of a second
         self.progress_at = 0.0  #: when an attempt ended last, or the lane became busy
+        self.allowance: Allowance | None = None  #: the customer's; most have none
+        self.is_resting = False  #: waits for the time that its allowance says
+        self._max_sends = limits.webhook_max_sends
         self._limits = limits
         self._streak = Streak(limits.circuit_failures + _GROWTHS)
         self._earning = True  # slow start: doubles until the first failure
@@ -80,6 +121,24 @@ class Lane(Generic[T]):
         """Whether it needs long for what waits, as far as anybody knows how quick it is."""
         return self.standing == TARDY or 0.0 < _SLOW_DRAIN_S * self.rate < len(self.queue or ())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether its allowance keeps what waits for longer than a second."""
+        return self.allowance is not None and self.allowance.interval_s * len(self.queue or ()) > QUICK_S
+
+    def allow(self, allowance: Allowance | None, now: float) -> None:
+        """Bound it by its customer's allowance from now on, besides the process's bounds."""
+        if allowance is not None and self.allowance is not None:
+            allowance.succeed(self.allowance, now)
+        self.allowance = allowance
+        own = None if allowance is None else allowance.max_sends
+        self._max_sends = self._limits.webhook_max_sends if own is None else min(own, self._limits.webhook_max_sends)
+        self.limit = min(self.limit, self._max_sends)
+
+    def may_begin(self, now: float) -> bool:
+        """Whether its allowance has a request for now."""
+        return self.allowance is None or self.allowance.next_at <= now
+
     def measure(self, now: float) -> None:
         """An attempt has ended."""
         self.progress_at = now
@@ -96,7 +155,7 @@ class Lane(Generic[T]):
         self._streak.succeed(now - duration_s)
         if duration_s <= QUICK_S and self.queue:  # more only for a lane that could use it
             earned = 1.0 if self._earning else 1.0 / self.limit
-            self.limit = min(self.limit + earned, self._limits.webhook_max_sends)
+            self.limit = min(self.limit + earned, self._max_sends)
 
     def punish(self, began: float, now: float) -> None:
         """An attempt has failed that began then."""

@@ -17,6 +17,8 @@ What keeps one webhook from delaying another:
   of the attempts: a thousand receivers that never answer leave the rest to those that do.
 - Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a connection
   that was used a moment ago is still in the processor's cache; what is under way for longer leaves its place to others.
+- A lane with an allowance of its customer's (`allowance.py`) starts nothing before its time. What its allowance keeps for
+  longer than a second makes it tardy, too.
 - After consecutive failures (`failures.py`) a lane's circuit opens: one probe at a time, with growing pauses, until one
   succeeds.
 
@@ -29,8 +31,9 @@ from enum import Enum, auto
 from math import ceil
 from typing import Final, Generic, TypeVar
 
+from go2hooks.core.allowance import Allowance
 from go2hooks.core.company import Company
-from go2hooks.core.lane import NEW, PROMPT, QUICK_S, TARDY, Lane, LaneLimits
+from go2hooks.core.lane import NEW, PROMPT, QUICK_S, TARDY, Lane, LaneLimits, Resting
 
 T = TypeVar("T")
 
@@ -53,8 +56,14 @@ class Admission(Enum):
 class Lanes(Generic[T]):
     """All lanes of one process. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, limits: LaneLimits, weigh: Callable[[T], int] = lambda _: 1) -> None:
-        """`weigh` says how much of the window an item takes."""
+    def __init__(
+        self,
+        limits: LaneLimits,
+        weigh: Callable[[T], int] = lambda _: 1,
+        allowance: Callable[[str], Allowance | None] = lambda _: None,
+    ) -> None:
+        """`weigh` says how much of the window an item takes, `allowance` what a webhook's customer allows."""
+        self._allowance = allowance
         self.limits = limits
         self._weigh = weigh
         self._tardy_sends = max(1, int(limits.max_sends * limits.tardy_share))
@@ -72,6 +81,7 @@ class Lanes(Generic[T]):
         self._ring: OrderedDict[Lane[T], None] = OrderedDict()
         self._tardy_ring: OrderedDict[Lane[T], None] = OrderedDict()
         self._turn_is_tardy = False
+        self._resting: Resting[T] = Resting()
         self._company: Company[str] = Company()  # of the webhooks that something is offered for
 
     def __len__(self) -> int:
@@ -81,7 +91,7 @@ class Lanes(Generic[T]):
         """Start it, queue it, or say why neither."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
-            lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits)
+            lane = self._new_lane(webhook_id, now)
         lane.used_at = now
         self._age(now)
         self._company.note(webhook_id, now)
@@ -90,14 +100,35 @@ class Lanes(Generic[T]):
         self._becomes_tardy(lane, now)
         if lane.is_open:
             return self._offer_probe(lane, now)
-        if not lane.queue and self._may_start(lane.standing) and lane.in_flight < self._sends_allowed(lane):
-            self._start(lane)
+        if (
+            not lane.queue
+            and self._may_start(lane.standing)
+            and lane.in_flight < self._sends_allowed(lane)
+            and lane.may_begin(now)
+        ):
+            self._start(lane, now)
             return Admission.START
         if lane.waiting >= self._queue_allowed(lane, now):
             return Admission.FULL
         if lane.queue is None:
             lane.queue = deque()
         lane.queue.append(item)
+        self._count(lane, 1, self._weigh(item))
+        self._make_ready(lane)
+        return Admission.QUEUED
+
+    def offer_first(self, webhook_id: str, item: T, now: float) -> Admission:
+        """Start it, or have it start as soon as the webhook's allowance lets it: before all others, whatever state its lane is in."""
+        lane = self._lanes.get(webhook_id)
+        if lane is None:
+            lane = self._new_lane(webhook_id, now)
+        lane.used_at = now
+        if lane.in_flight < self._sends_allowed(lane) and lane.may_begin(now):
+            self._start(lane, now)
+            return Admission.START
+        if lane.queue is None:
+            lane.queue = deque()
+        lane.queue.appendleft(item)
         self._count(lane, 1, self._weigh(item))
         self._make_ready(lane)
         return Admission.QUEUED
@@ -109,7 +140,7 @@ class Lanes(Generic[T]):
         self._forget_young(now - duration_s)
         lane.used_at = now
         lane.measure(now)
-        self._judge(lane, TARDY if duration_s > QUICK_S else PROMPT)
+        self._judge(lane, TARDY if duration_s > QUICK_S or lane.is_behind else PROMPT)
         if ok:
             lane.reward(duration_s, now)
         else:
@@ -133,17 +164,24 @@ class Lanes(Generic[T]):
     def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
         self._age(now)
-        while self._may_start(PROMPT) and (lane := self._next_lane()) is not None:
+        while self._may_start(PROMPT) and (lane := self._next_lane(now)) is not None:
             if self._becomes_tardy(lane, now):  # it waits with these from now on
                 continue
-            if lane.queue and lane.in_flight < self._sends_allowed(lane):
+            if not lane.may_begin(now):
+                self._resting.add(lane)
+            elif lane.queue and lane.in_flight < self._sends_allowed(lane):
                 item = lane.queue.popleft()
                 self._count(lane, -1, -self._weigh(item))
                 if not lane.queue:
                     lane.queue = None
-                self._start(lane)
+                self._start(lane, now)
                 self._make_ready(lane)
                 yield item
+
+    @property
+    def next_turn_at(self) -> float:
+        """When the next allowance has a request for one that waits; infinity when none is waited for."""
+        return self._resting.next_at
 
     def evict(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Take queued items out, whatever their lane."""
@@ -197,6 +235,7 @@ class Lanes(Generic[T]):
         lane = self._lanes.get(webhook_id)
         if lane is None:
             lane = Lane(webhook_id, self.limits)
+            lane.allow(self._allowance(webhook_id), now)
         self._becomes_tardy(lane, now)
         self._age(now)
         if lane.is_open:
@@ -209,6 +248,23 @@ class Lanes(Generic[T]):
     def probe_in_s(self, webhook_id: str, now: float) -> float:
         """Seconds until an open circuit admits its next probe; 0 for a closed one."""
         return max(0.0, self._lanes[webhook_id].probe_at - now) if self.is_blocked(webhook_id) else 0.0
+
+    def turn_in_s(self, webhook_id: str, now: float, most_s: float) -> float:
+        """Seconds until one that is moved aside may come back: its circuit's probe, or its turn by the webhook's allowance, in
+        `most_s` at most.
+        """
+        lane = self._lanes[webhook_id]
+        if lane.is_open or lane.allowance is None:
+            return self.probe_in_s(webhook_id, now)
+        return lane.allowance.turn_in_s(now, len(lane.queue or ()), lane.rate, most_s)
+
+    def allow(self, webhook_id: str, now: float) -> None:
+        """The webhook's allowance has changed."""
+        lane = self._lanes.get(webhook_id)
+        if lane is not None:
+            lane.allow(self._allowance(webhook_id), now)
+            lane.is_resting = False  # until then, which may be too long: what it has been given is looked at anew
+            self._make_ready(lane)
 
     def is_blocked(self, webhook_id: str) -> bool:
         """Whether its circuit is open."""
@@ -224,11 +280,12 @@ class Lanes(Generic[T]):
     def _offer_probe(self, lane: Lane[T], now: float) -> Admission:
         if not self._may_probe(lane, now):
             return Admission.BLOCKED
-        self._start(lane)
+        self._start(lane, now)
         return Admission.START
 
     def _may_probe(self, lane: Lane[T], now: float) -> bool:
-        return not lane.in_flight and now >= lane.probe_at and self._free_sends(lane.standing) > 0
+        is_time = now >= lane.probe_at and lane.may_begin(now)
+        return is_time and not lane.in_flight and self._free_sends(lane.standing) > 0
 
     def _may_start(self, standing: int) -> bool:
         return self._free_sends(standing) > 0 and self._young + self._older < self.limits.young_sends
@@ -236,8 +293,11 @@ class Lanes(Generic[T]):
     def _may_tardy_start(self) -> bool:
         return bool(self._tardy_ring) and self._free_sends(TARDY) > 0
 
-    def _next_lane(self) -> Lane[T] | None:
+    def _next_lane(self, now: float) -> Lane[T] | None:
         """Whose turn it is. Tardy lanes and the others alternate while both have one that may start something."""
+        for rested in self._resting.wake(now) if self._resting else ():
+            if rested.queue and rested.in_flight < self._sends_allowed(rested):
+                self._ring_of(rested)[rested] = None
         tardy = self._may_tardy_start() and (self._turn_is_tardy or not self._ring)
         ring = self._tardy_ring if tardy else self._ring
         if not ring:
@@ -246,9 +306,16 @@ class Lanes(Generic[T]):
         lane, _ = ring.popitem(last=False)
         return lane
 
-    def _start(self, lane: Lane[T]) -> None:
+    def _new_lane(self, webhook_id: str, now: float) -> Lane[T]:
+        lane = self._lanes[webhook_id] = Lane(webhook_id, self.limits)
+        lane.allow(self._allowance(webhook_id), now)
+        return lane
+
+    def _start(self, lane: Lane[T], now: float) -> None:
         self._count_sends(lane, 1)
         self._young += 1
+        if lane.allowance is not None:
+            lane.allowance.take(now)
 
     def _age(self, now: float) -> None:
         elapsed = now - self._young_since
@@ -267,7 +334,7 @@ class Lanes(Generic[T]):
     def _becomes_tardy(self, lane: Lane[T], now: float) -> bool:
         if lane.standing == TARDY:
             return False
-        is_stuck = lane.in_flight > 0 and now - lane.progress_at > QUICK_S
+        is_stuck = (lane.in_flight > 0 and now - lane.progress_at > QUICK_S) or lane.is_behind
         if not is_stuck and (lane.standing == PROMPT or self._free_sends(NEW) > 0):
             return False
         self._judge(lane, TARDY)
@@ -289,7 +356,10 @@ class Lanes(Generic[T]):
 
     def _make_ready(self, lane: Lane[T]) -> None:
         if lane.queue and lane.in_flight < self._sends_allowed(lane):
-            self._ring_of(lane)[lane] = None  # keeps its place when it has one
+            if lane.allowance is None:
+                self._ring_of(lane)[lane] = None  # keeps its place when it has one
+            else:
+                self._resting.add(lane)
 
     def _free_sends(self, standing: int) -> int:
         """How many more attempts there may be, of all lanes of this standing."""
@@ -312,6 +382,8 @@ class Lanes(Generic[T]):
             allowed = min(room - self._waiting, window * share)
         else:
             allowed = max(1.0, (window - self._waiting) * share)
+        if lane.allowance is not None:
+            allowed = min(allowed, lane.allowance.room)
         if lane.standing == TARDY:
             return min(allowed, (window * self.limits.tardy_share - self._waiting_by[TARDY]) * share)
         return allowed

@@ -25,10 +25,11 @@ def prepare(
     secrets: Sequence[str],
     now_ms: int,
     id_header: Literal["webhook", "delivery"] = "webhook",
+    own_headers: tuple[tuple[str, str], ...] = (),
 ) -> SignedRequest:
     """The POST for this attempt, signed with the present secret and, during a rotation's overlap, the previous one.
 
-    `secrets` has the present one first. Raises TargetError for a URL that cannot be requested.
+    `secrets` has the present one first. `own_headers` are the webhook's, none of them named like one of ours. Raises TargetError for a URL that cannot be requested.
     """
     headers = (
         ("Content-Type", "application/json"),
@@ -44,4 +45,4 @@ def prepare(
         ("webhook-timestamp", str(now_ms // 1000)),
         ("webhook-signature", standard_signature(secrets, delivery.id, now_ms // 1000, delivery.body)),
     )
-    return SignedRequest(parse_target(url), headers, delivery.body)
+    return SignedRequest(parse_target(url), headers + own_headers if own_headers else headers, delivery.body)

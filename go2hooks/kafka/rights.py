@@ -73,7 +73,7 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield "group", groups.router, read
         case Service.DISPATCHER:
             yield from _ownership(settings)
-            yield "topic", topics.deliveries, read
+            yield "topic", topics.deliveries, read, write  # of webhooks with a limit of their own
             yield from (("topic", topic, read, write) for topic in topics.tiers(settings.retry_delays))
             yield "topic", topics.overflow, read, write
             yield "topic", topics.deliveries_dead, write

@@ -19,7 +19,9 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.errors import FilterError
+from go2hooks.core.filters import Filter, compile_filter
+from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.postgres.away import Outage
 from go2hooks.postgres.deployment import find_deployment
 from go2hooks.postgres.session import Session, is_pooled
@@ -33,7 +35,9 @@ _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
 _CONNECT_TIMEOUT_S: Final = 3
 
 _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT NULL, sealed_secret, sealed_previous_secret,
-    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate FROM webhooks """
+    coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate,
+    CASE WHEN num_nonnulls(headers, rate_limit, max_concurrency, filter) > 0
+         THEN jsonb_build_array(headers, rate_limit, max_concurrency, filter) END, sealed_headers FROM webhooks """
 _ALL = _COLUMNS + "WHERE deleted_at IS NULL"
 _BY_ID = _COLUMNS + "WHERE id = ANY(%s)"
 # Ids of transactions: all below the first are over, the second is the next to be given. The time is before both.
@@ -46,7 +50,21 @@ _CHANGED_SINCE = f"""{_COLUMNS}, (SELECT pg_snapshot_xmax(pg_current_snapshot())
 
 
 def _webhook(row: Sequence[Any], events: frozenset[str], account_id: str) -> Webhook:
-    return Webhook(row[0], account_id, row[2], events, *row[4:10])
+    webhook = Webhook(row[0], account_id, row[2], events, *row[4:10])
+    return webhook if row[10] is None else webhook._replace(options=_options(row[0], row[10], row[11]))
+
+
+def _options(webhook_id: str, columns: list[Any], sealed_headers: bytes | None) -> WebhookOptions:
+    """A filter that cannot be read (a later version's, or somebody's by hand) lets everything pass: nothing gets lost."""
+    headers, rate_limit, max_concurrency, pattern = columns
+    compiled: Filter | None = None
+    try:
+        compiled = None if pattern is None else compile_filter(pattern)
+    except FilterError as error:
+        log.error("filter cannot be read; events pass without it", webhook_id=webhook_id, error=str(error))  # noqa: TRY400  # the traceback says nothing more
+    own = tuple([(name, value) for name, value in headers or ()])
+    rate = None if rate_limit is None else float(rate_limit)  # JSON has whole numbers too
+    return WebhookOptions(own, sealed_headers, rate, max_concurrency, compiled)
 
 
 async def find_webhook(connection: AsyncConnection[Any], webhook_id: str) -> Webhook | None:

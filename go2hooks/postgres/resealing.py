@@ -16,12 +16,13 @@ from go2hooks.postgres import audit
 from go2hooks.postgres.audit import Action, Change, Changes, command_line
 from go2hooks.postgres.secrets import Purpose, SecretBox, sealed_by
 
-_PAGE: Final = """SELECT id, account_id, sealed_secret, sealed_previous_secret, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
+_PAGE: Final = """SELECT id, account_id, sealed_secret, sealed_previous_secret, sealed_headers, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
     FROM webhooks LEFT JOIN client_certificates ON webhook_id = id
     WHERE deleted_at IS NULL AND id > %s ORDER BY id LIMIT %s"""
 # The webhook's trigger tells live copies. `updated_at` stays: the customer has changed nothing.
-_REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_secret = %s
-    WHERE id = %s AND sealed_secret = %s AND sealed_previous_secret IS NOT DISTINCT FROM %s"""
+_REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_secret = %s, sealed_headers = %s
+    WHERE id = %s AND sealed_secret = %s AND sealed_previous_secret IS NOT DISTINCT FROM %s
+          AND sealed_headers IS NOT DISTINCT FROM %s"""
 # Live copies need not hear of this one: who has opened a key goes on using it.
 _REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webhook_id = %s AND sealed_key = %s"
 
@@ -31,6 +32,7 @@ class _Row(NamedTuple):
     account_id: str
     secret: bytes
     previous: bytes | None
+    headers: bytes | None
     client_key: bytes | None
     is_overlap_over: bool  #: so that the previous secret signs no more
 
@@ -39,7 +41,7 @@ class _Row(NamedTuple):
 
     def older_key(self, box: SecretBox) -> str | None:
         """The id of a key other than the present one that sealed some of it; None when there is none."""
-        sealed = (self.secret, self.previous, self.client_key)
+        sealed = (self.secret, self.previous, self.headers, self.client_key)
         return next((sealed_by(each) for each in sealed if each is not None and not box.is_current(each)), None)
 
 
@@ -91,11 +93,13 @@ def _reseal(conn: Connection[Any], box: SecretBox, row: _Row, done: Resealing) -
         previous = None
         if row.previous is not None and not row.is_overlap_over:
             previous = _sealed_anew(box, row.previous, row.webhook_id)
+        headers = None if row.headers is None else _sealed_anew(box, row.headers, row.webhook_id, Purpose.HEADERS)
         key = None if row.client_key is None else _sealed_anew(box, row.client_key, row.webhook_id, Purpose.CLIENT_KEY)
     except SealError:
         done.shut.append(row.webhook_id)
         return
-    is_written = conn.execute(_REPLACE, [secret, previous, row.webhook_id, row.secret, row.previous]).rowcount == 1
+    before = [row.webhook_id, row.secret, row.previous, row.headers]
+    is_written = conn.execute(_REPLACE, [secret, previous, headers, *before]).rowcount == 1
     if key is not None:
         is_written &= conn.execute(_REPLACE_KEY, [key, row.webhook_id, row.client_key]).rowcount == 1
     if is_written:

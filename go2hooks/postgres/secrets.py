@@ -25,6 +25,7 @@ class Purpose(StrEnum):
 
     SIGNING = ""
     CLIENT_KEY = "client-key:"
+    HEADERS = "headers:"
 
 
 def key_id(key: bytes) -> bytes:

@@ -6,18 +6,24 @@ Every question names the account: another account's webhook does not exist.
 # ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from go2hooks.core.event import WILDCARD
 
 DISABLED_BY_USER: Final = "disabled_by_user"
 
 _COLUMNS: Final = """id, name, url, events, is_active, consecutive_failures, disabled_at, disabled_reason,
-    created_at, updated_at, previous_secret_expires_at"""
+    created_at, updated_at, previous_secret_expires_at, description, metadata, headers, rate_limit, max_concurrency, filter"""
+SettingColumn = Literal[
+    "description", "metadata", "headers", "sealed_headers", "rate_limit", "max_concurrency", "filter"
+]
+_JSON_COLUMNS: Final = ("metadata", "headers", "filter")
 _OWN: Final = "id = %(id)s AND account_id = %(account)s AND deleted_at IS NULL"
 
 
@@ -35,6 +41,12 @@ class WebhookRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     previous_secret_expires_at: datetime | None
+    description: str | None = None
+    metadata: dict[str, str] | None = None
+    headers: list[tuple[str, str | None]] | None = None  #: in their order; None where the value is secret
+    rate_limit: float | None = None
+    max_concurrency: int | None = None
+    filter: dict[str, Any] | None = None
 
 
 class WebhookFilter(NamedTuple):
@@ -167,6 +179,23 @@ def change(conn: Connection[Any], account_id: str, webhook_id: str, wanted: Webh
         **wanted._asdict(),
         by_user=DISABLED_BY_USER,
     )
+
+
+def set_settings(
+    conn: Connection[Any], account_id: str, webhook_id: str, settings: Mapping[SettingColumn, Any]
+) -> WebhookRow | None:
+    """Set these columns, each to a value or to None for not set."""
+    assignments = ", ".join(f"{column} = %({column})s" for column in settings)
+    values = {c: Jsonb(v) if c in _JSON_COLUMNS and v is not None else v for c, v in settings.items()}
+    sql = f"UPDATE webhooks SET {assignments}, updated_at = clock_timestamp() WHERE {_OWN} RETURNING {_COLUMNS}"
+    return _one(conn, sql, account_id, webhook_id, **values)
+
+
+def sealed_headers(conn: Connection[Any], account_id: str, webhook_id: str) -> bytes | None:
+    """Where a webhook's secret headers are. Locks its row, so that they are still there when they are replaced."""
+    sql = f"SELECT sealed_headers FROM webhooks WHERE {_OWN} FOR UPDATE"
+    row = conn.execute(sql, {"account": account_id, "id": webhook_id}).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
 
 
 def rotate_secret(

@@ -90,7 +90,7 @@ OVERFLOWED = Counter(
     "go2hooks_deliveries_overflowed_total",
     "Deliveries moved aside without an attempt",
     ("why",),
-    ("busy", "circuit", "parked", "handed_on"),
+    ("busy", "circuit", "parked", "handed_on", "limited"),
 )
 #: Webhooks whose circuit is open in this process.
 CIRCUITS_OPEN = Gauge("go2hooks_circuits_open", "Webhooks that get one probe at a time")

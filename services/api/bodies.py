@@ -23,6 +23,8 @@ _SENTENCES: Final = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "list_type": "must be an array",
+    "dict_type": "must be an object",
+    "float_type": "must be a number",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
 }

@@ -4,7 +4,7 @@ import re
 import secrets
 import string
 from datetime import timedelta
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from flask import Blueprint, Response, request, url_for
 from pydantic import (
@@ -43,6 +43,7 @@ from services.api.shapes import (
     WebhookState,
     WebhookWithSecret,
 )
+from services.api.webhook_settings import SettingsBody, apply_settings, shown_settings, told_headers
 
 URL_PREFIX: Final = "/api/v1/webhooks"
 WEBHOOK_ID: Final = re.compile(r"wh_[0-9A-Za-z]{1,64}")
@@ -134,7 +135,7 @@ Search = Annotated[
 ]
 
 
-class CreateBody(Body):
+class CreateBody(SettingsBody):
     """POST /webhooks."""
 
     model_config = ConfigDict(
@@ -156,8 +157,8 @@ class CreateBody(Body):
     """The event types that it gets; `*` for all, those added later included."""
 
 
-class ChangeBody(Body):
-    """PATCH /webhooks/{id}: any of them, none of them null."""
+class ChangeBody(SettingsBody):
+    """PATCH /webhooks/{id}: any of them; null removes a setting, and no other field may be null."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "examples": [{"isActive": True}]})
     name: Name = ""
@@ -172,7 +173,10 @@ class ChangeBody(Body):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("name at least one of name, url, events, isActive")
+            raise ValueError(
+                "name at least one of "
+                + ", ".join(field.alias or name for name, field in type(self).model_fields.items())
+            )
         return self
 
 
@@ -217,6 +221,7 @@ def shown(webhook: WebhookRow) -> Webhook:
         "consecutiveFailures": webhook.consecutive_failures,
         "disabledAt": iso(webhook.disabled_at),
         "disabledReason": webhook.disabled_reason,
+        **shown_settings(webhook),
         "createdAt": iso(webhook.created_at),
         "updatedAt": iso(webhook.updated_at),
     }
@@ -274,7 +279,8 @@ def create_webhook(body: CreateBody) -> Response:
             limit = settings.webhooks_per_account
             message = f"Your account has {limit} webhooks already, which is the limit."
             raise ApiError(409, "webhook_limit_reached", message)
-        record_creation(conn, webhook_id, shown(row))
+        row = apply_settings(conn, row, body, account_id())
+        record_creation(conn, webhook_id, _told(conn, row))
         return success(shown_with_secret(row, secret), 201, location=location)
 
 
@@ -290,11 +296,12 @@ def get_webhook(webhook_id: str) -> Response:
 @operation("Change a webhook", Answer(Webhook), errors=(409,))
 def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
     """`isActive: true` enables it again, and forgets its failures."""
-    wanted = WebhookChange(**body.model_dump(exclude_unset=True))
+    wanted = WebhookChange(**body.model_dump(exclude_unset=True, include=set(WebhookChange._fields)))
     with services().pool.transaction() as conn:
-        before = locked_webhook(conn, webhook_id)
+        before = _told(conn, locked_webhook(conn, webhook_id))
         row = _found(webhooks.change(conn, account_id(), webhook_id, wanted))
-        record_edit(conn, webhook_id, shown(before), shown(row))
+        row = apply_settings(conn, row, body, account_id())
+        record_edit(conn, webhook_id, before, _told(conn, row))
         return success(shown(row))
 
 
@@ -329,6 +336,12 @@ def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  #
         expires = iso(row.previous_secret_expires_at)
         rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
         return success(rotated)
+
+
+def _told(conn: Session, webhook: WebhookRow) -> dict[str, Any]:
+    """As the audit log tells of it."""
+    settings = {"metadata": webhook.metadata, "headers": told_headers(conn, webhook, account_id()) or None}
+    return {**shown(webhook), **settings}
 
 
 def own_webhook(conn: Session, webhook_id: str) -> WebhookRow:

@@ -42,7 +42,7 @@ from services.dispatcher.requests import Requests
 from services.dispatcher.senders import Sender
 from services.dispatcher.senders.tls import client_context
 from services.dispatcher.strays import count_strays_for_ever
-from services.dispatcher.webhooks import Webhooks, gets_fresh_start
+from services.dispatcher.webhooks import Webhooks, changes_allowance, gets_fresh_start
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,9 @@ class Dispatcher:
             settings.disable_after_failures, from_ms(round(settings.disable_min_span_s * 1000)) - from_ms(0)
         )
         self._recorder = Recorder(self._writing, policy, settings.record_batch_ms / 1000, settings.record_batch_rows)
-        self._lanes: Lanes[Ticket] = Lanes(_lane_limits(settings), lambda ticket: ticket.weight)
+        self._lanes: Lanes[Ticket] = Lanes(
+            _lane_limits(settings), lambda ticket: ticket.weight, self._webhooks.allowance
+        )
         self._claims: Claims[Ticket] = Claims()
         self._pipeline = Pipeline(
             Collaborators(
@@ -213,6 +215,8 @@ class Dispatcher:
         old = self._webhooks.apply(webhook)
         if self._following and gets_fresh_start(old, webhook):
             self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)
+        if self._following and changes_allowance(old, webhook):
+            self._loop.call_soon_threadsafe(self._pipeline.change_allowance, webhook.id)
 
     async def _find_states(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         """What Postgres refuses as a key is in no record."""

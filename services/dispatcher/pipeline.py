@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, Literal, assert_never
 
 import structlog
@@ -90,9 +91,12 @@ class Pipeline:
         self._lanes = collaborators.lanes
         self._claims = collaborators.claims
         self._policy = collaborators.policy
+        self._longest_s = max(self._policy.delays_s)
         self._loop = asyncio.get_running_loop()
         self._starting = False  # whether `start_waiting` is to run
         self._ageing: asyncio.TimerHandle | None = None
+        self._turn: asyncio.TimerHandle | None = None
+        self._turn_at = inf  # when it fires
         self._tasks: set[asyncio.Task[None]] = set()
         self.hold: Callable[
             [Ticket], None
@@ -112,9 +116,14 @@ class Pipeline:
         if skip is not None:
             self._skip(ticket, skip)
             return
-        if ticket.delivery.kind == Kind.TEST:  # somebody is waiting to see it, whatever state the lane is in
+        if self._webhooks.is_limited(ticket.delivery.webhook_id):
+            self._offer_limited(ticket)
+        elif ticket.delivery.kind == Kind.TEST:  # somebody is waiting to see it, whatever state the lane is in
             self._begin(ticket, in_lane=False)
-            return
+        else:
+            self._offer(ticket)
+
+    def _offer(self, ticket: Ticket) -> None:
         match self._lanes.offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
             case Admission.START:
                 self._begin(ticket, in_lane=True)
@@ -127,10 +136,35 @@ class Pipeline:
             case Admission.BLOCKED:
                 self.overflow(ticket, "circuit") if ticket.source == "main" else self.park(ticket)
 
+    def _offer_limited(self, ticket: Ticket) -> None:
+        """Its customer allows only so many requests. Whoever has the webhook's partition of the main topic makes them all, so
+        that one process counts them: what has come by another topic goes on to there.
+        """
+        if ticket.source != "main":
+            metrics.OVERFLOWED.add(1, "limited")
+            moved = ticket.delivery._replace(suspect=True)  # looked up there, as it has been here
+            self._move(ticket, self._topics.deliveries, moved, ticket.finish)
+            return
+        offer = self._lanes.offer_first if ticket.delivery.kind == Kind.TEST else self._lanes.offer
+        match offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
+            case Admission.START:
+                self._begin(ticket, in_lane=True)
+            case Admission.QUEUED:
+                self._start_waiting_soon()
+            case Admission.FULL | Admission.BLOCKED:
+                self.park(ticket)
+
+    def change_allowance(self, webhook_id: str) -> None:
+        """What the webhook's customer allows has changed."""
+        self._lanes.allow(webhook_id, time.monotonic())
+        self._start_waiting_soon()
+
     def room(self, ticket: Ticket) -> float:
         """How many deliveries like this one would not be moved aside if they were admitted now."""
         delivery = ticket.delivery
         if not self._webhooks.knows(delivery.webhook_id) or self._reason_to_skip(delivery) is not None:
+            return float("inf")
+        if self._webhooks.is_limited(delivery.webhook_id):  # what its lane has room for is not known here
             return float("inf")
         return self._lanes.room(delivery.webhook_id, time.monotonic())
 
@@ -242,6 +276,10 @@ class Pipeline:
     def _give_back(self, ticket: Ticket, *, ok: bool, duration_s: float) -> None:
         """The lane has a place free: start what waits, move aside what must not wait in memory."""
         webhook_id = ticket.delivery.webhook_id
+        if ticket.delivery.kind == Kind.TEST:
+            self._lanes.forgo(webhook_id)
+            self._start_waiting_soon()
+            return
         stranded = self._lanes.finish(webhook_id, ok=ok, duration_s=duration_s, now=time.monotonic())
         for other in stranded:
             self.overflow(other, "circuit")
@@ -249,9 +287,26 @@ class Pipeline:
 
     def _start_waiting_soon(self) -> None:
         """Once for all that end in this turn of the loop; by then a connection that its receiver has closed is known to be."""
-        if not self._starting and self._lanes.has_startable:
+        if self._starting:
+            return
+        if self._lanes.has_startable:
             self._starting = True
             self._loop.call_soon(self._start_waiting)
+        elif self._lanes.next_turn_at < self._turn_at:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        """Start what waits as soon as an allowance lets it."""
+        if self._turn is not None:
+            self._turn.cancel()
+        self._turn_at = self._lanes.next_turn_at
+        self._turn = self._loop.call_later(max(0.0, self._turn_at - time.monotonic()), self._turn_has_come)
+
+    def _turn_has_come(self) -> None:
+        self._turn, self._turn_at = None, inf
+        if not self._starting:
+            self._starting = True
+            self._start_waiting()
 
     def _start_waiting(self) -> None:
         self._starting = False
@@ -267,6 +322,8 @@ class Pipeline:
             self._sender.uncork()
         if self._ageing is None and self._lanes.has_startable:
             self._ageing = self._loop.call_later(YOUNG_S, self._aged)
+        if self._lanes.next_turn_at < self._turn_at:
+            self._wait_for_turn()
 
     def _aged(self) -> None:
         """Those that had just begun, and kept others waiting, are older: should none of them end, the others start now."""
@@ -335,19 +392,27 @@ class Pipeline:
     def overflow(self, ticket: Ticket, why: Literal["busy", "circuit", "handed_on"]) -> None:
         """Its lane has no room, or its partition is being given back: let it come round again by the overflow topic."""
         metrics.OVERFLOWED.add(1, why)
-        on_kept = ticket.finish
-        if why == "circuit" and ticket.delivery.attempt == 1 and ticket.source == "main":  # for long enough to be shown
-            pending = record_pending(ticket.delivery, ticket.position, now_ms())
-            on_kept = lambda: self._recorder.add(pending, ticket.finish)  # noqa: E731  # within the window until recorded
+        on_kept = self._show_pending(ticket) if why == "circuit" else ticket.finish
         self._move(ticket, self._topics.overflow, ticket.delivery, on_kept)
 
+    def _show_pending(self, ticket: Ticket) -> Callable[[], None]:
+        """What finishes a ticket that is moved aside for long enough to be shown: it is recorded as pending, the first time."""
+        if ticket.delivery.attempt != 1 or ticket.delivery.due_ms or ticket.source != "main":
+            return ticket.finish
+        pending = record_pending(ticket.delivery, ticket.position, now_ms())
+        return lambda: self._recorder.add(pending, ticket.finish)  # within the window until recorded
+
     def park(self, ticket: Ticket) -> None:
-        """Its circuit is open: let it wait in the tier that fits the next probe."""
-        wait_s = self._lanes.probe_in_s(ticket.delivery.webhook_id, time.monotonic())
-        step = self._policy.wait(0, wait_s, now_ms())
+        """Let it wait in the tier that fits: its circuit is open until the next probe, or its turn comes later."""
+        webhook_id, at_ms = ticket.delivery.webhook_id, now_ms()
+        wait_s = self._lanes.turn_in_s(webhook_id, time.monotonic(), self._longest_s)
+        step = self._policy.wait(0, wait_s, at_ms)
+        # A turn is not to be missed, and hurries nobody: in its partition all that is older is due as early.
+        due_ms = step.due_ms if self._lanes.is_blocked(webhook_id) else min(step.due_ms, at_ms + round(wait_s * 1000))
         metrics.OVERFLOWED.add(1, "parked")
-        waiting = ticket.delivery._replace(due_ms=step.due_ms)
-        self._move(ticket, self._topics.retry(self._policy.delays_s[step.tier]), waiting, ticket.finish)
+        on_kept = self._show_pending(ticket)
+        topic = self._topics.retry(self._policy.delays_s[step.tier])
+        self._move(ticket, topic, ticket.delivery._replace(due_ms=due_ms), on_kept)
 
     def park_if_blocked(self, ticket: Ticket) -> bool:
         """Park it at once when its circuit would not let it through: the records need not be asked for that."""
@@ -376,7 +441,8 @@ class Pipeline:
                 metrics.ATTEMPTS.add(1, "delivered")
                 metrics.DELIVERIES_FINISHED.add(1, "delivered")
                 if delivery.attempt == 1:
-                    latency = metrics.DELIVERY_SECONDS if ticket.source == "main" else metrics.DEFERRED_SECONDS
+                    is_direct = ticket.source == "main" and not delivery.due_ms
+                    latency = metrics.DELIVERY_SECONDS if is_direct else metrics.DEFERRED_SECONDS
                     latency.observe(max(0, ended_ms - delivery.origin_ms) / 1000)
             case Failed(failure):
                 metrics.ATTEMPTS.add(1, failure)

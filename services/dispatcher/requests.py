@@ -38,14 +38,15 @@ class Requests:
             return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
         try:
             secrets = self._webhooks.secrets(webhook, at_ms)
-            return prepare(delivery, webhook.url, secrets, at_ms, self._id_header)
+            own_headers = () if webhook.options is None else self._webhooks.headers(webhook.id, webhook.options)
+            return prepare(delivery, webhook.url, secrets, at_ms, self._id_header, own_headers)
         except TargetError as error:
             return NoAnswer(Failure.INVALID_URL, str(error), 0.0)
         except SealError:
             log.error(  # noqa: TRY400  # the traceback says nothing more
                 "secret cannot be opened; is its key in GO2HOOKS_SECRET_KEYS?", webhook_id=delivery.webhook_id
             )
-            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The signing secret could not be read.", 0.0)
+            return NoAnswer(Failure.SECRET_UNAVAILABLE, "The webhook's secrets could not be read.", 0.0)
         except Exception:
             log.exception("request could not be prepared", delivery_id=delivery.id)
             return FAILED_INSIDE

@@ -1,5 +1,6 @@
 """What the dispatcher knows of webhooks: the live copy, a look at Postgres for those it does not know, opened secrets."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,17 +10,19 @@ from typing import Final
 import structlog
 from psycopg import AsyncConnection
 
+from go2hooks.core.allowance import Allowance
 from go2hooks.core.errors import SealError
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.postgres.away import REFUSED
 from go2hooks.postgres.live import find_webhook
 from go2hooks.postgres.patient import PatientConnection
-from go2hooks.postgres.secrets import SecretBox
+from go2hooks.postgres.secrets import Purpose, SecretBox
 
 log = structlog.get_logger(__name__)
 
 _TOMBSTONES: Final = 10_000
 _OPENED_SECRETS: Final = 20_000
+_OPENED_HEADERS: Final = 2_000  # of 4 KiB each at most
 
 
 class Webhooks:
@@ -31,6 +34,8 @@ class Webhooks:
         self._changing = Lock()
         self._connection = connection
         self._open = lru_cache(maxsize=_OPENED_SECRETS)(box.open)
+        self._box = box
+        self._open_headers = lru_cache(maxsize=_OPENED_HEADERS)(self._opened_headers)
         self._open_previous = lru_cache(maxsize=_OPENED_SECRETS)(self._open_or_say)
 
     def __len__(self) -> int:
@@ -53,6 +58,18 @@ class Webhooks:
     def get(self, webhook_id: str) -> Webhook | None:
         """The webhook; None when it is deleted or not known."""
         return self._by_id.get(webhook_id)
+
+    def is_limited(self, webhook_id: str) -> bool:
+        """Whether its customer allows only so many requests to it."""
+        webhook = self._by_id.get(webhook_id)
+        return webhook is not None and webhook.options is not None and webhook.options.is_limited
+
+    def allowance(self, webhook_id: str) -> Allowance | None:
+        """A new one, of what its customer allows."""
+        webhook = self._by_id.get(webhook_id)
+        if webhook is None or webhook.options is None or not webhook.options.is_limited:
+            return None
+        return Allowance(webhook.options.rate_limit, webhook.options.max_concurrency)
 
     def knows(self, webhook_id: str) -> bool:
         """Whether `get` is the last word. A webhook may be younger than the live copy's last news."""
@@ -88,6 +105,17 @@ class Webhooks:
         previous = self._open_previous(webhook.sealed_previous_secret, webhook.id)
         return (secret,) if previous is None else (secret, previous)
 
+    def headers(self, webhook_id: str, options: WebhookOptions) -> tuple[tuple[str, str], ...]:
+        """The webhook's own headers, for its requests alone. Raises SealError when no key opens the secret ones."""
+        if options.sealed_headers is None:
+            return tuple([(name, value) for name, value in options.headers if value is not None])
+        return self._open_headers(options, webhook_id)
+
+    def _opened_headers(self, options: WebhookOptions, webhook_id: str) -> tuple[tuple[str, str], ...]:
+        sealed = options.sealed_headers
+        opened = {} if sealed is None else json.loads(self._box.open(sealed, webhook_id, Purpose.HEADERS))
+        return tuple([(name, opened[name] if value is None else value) for name, value in options.headers])
+
     def _open_or_say(self, sealed: bytes, webhook_id: str) -> str | None:
         """None when no key opens it. What it returns is kept, so a log does not say it with each delivery."""
         try:
@@ -112,6 +140,16 @@ class Webhooks:
 def gets_fresh_start(old: Webhook | None, new: Webhook) -> bool:
     """Whether a change of a webhook lets its receiver begin anew: nothing that came before counts against it."""
     return old is not None and _circumstances(old) != _circumstances(new)
+
+
+def changes_allowance(old: Webhook | None, new: Webhook) -> bool:
+    """Whether a change is one of what a webhook's customer allows."""
+    return old is not None and _limits(old) != _limits(new)
+
+
+def _limits(webhook: Webhook) -> tuple[float | None, int | None]:
+    options = webhook.options
+    return (None, None) if options is None else (options.rate_limit, options.max_concurrency)
 
 
 def _circumstances(webhook: Webhook) -> tuple[object, ...]:

@@ -260,7 +260,7 @@ class Router:
         try:
             event = self._codec.decode(message.value() or b"")
             validate(event)
-            webhook_ids = self._index.match(event.account_id, event.type)
+            webhook_ids = self._index.match(event.account_id, event.type, event.data)
             rendered = render(event) if webhook_ids else None
         except EventError as error:
             self._bury(message, error, batch)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from waiting import eventually
 
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.postgres.live import WRITER, WebhookFollower
 from go2hooks.settings import Settings
 
@@ -90,11 +90,41 @@ def test_every_kind_of_change_arrives_within_a_second_by_notification_alone(acco
                 == (b"\x02", b"\x01", 1_924_992_000_250)
             ),
         ),
+        (
+            'headers = \'[["X-Tenant", "acme"], ["X-Token", null]]\', sealed_headers = \'\\x03\'',
+            lambda w: w.options == WebhookOptions((("X-Tenant", "acme"), ("X-Token", None)), b"\x03"),
+        ),
+        (
+            "headers = NULL, sealed_headers = NULL, rate_limit = 5",
+            lambda w: w.options == WebhookOptions(rate_limit=5.0),
+        ),
+        (
+            "rate_limit = NULL, max_concurrency = 2",
+            lambda w: w.options == WebhookOptions(max_concurrency=2),
+        ),
+        (
+            """max_concurrency = NULL, filter = '{"country": ["DE"]}'""",
+            lambda w: w.options and w.options.filter and w.options.filter.matches({"country": "DE"}),
+        ),
+        ("filter = NULL", lambda w: w.options is None),
         ("deleted_at = now()", lambda w: w.is_deleted),
     ]
     for change, shows in changes:
         accounts.execute(f"UPDATE webhooks SET {change} WHERE id = 'wh_1'")
         copy.wait(lambda known, shows=shows: shows(known["wh_1"]))
+
+
+def test_a_filter_that_cannot_be_read_lets_everything_pass(accounts, follow):
+    accounts.execute(INSERT, ["wh_1"])
+    accounts.execute("""UPDATE webhooks SET rate_limit = 5, filter = '{"country": [{"from-a-later-version": 1}]}'""")
+    assert follow().webhooks["wh_1"].options == WebhookOptions(rate_limit=5.0)
+
+
+def test_what_nobody_acts_on_is_no_change_worth_telling(accounts):
+    accounts.execute(INSERT, ["wh_1"])
+    dated = accounts.execute("SELECT changed_at FROM webhooks").fetchone()
+    accounts.execute("""UPDATE webhooks SET description = 'd', metadata = '{"a": "b"}' WHERE id = 'wh_1'""")
+    assert accounts.execute("SELECT changed_at FROM webhooks").fetchone() == dated
 
 
 def test_a_change_that_was_never_notified_arrives_by_reconciling(accounts, follow):

@@ -244,7 +244,9 @@ def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Can
     endpoints = stack.endpoints()
     hooks = {}
     for name in ("ok", "fails", "broken"):
-        body = {"name": name, "url": f"{receiver.url}/{name}", "events": ["*"]}
+        token = canaries.plant(f"header of {name}", "Bearer " + secrets.token_hex(20))
+        headers = {"Authorization": {"value": token, "secret": True}, "X-Plain": "shown"}
+        body = {"name": name, "url": f"{receiver.url}/{name}", "events": ["*"], "headers": headers}
         hooks[name] = api("POST", "/webhooks", body)["data"]
         canaries.plant(f"secret of {name}", hooks[name]["secret"])
     rotated = api("POST", f"/webhooks/{hooks['ok']['id']}/rotate-secret")["data"]
@@ -290,6 +292,13 @@ def provoke_refusals(api: Api, webhook_id: str, secret: str, canaries: Canaries)
     api("PATCH", f"/webhooks/{webhook_id}", b'{"secret": "' + secret.encode() + b'", oops')
     api("POST", "/webhooks", {"name": "n", "url": "https://example.com/", "events": [secret[:45]]})
     api("GET", f"/webhooks?cursor={api.key}")
+    for header in (
+        f"{password}\n",
+        [password],
+        {"value": password, "secret": 1},
+        {"value": password + "ä", "secret": True},
+    ):
+        api("PATCH", f"/webhooks/{webhook_id}", {"headers": {"Authorization": header}})
     where = urlsplit(api.base)
     for header in (f"Basic {wrong}", f"Bearer {api.key} {api.key}", f"Bearer  {api.key}x"):
         connection = HTTPConnection(where.hostname or "", where.port, timeout=10)

@@ -86,6 +86,18 @@ def test_the_keys_of_client_certificates_are_sealed_anew_too(database, add, old_
     assert reseal_all(database, new_box).shut == ["wh_1"]
 
 
+def test_secret_headers_are_sealed_anew_too(database, add, old_box, new_box):
+    add("wh_1")
+    sealed = old_box.seal('{"Authorization": "Bearer x"}', "wh_1", Purpose.HEADERS)
+    database.execute("UPDATE webhooks SET headers = '[[\"Authorization\", null]]', sealed_headers = %s", [sealed])
+    database.execute("UPDATE webhooks SET sealed_secret = %s", [new_box.seal(SECRET, "wh_1")])
+    assert (reseal_all(database, new_box).resealed, reseal_all(database, new_box).current) == (1, 1)
+    (anew,) = database.execute("SELECT sealed_headers FROM webhooks").fetchone()
+    assert SecretBox([NEW]).open(anew, "wh_1", Purpose.HEADERS) == '{"Authorization": "Bearer x"}'
+    database.execute("UPDATE webhooks SET sealed_headers = %s", [SecretBox([LOST]).seal("{}", "wh_1", Purpose.HEADERS)])
+    assert reseal_all(database, new_box).shut == ["wh_1"]
+
+
 def test_what_no_key_opens_is_named_and_left_alone(database, add, new_box):
     add("wh_1")
     add("wh_2", SecretBox([LOST]))

@@ -98,7 +98,7 @@ class Scene:
         self.receivers = Receivers()
         self.written: list[Written] = []
         self.recorder = Recorder(self.postgres, DisablePolicy(10), 0.0, 100)
-        self.lanes: Lanes[Ticket] = Lanes(limits, lambda ticket: ticket.weight)
+        self.lanes: Lanes[Ticket] = Lanes(limits, lambda ticket: ticket.weight, self.webhooks.allowance)
         self.claims: Claims[Ticket] = Claims()
         self.pipeline = Pipeline(
             Collaborators(

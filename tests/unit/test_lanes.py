@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from go2hooks.core.allowance import Allowance
 from go2hooks.core.lane import TARDY, LaneLimits
 from go2hooks.core.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
 
@@ -169,6 +170,118 @@ class LanesMachine(RuleBasedStateMachine):
 
 
 TestLanes = LanesMachine.TestCase
+
+ALLOWANCES = [(None, None), (2.0, None), (None, 1), (50.0, 2), (0.1, 1)]
+
+
+class AllowedLanesMachine(LanesMachine):
+    """The same, where customers allow only so much, and change their minds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed: dict[str, tuple[float | None, int | None]] = {}
+        self.starts: dict[str, list[float]] = {}  # since the allowance was changed last
+        self.crash()
+
+    def _allowance(self, webhook_id: str) -> Allowance | None:
+        allowed = self.allowed.get(webhook_id, (None, None))
+        return None if allowed == (None, None) else Allowance(*allowed)
+
+    @rule()
+    def crash(self) -> None:
+        self.lanes = Lanes(LIMITS, allowance=self._allowance)
+        self.under_way, self.waiting, self.ended, self.starts = [], [], [], {}
+
+    @rule(webhook_id=st.sampled_from(IDS), allowed=st.sampled_from(ALLOWANCES))
+    def allow(self, webhook_id: str, allowed: tuple[float | None, int | None]) -> None:
+        self.allowed[webhook_id] = allowed
+        self.starts.pop(webhook_id, None)
+        self.lanes.allow(webhook_id, self.now)
+
+    @rule(webhook_id=st.sampled_from(IDS))
+    def wait_a_turn(self, webhook_id: str) -> None:
+        if webhook_id in self.lanes._lanes:
+            assert self.lanes.turn_in_s(webhook_id, self.now, 60.0) >= 0.0
+
+    def _begin(self, item: tuple[str, int]) -> None:
+        rate, most = self.allowed.get(item[0], (None, None))
+        if most is not None:
+            assert sum(other[0] == item[0] for other in self.under_way) < most
+        starts = self.starts.setdefault(item[0], [])
+        starts.append(self.now)
+        if rate is not None:
+            within = [at for at in starts if at > self.now - 1.0]
+            assert len(within) <= max(1.0, rate) * 1.05 + 1
+        super()._begin(item)
+
+    def teardown(self) -> None:
+        """Everything that waits gets its turn, whenever that is."""
+        for _ in range(200):
+            self.now = max(self.now + 2 * YOUNG_S, min(self.lanes.next_turn_at, self.now + 20.0))
+            self.start()
+            for item in self.under_way:
+                self.lanes.finish(item[0], ok=True, duration_s=0.0, now=self.now)
+            self.under_way = []
+        assert self.waiting == []
+        assert (self.lanes.in_flight, self.lanes.queued) == (0, 0)
+
+
+TestAllowedLanes = AllowedLanesMachine.TestCase
+
+
+def test_what_a_customer_allows_per_second_is_spaced_evenly():
+    lanes: Lanes[int] = Lanes(LaneLimits(), allowance=lambda _: Allowance(5.0, None))
+    began = [0.0] if lanes.offer("a", 0, 0.0) is Admission.START else []
+    assert [lanes.offer("a", n, 0.0) for n in range(1, 26)] == [Admission.QUEUED] * 25
+    assert lanes.offer("a", 26, 0.0) is Admission.FULL  # five seconds' worth waits in memory
+    while lanes.queued:
+        assert not lanes.has_startable
+        now = lanes.next_turn_at
+        for _ in lanes.startable(now):
+            began.append(now)
+            lanes.finish("a", ok=True, duration_s=0.01, now=now + 0.01)
+    assert began == pytest.approx([n * 0.2 for n in range(26)])
+
+
+def test_what_finds_no_room_gets_a_turn_of_its_own_behind_what_waits():
+    lanes: Lanes[int] = Lanes(LaneLimits(), allowance=lambda _: Allowance(5.0, None))
+    while lanes.offer("a", 0, 0.0) is not Admission.FULL:
+        pass
+    turns = [lanes.turn_in_s("a", 0.0, 5.7) for _ in range(4)]
+    assert turns == pytest.approx([5.4, 5.6, 5.7, 5.7])
+    assert lanes.turn_in_s("a", 0.1, 5.7) == pytest.approx(5.7)  # no later because others were told to ask again
+
+
+def test_a_higher_limit_is_in_force_at_once():
+    allowance = [Allowance(0.1, None)]
+    lanes: Lanes[int] = Lanes(LaneLimits(), allowance=lambda _: allowance[0])
+    for n in range(2):
+        lanes.offer("a", n, 0.0)
+    assert lanes.next_turn_at == pytest.approx(10.0)
+    allowance[0] = Allowance(100.0, None)
+    lanes.allow("a", 1.0)
+    assert lanes.next_turn_at == pytest.approx(1.01)
+    assert list(lanes.startable(1.01)) == [1]
+
+
+def test_an_urgent_one_goes_first_and_counts():
+    lanes: Lanes[str] = Lanes(LaneLimits(), allowance=lambda _: Allowance(None, 1))
+    assert [lanes.offer("a", name, 0.0) for name in ("first", "second")] == [Admission.START, Admission.QUEUED]
+    assert lanes.offer_first("a", "test", 0.0) is Admission.QUEUED
+    lanes.finish("a", ok=True, duration_s=0.01, now=0.1)
+    assert list(lanes.startable(0.1)) == ["test"]
+    assert list(lanes.startable(0.2)) == []
+    lanes.forgo("a")
+    assert list(lanes.startable(0.3)) == ["second"]
+
+
+def test_those_that_wait_for_their_allowance_leave_half_of_the_window_to_the_others():
+    lanes: Lanes[int] = Lanes(
+        LaneLimits(window=4000), allowance=lambda name: Allowance(10.0, None) if name != "a" else None
+    )
+    for n in range(50 * 100):
+        lanes.offer(f"limited_{n % 100}", n, 0.0)
+    assert lanes.room("a", 0.0) >= 4000 * 0.5 * 0.25
 
 
 def fill(lanes: Lanes[int], webhook_id: str, count: int) -> list[Admission]:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from go2hooks.core.event import SUBSCRIBABLE, WILDCARD, EventType
+from go2hooks.core.filters import compile_filter
 from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.webhook import Webhook, WebhookOptions
 
 ACCOUNTS = ("acc_1", "acc_2")
 webhooks = st.builds(
@@ -23,7 +24,14 @@ webhooks = st.builds(
     sealed_secret=st.just(b""),
     sealed_previous_secret=st.none(),
     previous_secret_expires_ms=st.just(0),
+    options=st.sampled_from(
+        [None, WebhookOptions(rate_limit=5.0), *(WebhookOptions(filter=compile_filter({"n": [n]})) for n in (1, 2))]
+    ),
 )
+
+
+def passes(webhook, data):
+    return webhook.options is None or webhook.options.filter is None or webhook.options.filter.matches(data)
 
 
 @given(changes=st.lists(webhooks, max_size=30))
@@ -37,8 +45,9 @@ def test_the_index_finds_what_a_scan_finds_each_once(changes):
     assert len(index) == len(living)
     for account in ACCOUNTS:
         for event in (*EventType, "invented.later"):
-            wanted = sorted(w.id for w in living if w.account_id == account and w.wants(event))
-            assert sorted(index.match(account, event)) == wanted
+            for data in ({"n": 1}, {"n": 2}, {}):
+                wanted = sorted(w.id for w in living if w.account_id == account and w.wants(event) and passes(w, data))
+                assert sorted(index.match(account, event, data)) == wanted
 
 
 @given(changes=st.lists(webhooks, max_size=20))
@@ -48,7 +57,7 @@ def test_nothing_stays_behind_when_every_webhook_is_deleted(changes):
         index.apply(webhook)
     for webhook in changes:
         index.apply(webhook._replace(is_deleted=True))
-    assert (len(index), index._ids) == (0, {})
+    assert (len(index), index._ids, index._filtered, index._filters) == (0, {}, {}, {})
 
 
 def test_who_wants_an_event_before_and_after_a_change_is_found_in_the_middle_of_it():
@@ -71,7 +80,7 @@ def test_who_wants_an_event_before_and_after_a_change_is_found_in_the_middle_of_
         thread = threading.Thread(target=change)
         thread.start()
         while not ended.is_set():
-            found.add(index.match("acc", "click"))
+            found.add(index.match("acc", "click", {}))
         thread.join()
     finally:
         sys.setswitchinterval(interval)
@@ -82,5 +91,5 @@ def test_an_account_cannot_be_made_to_look_like_anothers_event():
     index = SubscriptionIndex()
     hook = Webhook("wh_1", "acc", "https://example.com", frozenset({WILDCARD}), True, False, b"", None, 0)  # noqa: FBT003
     index.apply(hook)
-    assert index.match("acc\0*", "") == ()
-    assert index.match("acc", "click") == ("wh_1",)
+    assert index.match("acc\0*", "", {}) == ()
+    assert index.match("acc", "click", {}) == ("wh_1",)

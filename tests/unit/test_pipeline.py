@@ -13,8 +13,10 @@ from waiting import turn
 
 from go2hooks.core.delivery import Kind
 from go2hooks.core.outcome import Failure
+from go2hooks.core.webhook import WebhookOptions
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
+from go2hooks.postgres.secrets import Purpose, SecretBox
 from go2hooks.telemetry import metrics
 
 NAMES = TopicNames("go2")
@@ -88,6 +90,30 @@ async def test_a_test_event_is_sent_at_once_whatever_state_its_webhook_is_in_and
     assert scene.finished() == LIMITS.circuit_failures + 1
     assert scene.is_at_rest()
     assert scene.lanes.in_flight == 0
+
+
+async def test_a_webhooks_own_headers_go_out_with_every_attempt_as_they_are_by_then(scene):
+    sealed = scene.box.seal('{"Authorization": "Bearer x"}', "wh_1", Purpose.HEADERS)
+    scene.change(options=WebhookOptions((("X-Tenant", "acme"), ("Authorization", None)), sealed))
+    scene.read()
+    assert scene.receivers.asked[0][0].headers[-2:] == (("X-Tenant", "acme"), ("Authorization", "Bearer x"))
+    scene.receivers.answer(500)
+    scene.kept()
+    scene.recorded()
+    scene.change(options=WebhookOptions((("X-Tenant", "other"),)))
+    scene.read(DELIVERY._replace(attempt=2), "retry")
+    await turn()
+    (request, _) = scene.receivers.asked[0]
+    assert request.headers[-1] == ("X-Tenant", "other")
+    assert "Authorization" not in dict(request.headers)
+
+
+async def test_headers_that_no_key_opens_are_an_attempt_without_an_answer_and_not_one_without_them(scene):
+    sealed = SecretBox((bytes(32),)).seal("{}", "wh_1", Purpose.HEADERS)
+    scene.change(options=WebhookOptions((("Authorization", None),), sealed))
+    scene.read()
+    scene.kept()
+    assert (scene.recorded().error_code, scene.receivers.asked) == ("secret_unavailable", [])
 
 
 @pytest.mark.parametrize(("changes", "code"), WITHOUT)

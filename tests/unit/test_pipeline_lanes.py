@@ -11,6 +11,7 @@ from waiting import turn, until
 
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Kind
+from go2hooks.core.webhook import WebhookOptions
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.attempts import AttemptKey
@@ -213,3 +214,85 @@ async def test_what_is_due_is_turned_away_only_while_its_circuit_would_not_let_i
     assert scene.pipeline.park_if_blocked(due)
     topic, parked = scene.kept()
     assert (topic, parked.id, parked.attempt) == (NAMES.retry(3600.0), "dlv_due", 1)
+
+
+# --- what a webhook's customer allows
+
+
+async def test_requests_beyond_the_rate_wait_and_are_first_attempts_all():
+    scene = Scene(replace(LIMITS, window=1000))
+    scene.change(options=WebhookOptions(rate_limit=20.0))
+    began: list[float] = []
+    for n in range(5):
+        scene.read(DELIVERY._replace(id=f"dlv_{n}"))
+    for n in range(5):
+        await until(lambda: scene.receivers.asked, 5)
+        began.append(time.monotonic())
+        assert asked(scene) == [f"dlv_{n}"]
+        scene.receivers.answer(200)
+        assert scene.recorded().attempt == 1
+    assert began[-1] - began[0] >= 4 / 20 - 0.06
+    assert scene.is_at_rest()
+
+
+async def test_what_finds_no_room_is_parked_until_its_turn_and_shown_as_pending():
+    scene = Scene(replace(LIMITS, window=1000))
+    scene.change(options=WebhookOptions(rate_limit=0.5))
+    for n in range(5):
+        scene.read(DELIVERY._replace(id=f"dlv_{n}"))  # one is under way, three wait
+    (written,) = scene.written
+    topic, parked = scene.kept()
+    assert (topic, parked.id, parked.attempt) == (NAMES.retry(30.0), "dlv_4", 1)
+    assert parked.due_ms / 1000 == pytest.approx(time.time() + 10, abs=1)
+    assert written.key == "wh_1"
+    record = scene.recorded()
+    assert (record.delivery_id, record.state, record.attempt) == ("dlv_4", "pending", 0)
+
+
+@pytest.mark.parametrize("source", ["retry", "overflow"])
+@pytest.mark.parametrize("options", [WebhookOptions(rate_limit=5.0), WebhookOptions(max_concurrency=1)])
+async def test_a_limited_webhook_gets_all_from_whoever_has_its_partition_of_the_main_topic(scene, source, options):
+    scene.change(options=options)
+    due = DELIVERY._replace(attempt=2, due_ms=1000)
+    scene.read(due, source)
+    assert scene.receivers.asked == []
+    assert scene.kept() == (NAMES.deliveries, due._replace(suspect=True))
+    assert scene.finished(source) == 1
+    scene.read(due._replace(suspect=True))
+    await until(lambda: scene.receivers.asked)
+    scene.receivers.answer(200)
+    assert (scene.recorded().attempt, scene.is_at_rest()) == (2, True)
+
+
+async def test_a_limited_webhook_whose_circuit_is_open_is_not_moved_in_circles(scene):
+    scene.change(options=WebhookOptions(max_concurrency=1))
+    await scene.open_circuit()
+    scene.read(DELIVERY._replace(id="dlv_late"))
+    topic, parked = scene.kept()
+    assert (topic, parked.id) == (NAMES.retry(30.0), "dlv_late")  # until the next probe
+
+
+async def test_one_at_a_time_is_one_at_a_time_with_test_events_too(scene):
+    scene.change(options=WebhookOptions(max_concurrency=1))
+    for n in range(2):
+        scene.read(DELIVERY._replace(id=f"dlv_{n}"))
+    scene.read(DELIVERY._replace(id="dlv_test", kind=Kind.TEST))
+    for expected in ("dlv_0", "dlv_test", "dlv_1"):
+        await turn()
+        assert asked(scene) == [expected]
+        scene.receivers.answer(200)
+    await turn()
+    assert scene.receivers.asked == []
+
+
+async def test_a_limit_that_is_lifted_lets_what_waits_go_at_once(scene):
+    scene.change(options=WebhookOptions(rate_limit=0.1))
+    for n in range(2):
+        scene.read(DELIVERY._replace(id=f"dlv_{n}"))
+    scene.receivers.answer(200)
+    await turn()
+    assert asked(scene) == []
+    scene.change()
+    scene.pipeline.change_allowance("wh_1")
+    await turn()
+    assert asked(scene) == ["dlv_1"]

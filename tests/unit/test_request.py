@@ -1,12 +1,16 @@
 """A signed request: every header of the contract, and nothing that changes between equal calls."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from go2hooks import __version__
+from go2hooks.core.custom_headers import check_name, check_value
 from go2hooks.core.delivery import Delivery, Kind
-from go2hooks.core.errors import TargetError
+from go2hooks.core.errors import HeaderError, TargetError
 from go2hooks.core.request import prepare
 from go2hooks.core.signing import body_signature, generate_secret, standard_signature
+from services.dispatcher.senders.wire import serialize
 
 SECRET, PREVIOUS = generate_secret(bytes(32)), generate_secret(b"\1" * 32)
 URL = "https://example.com:8443/hooks/go2?a=b"
@@ -34,6 +38,30 @@ def test_the_headers_are_those_of_the_contract():
     )
     assert request.body == DELIVERY.body
     assert (request.target.host, request.target.port, request.target.path) == ("example.com", 8443, "/hooks/go2?a=b")
+
+
+def test_a_webhooks_own_headers_come_last_and_change_nothing_else():
+    own = (("X-Tenant", "acme"), ("Authorization", "Bearer x"))
+    plain = prepare(DELIVERY, URL, [SECRET], NOW_MS)
+    assert prepare(DELIVERY, URL, [SECRET], NOW_MS, own_headers=own) == plain._replace(headers=plain.headers + own)
+
+
+def test_no_header_of_ours_can_be_a_webhooks_own():
+    for name, _ in (*prepare(DELIVERY, URL, [SECRET], NOW_MS).headers, ("Host", ""), ("Content-Length", "")):
+        with pytest.raises(HeaderError, match="is set by Go2 Webhooks itself"):
+            check_name(name)
+
+
+@given(name=st.text(max_size=6), value=st.text(max_size=8))
+def test_no_header_that_is_allowed_breaks_out_of_its_line(name, value):
+    try:
+        check_name(name)
+        check_value(value)
+    except HeaderError:
+        return
+    request = prepare(DELIVERY, URL, [SECRET], NOW_MS, own_headers=((name, value),))
+    head, _, _ = serialize(request).partition(b"\r\n\r\n")
+    assert f"{name}: {value}".encode() in head.split(b"\r\n")
 
 
 def test_during_a_rotation_the_present_secret_signs_first_and_the_previous_one_too():

@@ -16,9 +16,11 @@ from go2hooks.codec import EventCodec, decode_delivery
 from go2hooks.core.delivery import Delivery, delivery_id
 from go2hooks.core.errors import UnavailableError
 from go2hooks.core.event import Event
+from go2hooks.core.filters import compile_filter
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.payload import render
 from go2hooks.core.samples import example_payload
+from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
 from go2hooks.kafka.partitions import PartitionKey
@@ -75,6 +77,10 @@ def buried(settings: Settings, wanted: Callable[[DeadLetter], bool]) -> list[Dea
         return list(filter(wanted, read_dead(reader, NAMES.events_dead)))
 
 
+def filtered(webhook_id: str, account: str, pattern: object) -> Webhook:
+    return webhook(webhook_id, account, "*")._replace(options=WebhookOptions(filter=compile_filter(pattern)))
+
+
 def test_an_event_becomes_one_delivery_per_webhook_that_wants_it(build, emit, deliveries, account):
     router = build(
         webhook("wh_named", account, "click"),
@@ -82,10 +88,12 @@ def test_an_event_becomes_one_delivery_per_webhook_that_wants_it(build, emit, de
         webhook("wh_disabled", account, "click", is_active=False),
         webhook("wh_other_event", account, "link.created"),
         webhook("wh_other_account", "acc_other", "*"),
+        filtered("wh_filtered_out", account, {"slug": ["of another link"]}),
+        filtered("wh_filtered_in", account, {"linkId": [{"exists": True}]}),
     )
     (event,) = emit(1)
-    found = deliveries(router, 3)
-    assert sorted(d.webhook_id for d in found) == ["wh_disabled", "wh_named", "wh_wild"]
+    found = deliveries(router, 4)
+    assert sorted(d.webhook_id for d in found) == ["wh_disabled", "wh_filtered_in", "wh_named", "wh_wild"]
     rendered = render(event)
     for delivery in found:
         assert delivery.id == delivery_id(event.id, delivery.webhook_id)

@@ -1,0 +1,54 @@
+"""What a webhook's customer allows and asks for: a rate, so many at once, headers, a filter."""
+
+import time
+
+from recording import Reply
+from running import IN_FORCE_S
+
+RATE = 10
+
+
+def test_what_exceeds_the_rate_waits_its_turn_and_delays_nobody_else(account, receiver):
+    limited, other = receiver.endpoint(), receiver.endpoint()
+    webhook = account.subscribe(limited.url)
+    account.change(webhook, rateLimit=RATE)
+    account.subscribe(other.url)
+    time.sleep(IN_FORCE_S)
+    began = time.time()
+    account.emit_many(70)  # 51 of them are more than wait in memory
+    other.wait(70)
+    assert other.requests[-1].arrived - began < 5
+    limited.wait(70)
+    arrived = [request.arrived for request in limited.requests]
+    assert RATE - 1 <= 69 / (arrived[-1] - arrived[0]) <= RATE + 1
+    assert all(sum(at <= other < at + 1 for other in arrived) <= RATE + 1 for at in arrived)
+    assert [request.attempt for request in limited.requests] == [1] * 70
+    assert limited.duplicates() == 0
+
+
+def test_one_at_a_time_is_one_at_a_time_retries_and_test_events_included(account, receiver):
+    answers = iter([500, 200, 500])
+    endpoint = receiver.endpoint(lambda _: Reply(next(answers, 200), delay_s=0.05))
+    webhook = account.subscribe(endpoint.url)
+    account.change(webhook, maxConcurrency=1)
+    time.sleep(IN_FORCE_S)
+    account.emit_many(10)
+    account.call("POST", f"/webhooks/{webhook['id']}/test")
+    endpoint.wait(13)
+    pairs = zip(endpoint.answered, endpoint.requests[1:], strict=False)
+    assert all(answered <= following.arrived for answered, following in pairs)
+
+
+def test_own_headers_and_a_filter_are_in_force_within_a_second(account, receiver):
+    endpoint = receiver.endpoint()
+    webhook = account.subscribe(endpoint.url)
+    secret = {"Authorization": {"value": "Bearer x", "secret": True}}
+    account.change(webhook, headers={"X-Tenant": "acme"} | secret, filter={"slug": [{"prefix": "sale-"}]})
+    time.sleep(IN_FORCE_S)
+    account.emit()
+    account.emit(slug="sale-1")
+    (request,) = endpoint.wait(1)
+    assert b'"slug":"sale-1"' in request.body
+    assert (request.headers["x-tenant"], request.headers["authorization"]) == ("acme", "Bearer x")
+    (delivery,) = account.wait_history(webhook, "delivered")
+    assert "Bearer x" not in str(account.call("GET", f"/webhooks/{webhook['id']}/deliveries").data), delivery

@@ -40,6 +40,8 @@ _RECORD_OF_EVENT: Final[dict[str, str]] = {
     EventType.LINK_DELETED: "go2.events.v1.LinkDeleted",
     EventType.DOMAIN_VERIFIED: "go2.events.v1.DomainVerified",
     EventType.QR_SCANNED: "go2.events.v1.QrScanned",
+    EventType.WEBHOOK_DISABLED: "go2.events.v1.WebhookDisabled",
+    EventType.WEBHOOK_FAILING: "go2.events.v1.WebhookFailing",
 }
 _DELIVERY_RECORD: Final = "go2.webhooks.v1.Delivery"
 

@@ -1,4 +1,4 @@
-"""What happened to a link, a domain or a QR code: the event types and one event."""
+"""What happened to a link, a domain, a QR code or a webhook: the event types and one event."""
 
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -15,8 +15,12 @@ class EventType(StrEnum):
     LINK_DELETED = "link.deleted"
     DOMAIN_VERIFIED = "domain.verified"
     QR_SCANNED = "qr.scanned"
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_FAILING = "webhook.failing"
 
 
+#: What we tell about a webhook to the account's others: `data.webhookId` never gets it.
+ABOUT_WEBHOOKS: Final = frozenset({EventType.WEBHOOK_DISABLED, EventType.WEBHOOK_FAILING})
 SUBSCRIBABLE: Final = (*EventType, WILDCARD)  #: every name that a webhook may subscribe to
 
 

@@ -18,3 +18,9 @@ def first_deliveries(
         )
         for webhook_id in webhook_ids
     ]  # fmt: skip
+
+
+def others(webhook_ids: tuple[str, ...], event: Event) -> tuple[str, ...]:
+    """Without the webhook that the event is about: what is wrong with it would keep it from hearing of it."""
+    about = event.data["webhookId"]
+    return tuple(webhook_id for webhook_id in webhook_ids if webhook_id != about)

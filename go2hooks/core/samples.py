@@ -1,6 +1,6 @@
 """Events that look real: for `emit`, test events, the documentation and the demo."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from go2hooks.core.event import Event, EventType
@@ -44,6 +44,7 @@ _CLIENTS: Final = (
     (None, None, None),
 )
 _REFERRERS: Final = ("https://news.example.com/", "https://search.example/?q=go2", None)
+_NAMES: Final = ("Click Tracker", "Größe", "データ")
 _USERS: Final = ("usr_7Qm2", "usr_ana", "usr_zoë")
 _CHANGES: Final = (["destinationUrl"], ["slug"], ["slug", "destinationUrl"], ["domain", "slug"])
 _METHODS: Final = ("dns_txt", "dns_cname", "http")
@@ -67,6 +68,12 @@ _EXAMPLE_CLICK: Final = {
     "os": "iOS",
     "referrer": None,
 }
+_EXAMPLE_WEBHOOK: Final = {
+    "webhookId": "wh_abc123",
+    "name": "Click Tracker",
+    "url": "https://your-server.com/webhooks/go2",
+}
+_EXAMPLE_ERROR: Final = {"lastError": "The receiver answered 500.", "since": "2024-01-01T11:58:00Z"}
 _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     EventType.CLICK: _EXAMPLE_CLICK,
     EventType.LINK_CREATED: {**_EXAMPLE_LINK, "createdBy": "usr_7Qm2"},
@@ -79,6 +86,18 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "method": "dns_txt",
     },
     EventType.QR_SCANNED: {"qrId": "qr_abc123", **_EXAMPLE_CLICK},
+    EventType.WEBHOOK_DISABLED: {
+        **_EXAMPLE_WEBHOOK,
+        "reason": "10 consecutive failed attempts",
+        "consecutiveFailures": 10,
+        **_EXAMPLE_ERROR,
+    },
+    EventType.WEBHOOK_FAILING: {
+        **_EXAMPLE_WEBHOOK,
+        "reason": "5 consecutive failed attempts",
+        "consecutiveFailures": 5,
+        **_EXAMPLE_ERROR,
+    },
 }
 
 
@@ -90,26 +109,10 @@ def example_payload(event_type: str) -> Event:
 
 def sample_data(event_type: str, random: RandomSource) -> dict[str, Any]:
     """The `data` of a made-up event, in the order of the contract. Raises ValueError for an unknown type."""
-    match event_type:
-        case EventType.CLICK:
-            return _click(random)
-        case EventType.LINK_CREATED:
-            return {**_link(random), "createdBy": random.choice(_USERS)}
-        case EventType.LINK_UPDATED:
-            return {**_link(random), "updatedBy": random.choice(_USERS), "changes": list(random.choice(_CHANGES))}
-        case EventType.LINK_DELETED:
-            return {**_link(random), "deletedBy": random.choice(_USERS)}
-        case EventType.DOMAIN_VERIFIED:
-            return {
-                "id": _id("dom", random),
-                "domain": random.choice(_DOMAINS),
-                "verifiedBy": random.choice(_USERS),
-                "method": random.choice(_METHODS),
-            }
-        case EventType.QR_SCANNED:
-            return {"qrId": _id("qr", random), **_click(random)}
-        case _:
-            raise ValueError(f"unknown event type {event_type!r}")
+    made = _MADE_UP.get(event_type)
+    if made is None:
+        raise ValueError(f"unknown event type {event_type!r}")
+    return made(random)
 
 
 def _click(random: RandomSource) -> dict[str, Any]:
@@ -140,5 +143,37 @@ def _link(random: RandomSource) -> dict[str, Any]:
     }
 
 
+def _webhook(random: RandomSource, failures: int) -> dict[str, Any]:
+    return {
+        "webhookId": _id("wh", random),
+        "name": random.choice(_NAMES),
+        "url": random.choice(_DESTINATIONS),
+        "reason": f"{failures} consecutive failed attempts",
+        "consecutiveFailures": failures,
+        **_EXAMPLE_ERROR,
+    }
+
+
 def _id(prefix: str, random: RandomSource) -> str:
     return f"{prefix}_{random.getrandbits(64):016x}"
+
+
+_MADE_UP: Final[dict[str, Callable[[RandomSource], dict[str, Any]]]] = {
+    EventType.CLICK: _click,
+    EventType.LINK_CREATED: lambda random: {**_link(random), "createdBy": random.choice(_USERS)},
+    EventType.LINK_UPDATED: lambda random: {
+        **_link(random),
+        "updatedBy": random.choice(_USERS),
+        "changes": list(random.choice(_CHANGES)),
+    },
+    EventType.LINK_DELETED: lambda random: {**_link(random), "deletedBy": random.choice(_USERS)},
+    EventType.DOMAIN_VERIFIED: lambda random: {
+        "id": _id("dom", random),
+        "domain": random.choice(_DOMAINS),
+        "verifiedBy": random.choice(_USERS),
+        "method": random.choice(_METHODS),
+    },
+    EventType.QR_SCANNED: lambda random: {"qrId": _id("qr", random), **_click(random)},
+    EventType.WEBHOOK_DISABLED: lambda random: _webhook(random, failures=10),
+    EventType.WEBHOOK_FAILING: lambda random: _webhook(random, failures=5),
+}

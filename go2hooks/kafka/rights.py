@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from go2hooks.core.event import EventType
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
@@ -76,7 +77,10 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield "topic", topics.deliveries, read, write  # of webhooks with a limit of their own
             yield from (("topic", topic, read, write) for topic in topics.tiers(settings.retry_delays))
             yield "topic", topics.overflow, read, write
-            yield "topic", topics.deliveries_dead, write
+            yield from (
+                ("topic", topic, write)
+                for topic in (topics.deliveries_dead, topics.of_event[EventType.WEBHOOK_DISABLED])
+            )
             yield from (("group", group, read) for group in (groups.dispatcher, groups.retry, groups.overflow))
         case Service.API:
             yield from _ownership(settings)

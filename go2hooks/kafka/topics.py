@@ -21,6 +21,8 @@ _EVENTS: Final[dict[str, str]] = {
     EventType.LINK_DELETED: "link",
     EventType.DOMAIN_VERIFIED: "domain",
     EventType.QR_SCANNED: "qr",
+    EventType.WEBHOOK_DISABLED: "webhook",
+    EventType.WEBHOOK_FAILING: "webhook",
 }
 
 

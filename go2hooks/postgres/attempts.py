@@ -8,10 +8,13 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from go2hooks.core.event import EventType
 from go2hooks.core.failures import Streak
 from go2hooks.core.outcome import Failure
+from go2hooks.core.payload import format_timestamp
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
 from go2hooks.postgres.audit import record_disabled
+from go2hooks.postgres.notices import Notice, write_notices
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +81,10 @@ class DisablePolicy(NamedTuple):
             return False
         return not self.min_span or datetime.now(UTC) - from_ms(int(streak.starts[0])) >= self.min_span
 
+    def begins_to_fail(self, failures_before: int, streak: Streak) -> bool:
+        """Whether it has just failed half as often as disables it."""
+        return failures_before < self.threshold // 2 <= len(streak)
+
 
 class AttemptKey(NamedTuple):
     """Names an attempt, recorded or not."""
@@ -134,30 +141,60 @@ async def _count(
         return []
     most = max(policy.threshold, _KEPT_STARTS)
     streaks = {webhook_id: Streak(most, starts) for webhook_id, starts, _ in rows}
+    before = {webhook_id: len(starts) for webhook_id, starts, _ in rows}
+    errors: dict[str, str | None] = {}
     changed_ms = {webhook_id: at_ms for webhook_id, _, at_ms in rows}
     gone = set()
     for record in records:
         if record.counts and (streak := streaks.get(record.webhook_id)) is not None:
             streak.fail(record.attempted_ms) if record.failed else streak.succeed(record.attempted_ms)
+            if record.failed:
+                errors[record.webhook_id] = record.error_message
             if record.error_code == Failure.GONE and record.attempted_ms >= changed_ms[record.webhook_id]:
                 gone.add(record.webhook_id)
-    return await _settle(connection, streaks, gone, policy)
+    reasons = await _settle(connection, streaks, gone, policy, before)
+    begun = [webhook_id for webhook_id, streak in streaks.items() if policy.begins_to_fail(before[webhook_id], streak)]
+    notices = [_notice(EventType.WEBHOOK_DISABLED, each, reasons[each], streaks[each], errors) for each in reasons]
+    notices += [
+        _notice(EventType.WEBHOOK_FAILING, each, _failed(len(streaks[each])), streaks[each], errors)
+        for each in begun
+        if each not in reasons
+    ]
+    await write_notices(connection, notices)
+    return list(reasons)
+
+
+def _notice(event: str, webhook_id: str, reason: str, streak: Streak, errors: dict[str, str | None]) -> Notice:
+    since = format_timestamp(int(streak.starts[0])) if streak.starts else None
+    return Notice(webhook_id, event, reason, len(streak), errors.get(webhook_id), since)
+
+
+def _failed(attempts: int) -> str:
+    return f"{attempts} consecutive failed attempts"
 
 
 async def _settle(
-    connection: AsyncConnection[Any], streaks: dict[str, Streak], gone: set[str], policy: DisablePolicy
-) -> list[str]:
-    """Write the counts, and disable those that have failed too often or are `gone`."""
-    suspects = {webhook_id: streak for webhook_id, streak in streaks.items() if policy.disables(streak)}
+    connection: AsyncConnection[Any],
+    streaks: dict[str, Streak],
+    gone: set[str],
+    policy: DisablePolicy,
+    before: dict[str, int],
+) -> dict[str, str]:
+    """Write the counts, and disable those that have failed too often or are `gone`. Why, by id."""
+    suspects = {
+        webhook_id: streak
+        for webhook_id, streak in streaks.items()
+        if policy.disables(streak) or policy.begins_to_fail(before[webhook_id], streak)
+    }
     if suspects:
         await _heed_successes(connection, suspects)
-    failed = f"{policy.threshold} consecutive failed attempts"
+    failed = _failed(policy.threshold)
     reasons = {webhook_id: failed for webhook_id, streak in suspects.items() if policy.disables(streak)}
     reasons |= dict.fromkeys(gone, GONE_REASON)
     await connection.execute(_SETTLE, _settled(streaks, reasons))
     if reasons:
         await record_disabled(connection, list(reasons))
-    return list(reasons)
+    return reasons
 
 
 async def _heed_successes(connection: AsyncConnection[Any], suspects: dict[str, Streak]) -> None:

@@ -54,6 +54,7 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(_READ, "client_certificates"),
         Right(("SELECT", "INSERT"), "attempts"),
         Right(("INSERT",), "audit_log"),
+        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "webhook_notices"),
         Right(("EXECUTE",), MAINTAIN),
         Right(("EXECUTE",), FORGET),
         Right(

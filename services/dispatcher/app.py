@@ -35,6 +35,7 @@ from go2hooks.telemetry import metrics
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Intake, Surroundings, Ticket
+from services.dispatcher.notices import NoticeRelay
 from services.dispatcher.overflow import OverflowIntake
 from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms
 from services.dispatcher.recorder import Recorder
@@ -120,6 +121,7 @@ class Dispatcher:
             self._every(_SHED_S, self._shed),
             asyncio.create_task(self._maintain_for_ever(), name="maintenance"),
             asyncio.create_task(count_strays_for_ever(self._settings), name="strays"),
+            asyncio.create_task(NoticeRelay(self._reading, self._producer, self._topics).run(), name="notices"),
         ]
 
     async def watch(self) -> None:

@@ -26,8 +26,9 @@ from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.core.event import ABOUT_WEBHOOKS
 from go2hooks.core.fair_queue import FairQueue
-from go2hooks.core.fanout import first_deliveries
+from go2hooks.core.fanout import first_deliveries, others
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
@@ -261,6 +262,8 @@ class Router:
             event = self._codec.decode(message.value() or b"")
             validate(event)
             webhook_ids = self._index.match(event.account_id, event.type, event.data)
+            if event.type in ABOUT_WEBHOOKS:
+                webhook_ids = others(webhook_ids, event)
             rendered = render(event) if webhook_ids else None
         except EventError as error:
             self._bury(message, error, batch)

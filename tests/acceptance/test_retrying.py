@@ -1,5 +1,6 @@
 """Failures: retried by the schedule, dead-lettered in the end, and counted until they disable the webhook."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 
@@ -176,6 +177,21 @@ def test_ten_failures_in_a_row_disable_a_webhook_and_patch_brings_it_back(accoun
     account.emit()
     endpoint.wait(attempts + 1)
     assert account.wait_history(webhook, "delivered", *["skipped"] * 4)[0]["attempts"] == 1
+
+
+def test_the_accounts_other_webhooks_hear_that_one_fails_and_is_disabled(account, receiver):
+    failing, ears = receiver.endpoint(lambda _: 500), receiver.endpoint()
+    webhook = account.subscribe(failing.url, "*")
+    account.subscribe(ears.url, "webhook.failing", "webhook.disabled")
+    account.emit_many(3)
+    ears.wait_deliveries(2)
+    told = {request.headers["x-webhook-event"]: json.loads(request.body)["data"] for request in ears.requests}
+    assert told["webhook.failing"]["consecutiveFailures"] >= 5
+    disabled = told["webhook.disabled"]
+    assert (disabled["webhookId"], disabled["url"], disabled["consecutiveFailures"]) == (webhook["id"], failing.url, 10)
+    assert disabled["reason"] == "10 consecutive failed attempts"
+    assert "500" in disabled["lastError"]
+    assert {request.headers["x-webhook-event"] for request in failing.requests} == {"click"}
 
 
 def test_a_410_disables_at_once_and_the_delivery_has_failed(account, receiver):

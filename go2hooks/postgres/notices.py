@@ -1,0 +1,65 @@
+"""SQL of `webhook_notices`: what is told of a webhook to its account's others, on its way to Kafka.
+
+A notice is written in the transaction that gave cause for it, which holds the webhook's row: so each transition is told once,
+whichever dispatchers record its attempts. It is sent at least once.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import AsyncConnection
+
+from go2hooks.core.event import Event
+
+_WRITE: Final = """
+INSERT INTO webhook_notices (account_id, event, data)
+SELECT w.account_id, n.event, json_build_object('webhookId', w.id, 'name', w.name, 'url', w.url, 'reason', n.reason,
+       'consecutiveFailures', n.failures, 'lastError', n.error, 'since', n.since)
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::text[]) AS n(id, event, reason, failures, error, since)
+JOIN webhooks w ON w.id = n.id"""
+#: Longer than Kafka takes to acknowledge, short enough to wait for where the claimant has died.
+_CLAIM: Final = """
+UPDATE webhook_notices SET claimed_until = clock_timestamp() + interval '30 s'
+WHERE id IN (SELECT id FROM webhook_notices WHERE claimed_until < clock_timestamp() ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED)
+RETURNING id, event_id, account_id, event, (extract(epoch FROM happened_at) * 1000)::bigint, data"""
+_FORGET: Final = "DELETE FROM webhook_notices WHERE id = ANY(%s)"
+
+
+class Notice(NamedTuple):
+    """One transition of a webhook."""
+
+    webhook_id: str
+    event: str
+    reason: str
+    failures: int
+    last_error: str | None
+    since: str | None  #: when the streak began, as events write it
+
+
+async def write_notices(connection: AsyncConnection[Any], notices: Sequence[Notice]) -> None:
+    """In the transaction of the change that they tell of."""
+    if notices:
+        await connection.execute(_WRITE, [list(column) for column in zip(*map(_storable, notices), strict=True)])
+
+
+def _storable(notice: Notice) -> Notice:
+    """Without what Postgres takes for no text: a receiver may have put it into the error."""
+    error = notice.last_error
+    if error is None:
+        return notice
+    return notice._replace(
+        last_error=error.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    )
+
+
+async def claim_notices(connection: AsyncConnection[Any]) -> list[tuple[int, Event]]:
+    """Some that are to be sent now, oldest first. Nobody else gets them for half a minute."""
+    async with connection.transaction():
+        rows = await (await connection.execute(_CLAIM)).fetchall()
+    return [(number, Event(*event)) for number, *event in sorted(rows, key=lambda row: row[0])]
+
+
+async def forget_notices(connection: AsyncConnection[Any], numbers: Sequence[int]) -> None:
+    """Kafka has them."""
+    async with connection.transaction():
+        await connection.execute(_FORGET, [list(numbers)])

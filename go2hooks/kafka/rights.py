@@ -84,7 +84,8 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield from (("group", group, read) for group in (groups.dispatcher, groups.retry, groups.overflow))
         case Service.API:
             yield from _ownership(settings)
-            yield "topic", topics.deliveries, write
+            yield "topic", topics.deliveries, read, write
+            yield from (("topic", topic, read) for topic in (topics.overflow, *topics.tiers(settings.retry_delays)))
         case Service.OPERATOR:
             every = (
                 read,

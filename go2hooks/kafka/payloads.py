@@ -1,0 +1,129 @@
+"""Deliveries as they lie in Kafka, read back one at a time: the log is the payload store, a record names the place.
+
+Consumers are kept open, since to make one takes longer than to read. No group is joined, nothing is committed.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from go2hooks.codec import decode_delivery
+from go2hooks.core.delivery import Delivery, Position
+from go2hooks.core.errors import UnavailableError, UndecodableEventError
+from go2hooks.kafka.client import GroupNames, consumer_config, report
+from go2hooks.kafka.diagnosis import Diagnosis
+from go2hooks.kafka.partitions import position_of
+from go2hooks.settings import Settings
+
+_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.25
+_SILENT_S: Final = 1.0  # then the topic may be gone, of which librdkafka says nothing
+_MOST_TRIED: Final = 8  # a delivery has as many messages as attempts: with the newest of them gone the others are too
+#: What Kafka says of a place where there is nothing (any more): it is the log's end, or lies outside the log.
+_NOTHING_THERE: Final = frozenset((
+    KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE,  # noqa: SLF001  # its names
+))  # fmt: skip
+_REFUSED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED))
+
+
+class PayloadReader:
+    """Safe to share between threads. Of the consumers, `consumers` at most, each reads for one thread at a time."""
+
+    def __init__(self, settings: Settings, consumers: int = 4) -> None:
+        """Opens nothing yet: a consumer is made when all others are in use."""
+        quiet = {
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",  # what has expired is said to be, instead of the next message that there is
+            "log_level": 0,
+        }
+        group = GroupNames(settings.kafka_prefix).reader
+        self._config: dict[str, Any] = consumer_config(settings, group, prefetch_kib=4096) | quiet
+        self._diagnosis = Diagnosis(self._config)
+        self._places = threading.Semaphore(consumers)
+        self._idle: list[Consumer] = []  # appended to and popped from: atomic
+
+    def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
+        """The delivery from the first of these places where it still lies; None when it lies in none of them.
+
+        Which attempt the message asks for, and when, depends on the place; the payload does not. Blocks for five seconds
+        at most. Raises UnavailableError when Kafka does not say in time, or refuses.
+        """
+        deadline = time.monotonic() + _TIMEOUT_S
+        with self._consumer() as consumer:
+            for position in islice(positions, _MOST_TRIED):
+                message = self._read_at(consumer, position, deadline)
+                delivery = None if message is None else _decode(message)
+                if delivery is not None and delivery.id == delivery_id:
+                    return delivery
+        return None
+
+    def close(self) -> None:
+        """To be called once nobody reads any more."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _consumer(self) -> Iterator[Consumer]:
+        """One of the kept consumers. After whatever went wrong, the next one is made anew."""
+        if not self._places.acquire(timeout=_TIMEOUT_S):
+            raise UnavailableError("too many others wait for Kafka at the moment")
+        try:
+            consumer = self._idle.pop() if self._idle else self._open()
+            try:
+                yield consumer
+                consumer.unassign()  # or it would go on reading what comes after
+            except KafkaException as error:
+                consumer.close()
+                self._diagnosis.look()
+                raise UnavailableError(f"Kafka does not give the message: {error.args[0].str()}") from error
+            except BaseException:
+                consumer.close()
+                raise
+            self._idle.append(consumer)
+        finally:
+            self._places.release()
+
+    def _open(self) -> Consumer:
+        made: list[Consumer] = []
+
+        def on_error(error: KafkaError) -> None:
+            for consumer in made:
+                report(error, consumer)
+
+        made.append(Consumer(self._config | {"error_cb": on_error}))
+        return made[0]
+
+    def _read_at(self, consumer: Consumer, position: Position, deadline: float) -> Message | None:
+        """The message at this place; None when there is none (any more). Raises UnavailableError, KafkaException."""
+        consumer.assign([TopicPartition(*position)])
+        silent_since: float | None = time.monotonic()
+        while (left_s := deadline - time.monotonic()) > 0:
+            message = consumer.poll(min(left_s, _POLL_S))
+            if message is not None and (message.topic(), message.partition()) == position[:2]:
+                error = message.error()
+                if error is None:
+                    return message if position_of(message) == position else None
+                if error.code() in _NOTHING_THERE:
+                    return None
+                if error.code() in _REFUSED or error.fatal():
+                    raise KafkaException(error)
+            if silent_since is not None and time.monotonic() - silent_since > _SILENT_S:
+                silent_since = None
+                there = consumer.list_topics(timeout=left_s).topics
+                if position.topic not in there or position.partition not in there[position.topic].partitions:
+                    return None
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001  # its name
+
+
+def _decode(message: Message) -> Delivery | None:
+    value = message.value()
+    try:
+        return decode_delivery(value if isinstance(value, bytes) else b"")
+    except UndecodableEventError:
+        return None

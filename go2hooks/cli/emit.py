@@ -13,7 +13,7 @@ import click
 from go2hooks.cli.event_lines import ANY, parse_line
 from go2hooks.cli.stack import find_settings, stack_option
 from go2hooks.core.errors import EventError, UnavailableError
-from go2hooks.core.event import Event, EventType
+from go2hooks.core.event import PRODUCED, Event, EventType
 from go2hooks.core.samples import sample_data
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _made_up(event: str, account: str, count: int) -> Iterator[Event]:
     from go2hooks.producer import new_event_id
 
     source = random.Random()  # noqa: S311  # sample data
-    kinds = itertools.cycle(EventType if event == ANY else [event])
+    kinds = itertools.cycle(PRODUCED if event == ANY else [event])
     for kind in itertools.islice(kinds, count):
         yield Event(new_event_id(), account, str(kind), _now_ms(), sample_data(kind, source))
 

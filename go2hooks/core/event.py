@@ -21,6 +21,7 @@ class EventType(StrEnum):
 
 #: What we tell about a webhook to the account's others: `data.webhookId` never gets it.
 ABOUT_WEBHOOKS: Final = frozenset({EventType.WEBHOOK_DISABLED, EventType.WEBHOOK_FAILING})
+PRODUCED: Final = tuple(kind for kind in EventType if kind not in ABOUT_WEBHOOKS)  #: what producers write
 SUBSCRIBABLE: Final = (*EventType, WILDCARD)  #: every name that a webhook may subscribe to
 
 

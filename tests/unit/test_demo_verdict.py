@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from go2hooks.core.event import Event, EventType
+from go2hooks.core.event import PRODUCED, Event, EventType
 from go2hooks.core.samples import example_payload
 from go2hooks.core.signing import body_signature, generate_secret, standard_signature
 from go2hooks.local.demo.ledger import Account, Ledger, percentile
@@ -68,7 +68,7 @@ DISABLED = {"isActive": False, "disabledAt": "…", "disabledReason": "2 consecu
 
 def test_half_of_the_events_are_clicks_and_every_other_type_is_among_them():
     kinds = Counter(event_types(COUNT))
-    assert kinds.keys() == set(EventType)
+    assert kinds.keys() == set(PRODUCED)
     assert kinds.pop(EventType.CLICK) == COUNT // 2
     assert max(kinds.values()) - min(kinds.values()) <= 1
 
@@ -109,6 +109,24 @@ def test_a_wrong_header_signature_or_body_is_noticed(clicks, header, value):
 
 def test_a_delivery_that_nobody_expected_is_noticed(clicks):
     clicks.ledger.take(clicks.request(x_webhook_delivery="dlv_2"))
+    assert "nobody expected" in clicks.ledger.problems[0]
+
+
+def test_who_gets_everything_has_to_be_told_of_the_webhook_that_was_disabled(monkeypatch):
+    scene = Scene("everything", monkeypatch)
+    scene.ledger.take(scene.request())
+    assert "webhook.disabled not delivered" in scene.judge("delivered", 1).missing[0]
+    scene.ledger.take(scene.request(x_webhook_event="webhook.disabled", x_webhook_delivery="dlv_2"))
+    assert scene.ledger.problems == []
+    assert scene.judge("delivered", 1).problems == []
+
+
+def test_what_is_told_has_to_be_signed_and_wanted(monkeypatch, clicks):
+    scene = Scene("everything", monkeypatch)
+    forged = {"x_webhook_event": "webhook.disabled", "x_webhook_delivery": "dlv_2", "x_webhook_signature": "sha256=00"}
+    scene.ledger.take(scene.request(**forged))
+    assert "does not verify" in scene.ledger.problems[0]
+    clicks.ledger.take(clicks.request(x_webhook_event="webhook.disabled", x_webhook_delivery="dlv_2"))
     assert "nobody expected" in clicks.ledger.problems[0]
 
 

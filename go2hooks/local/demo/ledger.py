@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Final
 
 from go2hooks.core.delivery import delivery_id
-from go2hooks.core.event import Event
+from go2hooks.core.event import ABOUT_WEBHOOKS, Event
 from go2hooks.core.payload import render
 from go2hooks.local.demo.plan import Subscription, failures_due
 from go2hooks.local.receiver import Received
@@ -41,6 +41,7 @@ class Account:
     webhook_id: str
     secret: str
     expected: dict[str, Expected] = field(default_factory=dict)  #: by delivery id
+    told: dict[str, str] = field(default_factory=dict)  #: of webhooks, which nobody sent: event types by delivery id
     requests: int = 0
     retries: int = 0  #: requests with an attempt number above 1
     delivered: int = 0  #: answered with 200
@@ -92,6 +93,8 @@ class Ledger:
             self.complain(f"a request came to {received.path}, where no webhook is")
             return 404
         entry = account.expected.get(received.headers.get("x-webhook-delivery", ""))
+        if entry is None and self._is_told(received, account):
+            return 200
         if entry is None:
             self.complain(f"{account.subscription.name}: a delivery came that nobody expected")
             return 200
@@ -99,6 +102,17 @@ class Ledger:
             self.complain(f"{account.subscription.name}: {fault}")
         with self._lock:
             return _enter(received, account, entry, arrived_ns)
+
+    def _is_told(self, received: Received, account: Account) -> bool:
+        """Whether it is what dispatchers tell about a webhook; noted if so."""
+        event = received.headers.get("x-webhook-event", "")
+        if event not in ABOUT_WEBHOOKS or not account.subscription.wants(event):
+            return False
+        for header, right in received.verify([account.secret]).items():
+            if not right:
+                self.complain(f"{account.subscription.name}: {header} of {event} does not verify")
+        account.told[received.headers["x-webhook-delivery"]] = event
+        return True
 
 
 def _enter(received: Received, account: Account, entry: Expected, arrived_ns: int) -> int:

@@ -42,8 +42,15 @@ def _facts(ledger: Ledger, histories: Mapping[str, History], sending_s: float) -
     yield "Verified", f"{requests:,} requests: both signatures, the headers, every byte of the body"
     yield "Retried", _retried(working)
     yield "Disabled", _disabled(accounts, histories)
+    yield "Told", _told(working)
     yield "Latency", f"from produce to arrival: {_latency(all_latencies(accounts))}"
     yield "", f"once warm, in the second half: {_latency(all_latencies(accounts, since=0.5))}"
+
+
+def _told(working: Sequence[Account]) -> str:
+    events = [event for account in working for event in account.told.values()]
+    hearers = [f"“{account.subscription.name}”" for account in working if account.told]
+    return f"{' and '.join(sorted(events))} to {', '.join(hearers)}" if events else "nothing"
 
 
 def _retried(working: Sequence[Account]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from go2hooks.core.event import EventType
 from go2hooks.core.outcome import State
 from go2hooks.local.demo.ledger import Account, Expected
 from go2hooks.local.demo.plan import Behaviour
@@ -48,13 +49,18 @@ def _missing(account: Account, history: History) -> Iterator[str]:
     if unrecorded:
         yield f"{_some(unrecorded)} not in the history"
     if account.subscription.behaviour is not Behaviour.BROKEN:
+        if (
+            account.subscription.wants(EventType.WEBHOOK_DISABLED)
+            and EventType.WEBHOOK_DISABLED not in account.told.values()
+        ):
+            yield f"{EventType.WEBHOOK_DISABLED} not delivered"
         absent = [identity for identity, entry in account.expected.items() if not entry.complete]
         if absent:
             yield f"{_some(absent)} not delivered"
 
 
 def _wrong(account: Account, history: History) -> Iterator[str]:
-    strange = history.deliveries.keys() - account.expected.keys()
+    strange = history.deliveries.keys() - account.expected.keys() - account.told.keys()
     if strange:
         yield f"{_some(strange)} in the history, but never sent"
     for identity, entry in account.expected.items():

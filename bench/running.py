@@ -114,6 +114,17 @@ class Stack:
             service.wait_ready()
         self._started_with = wanted
 
+    @contextmanager
+    def api(self, **env: str) -> Iterator[str]:
+        """An API of these settings inside the block; its URL, without a path."""
+        service = self._service("api", 0, env)
+        service.start()
+        try:
+            service.wait_ready()
+            yield service.url
+        finally:
+            service.stop()
+
     def stop_services(self, kind: str | None = None) -> None:
         """All of them, or those of one kind."""
         stopping = self.services() if kind is None else self._running[kind]

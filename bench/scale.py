@@ -53,7 +53,7 @@ FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n
 def attempts(sizes: list[int], total: int) -> Iterator[tuple[str, report.Figures]]:
     """At each number of rows: rows a second by COPY in batches, and the time of a page of history."""
     with stack() as running:
-        asyncio.run(_partitions(running))
+        asyncio.run(make_partitions(running))
         rows = 0
         for size in sizes:
             _fill(running, rows, size, total)
@@ -66,7 +66,7 @@ def attempts(sizes: list[int], total: int) -> Iterator[tuple[str, report.Figures
             yield f"{size:,} rows", {name: float(value) for name, value in figures.items()}
 
 
-async def _partitions(running: Stack) -> None:
+async def make_partitions(running: Stack) -> None:
     async with await psycopg.AsyncConnection.connect(running.database.url(), autocommit=True) as connection:
         await maintain_partitions(connection, datetime.now(UTC).date(), 30)
 

@@ -44,11 +44,31 @@ FIELDS = (
     "secret",
     "event",
     "consecutiveFailures",
+    "description",
+    "metadata",
+    "headers",
+    "rateLimit",
+    "maxConcurrency",
+    "filter",
 )
 QUERIES = ("cursor", "perPage", "page", "status", "event", "since", "until", "wait", "account", "accountId", "id",
            "search", "state", "sort")  # fmt: skip
 HEADERS = ("X-Account-Id", "X-Forwarded-For", "X-HTTP-Method-Override", "Content-Type", "Content-Encoding", "Accept",
            "If-None-Match", "Range", "Expect", "Idempotency-Key", "Cookie", "X-Original-URL", "Transfer-Encoding")  # fmt: skip
+#: Of headers, metadata and filters; and what a filter may hold.
+NAMES = (
+    "X-A",
+    "Host",
+    "Content-Length",
+    "Transfer-Encoding",
+    "X-A\r\nX-Evil: 1",
+    "x" * 300,
+    "slug",
+    "country",
+    "\x00",
+    "\ud800",
+)
+MATCHERS = ("prefix", "exists", "anything-but", "wildcard", "\ud800")
 #: Two readings of where a request ends: a server that takes one and a proxy that takes the other let a second one through.
 SMUGGLED = (
     b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/v1/webhooks HTTP/1.1\r\n\r\n",
@@ -145,7 +165,9 @@ def _object(source: random.Random, hostile: Sequence[str]) -> dict[str, Any]:
 def _value(source: random.Random, hostile: Sequence[str]) -> Any:
     return source.choice((
         source.choice(hostile), source.choice(hostile), source.choice(NUMBERS), [source.choice(hostile)] * source.randint(0, 30),
-        {source.choice(hostile): source.choice(NUMBERS)}, True,
+        {source.choice(hostile): source.choice(NUMBERS)}, True, {source.choice(NAMES): source.choice(hostile)},
+        {source.choice(NAMES): [source.choice((*hostile, *NUMBERS, {source.choice(MATCHERS): source.choice(hostile)}))]},
+        {source.choice(NAMES): {"value": source.choice((*hostile, *NUMBERS)), "secret": source.choice((True, False, 1))}},
     ))  # fmt: skip
 
 

@@ -107,6 +107,7 @@ def _compile_field(name: str, alternatives: object) -> tuple[FieldFilter, int]:
     """The field, and how many values it names."""
     if not isinstance(alternatives, list) or not alternatives:
         raise FilterError(f"{_shown(name)} must be an array of at least one value or matcher")
+    _checked(name, name)
     field = FieldFilter(name)
     values: set[object] = set()
     prefixes: list[str] = []

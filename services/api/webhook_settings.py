@@ -45,7 +45,9 @@ def _check_metadata(metadata: dict[str, str]) -> dict[str, str]:
         raise ValueError(f"must not have more than {_MAX_METADATA} keys")
     for key, value in metadata.items():
         if not 1 <= len(key) <= _MAX_KEY_CHARS or not is_storable(key):
-            raise ValueError(f"{_named(key)} must be a key of 1 to {_MAX_KEY_CHARS} characters, without NUL")
+            raise ValueError(
+                f"{_named(key)} must be a key of 1 to {_MAX_KEY_CHARS} characters, without NUL or half of a surrogate pair"
+            )
         if len(value) > _MAX_METADATA_CHARS or not is_storable(value):
             raise ValueError(
                 f"{_named(key)} must have a value of at most {_MAX_METADATA_CHARS} characters, without NUL"
@@ -147,10 +149,14 @@ _HEADERS_SCHEMA: Final = {
             _VALUE_SCHEMA,
             {
                 "type": "object",
-                "properties": {
-                    "value": {"anyOf": [_VALUE_SCHEMA, {"type": "null"}]},
-                    "secret": {"type": "boolean", "default": False},
-                },
+                "properties": {"value": _VALUE_SCHEMA, "secret": {"type": "boolean", "default": False}},
+                "required": ["value"],
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "properties": {"value": {"type": "null"}, "secret": {"const": True}},
+                "required": ["secret"],
                 "additionalProperties": False,
             },
         ]

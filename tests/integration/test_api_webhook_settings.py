@@ -204,6 +204,10 @@ def test_whatever_is_sent_as_a_header_is_one_line_or_refused(acme, name, value):
         ({"filter": {"slug": "launch"}}, "filter", '"slug" must be an array'),
         ({"filter": {"county": ["DE"]}}, "filter", "unknown: 'county'; the data of click has linkId, slug"),
         ({"filter": ["DE"]}, "filter", "object"),
+        ({"filter": {"a\0": ["x"]}}, "filter", "NUL"),
+        ({"filter": {"\ud800": ["x"]}}, "filter", "surrogate"),
+        ({"metadata": {"\ud800": "x"}}, "metadata", "surrogate"),
+        ({"headers": {"\ud800": "x"}}, "headers", "HTTP token"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_by_name_and_rule(acme, changes, field, rule):

@@ -370,7 +370,7 @@ def test_no_secret_leaves_its_place(
     logs = [(str(path), path.read_bytes()) for path in (stack.log, *(stack.dir / "logs").rglob("*")) if path.is_file()]
     places += said + topics + tables + logs
 
-    assert len(canaries.forms) == 15
+    assert len(canaries.forms) == 18
     assert b"http://go2:***@127.0.0.1:" in said[0][1]
     assert b"takes our credentials" in said[1][1]
     assert {topic for topic, _ in topics} >= {

@@ -109,6 +109,7 @@ def test_what_the_guide_says_of_filters_is_so(pattern, data, expected):
         ({"slug": ["x" * (MAX_TEXT_CHARS + 1)]}, '"slug" has a string of 501 characters'),
         ({"slug": ["a\0b"]}, "NUL"),
         ({"slug": ["\ud800"]}, "surrogate"),
+        ({"\ud800": ["x"]}, "surrogate"),
         ({"slug": [2**53]}, "number beyond"),
         ({"slug": [float("inf")]}, "number beyond"),
         ({"slug": [{"anything-but": list(range(MAX_VALUES + 1))}]}, "more than 200 values"),

@@ -11,7 +11,9 @@ from go2hooks.core.custom_headers import check_name
 from go2hooks.core.errors import HeaderError
 
 _LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda label: label[2:4] != "--")
-_PATHS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="\\"), max_size=60)
+_PATHS = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"#%<>[\\]^`{|}'), max_size=60
+)
 
 
 _ISSUED = trustme.CA().issue_cert("client.example.com")

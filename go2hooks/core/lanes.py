@@ -123,6 +123,8 @@ class Lanes(Generic[T]):
         if lane is None:
             lane = self._new_lane(webhook_id, now)
         lane.used_at = now
+        if not lane.in_flight and not lane.queue:
+            lane.progress_at = now
         if lane.in_flight < self._sends_allowed(lane) and lane.may_begin(now):
             self._start(lane, now)
             return Admission.START

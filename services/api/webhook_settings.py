@@ -88,6 +88,11 @@ def _value_of(header: object) -> tuple[str | None, bool]:
     raise HeaderError('must be a string or {"value": …, "secret": true}')
 
 
+def _whole(number: object) -> object:
+    """JSON has one kind of number: 2.0 is a whole one."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 def _check_filter(pattern: dict[str, Any]) -> dict[str, Any]:
     try:
         compile_filter(pattern)
@@ -193,7 +198,9 @@ class SettingsBody(Body):
     secret value is never shown again; left out or null, it stays as it is."""
     rate_limit: Annotated[float, Field(ge=_RATES[0], le=_RATES[1])] | None = Field(None, alias="rateLimit")
     """Requests per second at most, evenly spaced. What exceeds it waits its turn, without using an attempt."""
-    max_concurrency: Annotated[int, Field(ge=1, le=_MAX_CONCURRENCY)] | None = Field(None, alias="maxConcurrency")
+    max_concurrency: Annotated[Annotated[int, Field(ge=1, le=_MAX_CONCURRENCY)] | None, BeforeValidator(_whole)] = (
+        Field(None, alias="maxConcurrency")
+    )
     """Requests under way at once at most."""
     filter: Annotated[
         Annotated[dict[str, JsonValue], AfterValidator(_check_filter)] | None, WithJsonSchema(_FILTER_SCHEMA)

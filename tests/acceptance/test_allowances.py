@@ -2,7 +2,7 @@
 
 import time
 
-from recording import Reply
+from recording import Reply, Request
 from running import IN_FORCE_S
 
 RATE = 10
@@ -27,12 +27,16 @@ def test_what_exceeds_the_rate_waits_its_turn_and_delays_nobody_else(account, re
 
 
 def test_one_at_a_time_is_one_at_a_time_retries_and_test_events_included(account, receiver):
-    answers = iter([500, 200, 500])
-    endpoint = receiver.endpoint(lambda _: Reply(next(answers, 200), delay_s=0.05))
+    def answer(request: Request) -> Reply:
+        return Reply(500 if b'"slug":"fails-once"' in request.body and request.attempt == 1 else 200, delay_s=0.05)
+
+    endpoint = receiver.endpoint(answer)
     webhook = account.subscribe(endpoint.url)
     account.change(webhook, maxConcurrency=1)
     time.sleep(IN_FORCE_S)
-    account.emit_many(10)
+    account.emit(slug="fails-once")
+    account.emit(slug="fails-once")
+    account.emit_many(8)
     account.call("POST", f"/webhooks/{webhook['id']}/test")
     endpoint.wait(13)
     pairs = zip(endpoint.answered, endpoint.requests[1:], strict=False)

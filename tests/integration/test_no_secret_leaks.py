@@ -271,7 +271,9 @@ def use_everything(stack: UpCommand, api: Api, receiver: Receiver, canaries: Can
 
     def settled() -> bool:
         with psycopg.connect(endpoints["postgres"]) as connection:
-            rows = connection.execute("SELECT state, count(*) FROM attempts WHERE kind = 'event' GROUP BY 1").fetchall()
+            rows = connection.execute(
+                "SELECT state, count(*) FROM attempts WHERE event = 'click' AND kind = 'event' GROUP BY 1"
+            ).fetchall()
         counts = dict(rows)
         return counts.get("delivered", 0) == 3 and counts.get("failed", 0) + counts.get("skipped", 0) == 6
 

@@ -18,7 +18,7 @@ from confluent_kafka import Message
 from psycopg import Connection
 
 from go2hooks.codec import decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.delivery import ON_REQUEST, Delivery
 from go2hooks.core.errors import UndecodableEventError
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.partitions import PartitionKey, position_of
@@ -155,7 +155,7 @@ def _unrecorded(
     starts = reader.offsets_at(list(committed), int(since.timestamp() * 1000))  # as Kafka rounds
     messages = reader.read([Span(key, starts[key], end) for key, end in committed.items()])
     while batch := list(islice(messages, _LOOK_UP)):
-        deliveries = {d.id: (d, m) for m in batch if (d := _decode(m)) is not None and d.kind != Kind.TEST}
+        deliveries = {d.id: (d, m) for m in batch if (d := _decode(m)) is not None and d.kind not in ON_REQUEST}
         recorded = standings(conn, [key_of(delivery) for delivery, _ in deliveries.values()])
         for delivery, message in deliveries.values():
             written = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)

@@ -11,6 +11,11 @@ class Kind(StrEnum):
     EVENT = "event"
     TEST = "test"
     REPLAY = "replay"  #: sent again: its attempts are numbered on, and the schedule begins anew
+    REDELIVER = "redeliver"  #: sent again by hand: one more attempt
+
+
+#: Somebody asked for them, and sees what comes of it: one attempt, whatever the webhook's state, that counts nowhere.
+ON_REQUEST: Final = frozenset((Kind.TEST, Kind.REDELIVER))
 
 
 class Position(NamedTuple):
@@ -56,3 +61,9 @@ def delivery_id(event_id: str, webhook_id: str) -> str:
 def replayed(delivery: Delivery, attempt: int) -> Delivery:
     """The same once more, through the whole schedule, beginning with this attempt; at once, under its old id."""
     return delivery._replace(attempt=attempt, first_attempt=attempt, due_ms=0, kind=Kind.REPLAY, suspect=True)
+
+
+def redelivered(delivery: Delivery, attempt: int) -> Delivery:
+    """The same once more, with this one attempt; at once, under its old id. A test stays a test, and its receiver is told."""
+    kind = Kind.TEST if delivery.kind == Kind.TEST else Kind.REDELIVER
+    return delivery._replace(attempt=attempt, first_attempt=attempt, due_ms=0, kind=kind, suspect=True)

@@ -36,6 +36,7 @@ class Answer(NamedTuple):
     retry_after: str | None  #: the header's raw value
     excerpt: bytes  #: the first bytes of the body, capped
     location: str | None = None  #: the header's raw value, capped
+    remote_address: str | None = None  #: of the connection; None where a proxy made it
 
 
 class NoAnswer(NamedTuple):
@@ -44,6 +45,7 @@ class NoAnswer(NamedTuple):
     failure: Failure
     message: str
     duration_ms: float
+    remote_address: str | None = None  #: of the connection, where one came about
 
 
 Response = Answer | NoAnswer

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from go2hooks.core.delivery import Delivery, Kind, Position
+from go2hooks.core.delivery import ON_REQUEST, Delivery, Position
 from go2hooks.core.outcome import (
     OUR_FAILURES,
+    Answer,
     DeadLetter,
     Delivered,
     Done,
     Failed,
     Outcome,
+    Response,
     RetryAt,
     Skip,
     SkipReason,
@@ -46,6 +48,9 @@ class AttemptRecord(NamedTuple):
     attempted_ms: int
     response_excerpt: str | None
     position: Position | None
+    location: str | None = None  #: the answer's headers, where it was no success
+    retry_after: str | None = None
+    remote_address: str | None = None  #: whom the request went to, where a connection came about
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -56,7 +61,7 @@ class AttemptRecord(NamedTuple):
     def counts(self) -> bool:
         """Whether it moves the webhook's count of consecutive failures."""
         return (
-            self.kind != Kind.TEST
+            self.kind not in ON_REQUEST
             and self.state not in (State.SKIPPED, State.PENDING)
             and self.error_code not in OUR_FAILURES
         )
@@ -85,16 +90,19 @@ def record_attempt(
     outcome: Outcome,
     step: Step,
     attempted_ms: int,
-    duration_ms: float,
-    excerpt: bytes = b"",
+    response: Response,
 ) -> AttemptRecord:
     """The row for an attempt that was made."""
     status, code, message = _described(outcome)
+    excerpt = location = retry_after = None
+    if isinstance(response, Answer):
+        excerpt = response.excerpt.decode("utf-8", "replace") if response.excerpt else None
+        location, retry_after = response.location, response.retry_after
     return AttemptRecord(
         delivery.webhook_id, delivery.origin_ms, delivery.id, delivery.attempt, delivery.account_id, delivery.event_id,
-        delivery.event, delivery.kind, _STATE_AFTER[type(step)], status, duration_ms, code, message,
-        step.due_ms if isinstance(step, RetryAt) else None, attempted_ms,
-        excerpt.decode("utf-8", "replace") if excerpt else None, position,
+        delivery.event, delivery.kind, _STATE_AFTER[type(step)], status, response.duration_ms, code, message,
+        step.due_ms if isinstance(step, RetryAt) else None, attempted_ms, excerpt, position, location, retry_after,
+        response.remote_address,
     )  # fmt: skip
 
 
@@ -147,7 +155,7 @@ def simplify(record: AttemptRecord) -> AttemptRecord | None:
     takes. None when there is nothing left that could be refused.
     """
     if record.error_message != _UNWRITABLE:
-        return record._replace(error_message=_UNWRITABLE, response_excerpt=None)
+        return record._replace(error_message=_UNWRITABLE, response_excerpt=None, location=None, retry_after=None)
     bare = _bare(record)
     return None if bare == record else bare
 
@@ -164,6 +172,7 @@ def _bare(record: AttemptRecord) -> AttemptRecord:
         None if duration_ms is None or not 0 <= duration_ms <= _LAST_MS else duration_ms,
         None if record.error_code is None else _plain(record.error_code), _UNWRITABLE,
         None if next_ms is None else _time(next_ms), _time(record.attempted_ms), None, position,
+        remote_address=None if record.remote_address is None else _plain(record.remote_address),
     )  # fmt: skip
 
 
@@ -221,7 +230,7 @@ def copy_line(record: AttemptRecord) -> str:
     """One line of COPY text, in the order of the columns, newline included."""
     (
         webhook_id, created_ms, delivery_id, attempt, account_id, event_id, event, kind, state, status, duration_ms,
-        error_code, error_message, next_attempt_ms, attempted_ms, excerpt, position,
+        error_code, error_message, next_attempt_ms, attempted_ms, excerpt, position, location, retry_after, remote_address,
     ) = record  # fmt: skip
     place = f"{_NULL}\t{_NULL}\t{_NULL}" if position is None else _place(*position)
     names = f"{webhook_id}{delivery_id}{account_id}{event_id}{event}{kind}"
@@ -233,5 +242,6 @@ def copy_line(record: AttemptRecord) -> str:
         f"{event_id}\t{event}\t{kind}\t{state}\t{_NULL if status is None else status}\t"
         f"{_NULL if duration_ms is None else _hundredths(duration_ms)}\t{_text(error_code)}\t{_text(error_message)}\t"
         f"{_NULL if next_attempt_ms is None else timestamptz(next_attempt_ms)}\t{timestamptz(attempted_ms)}\t"
-        f"{_text(excerpt)}\t{place}\n"
+        f"{_text(excerpt)}\t{place}\t{_text(location)}\t{_text(retry_after)}\t"
+        f"{_NULL if remote_address is None else remote_address}\n"
     )

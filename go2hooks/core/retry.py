@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import assert_never
 
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.delivery import ON_REQUEST, Delivery, Kind
 from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, Outcome, RetryAt, Step
 
 
@@ -54,7 +54,7 @@ def next_step(delivery: Delivery, outcome: Outcome, now_ms: int, policy: RetryPo
     match outcome:
         case Delivered():
             return Done()
-        case Failed(failure) if delivery.kind == Kind.TEST or failure == Failure.GONE:
+        case Failed(failure) if delivery.kind in ON_REQUEST or failure == Failure.GONE:
             return DeadLetter()
         case Failed(retry_after_s=wait_s) if delivery.kind == Kind.REPLAY:
             return policy.after_failure(

@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 
 _COLUMNS: Final = (
     "webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, status_code, duration_ms, "
-    "error_code, error_message, next_attempt_at, attempted_at, response_excerpt, kafka_topic, kafka_partition, kafka_offset"
+    "error_code, error_message, next_attempt_at, attempted_at, response_excerpt, kafka_topic, kafka_partition, kafka_offset, "
+    "location, retry_after, remote_address"
 )
 _COPY: Final = f"COPY attempts ({_COLUMNS}) FROM STDIN"
 _STAGE: Final = "CREATE TEMP TABLE staged_attempts (LIKE attempts) ON COMMIT DROP"
@@ -43,11 +44,12 @@ SELECT s.id, (extract(epoch FROM max(r.attempted_at)) * 1000)::bigint
 FROM unnest(%(ids)s::text[], %(created)s::timestamptz[]) AS s(id, created),
 LATERAL (SELECT state, kind, attempted_at FROM attempts
          WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s) r
-WHERE r.state = 'delivered' AND r.kind <> 'test' GROUP BY s.id"""
+WHERE r.state = 'delivered' AND r.kind NOT IN ('test', 'redeliver') GROUP BY s.id"""
 # Whatever the statistics promise: with the rows of hours before it, it would rather read and sort them all than follow the index.
 _ALONG_INDEXES: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
 #: The retries of a delivery are over by then, with the default delays.
 _LONGEST_RETRIED: Final = timedelta(hours=2)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT_ROWS: Final = 20_000
 _KEPT_STARTS: Final = 1000  # of failures; as many count only where they must span some time, too
 
@@ -232,6 +234,10 @@ async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKe
 def from_ms(ms: int) -> datetime:
     """Exactly the millisecond: a float's rounding would miss the row."""
     return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
+
+
+def to_ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 # --- partitions

@@ -11,12 +11,13 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
+from go2hooks.core.delivery import Position
 from go2hooks.core.event import EventType
 from go2hooks.core.outcome import State
 from go2hooks.core.record import AttemptRecord, timestamptz
 
 _COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
-    error_code, error_message, next_attempt_at, attempted_at""")
+    error_code, error_message, next_attempt_at, attempted_at, response_excerpt""")
 _ORDER: Final = sql.SQL("ORDER BY created_at DESC, delivery_id DESC, attempt DESC")
 # What is looked through is cut off before the filters, which stand outside: a LIMIT that they were within would let a page
 # read on and on for rows that pass. It is one index range, so a page that is full early ends there. The limits are no
@@ -27,6 +28,12 @@ _PAGE: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) {columns}
 _END: Final = sql.SQL("""SELECT created_at, delivery_id FROM ({looked_through} LIMIT 1 OFFSET {most} - 1) a""")
 _LATEST: Final = sql.SQL("""SELECT {columns} FROM attempts
     WHERE webhook_id = %s AND created_at = %s::timestamptz AND delivery_id = %s ORDER BY attempt DESC LIMIT 1""")
+# The expression is that of the index. The id alone is asked for first: with the webhook's, the planner might rather go through
+# all of its rows. An event that was accepted twice is two deliveries with one id: the later one is meant.
+_PLACED: Final = """WITH found AS MATERIALIZED (SELECT webhook_id, created_at FROM attempts WHERE delivery_id || '' = %s)
+    SELECT max(created_at) FROM found WHERE webhook_id = %s"""
+_ATTEMPTS: Final = sql.SQL("""SELECT {columns}, location, retry_after, remote_address, kafka_topic, kafka_partition, kafka_offset
+    FROM attempts WHERE webhook_id = %s AND created_at = %s AND delivery_id = %s ORDER BY attempt DESC LIMIT {most}""")
 _NO_LATER: Final = """NOT EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = a.webhook_id
     AND later.created_at = a.created_at AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt)"""
 # Along the index whatever the statistics say: of a webhook that they do not know yet, all rows
@@ -38,6 +45,8 @@ _LEADING: Final = (State.FAILED, State.SKIPPED)
 #: How many rows a page looks through: 0.15 s even with each one's later attempts, far from the statement timeout where they
 #: have to come from the disk. A filter that finds less than a page in so many gives a short page, and a place to go on.
 _MOST_READ: Final = 20_000
+#: Of one delivery: who sends it again and again does not make it unreadable.
+MOST_ATTEMPTS: Final = 200
 
 
 class DeliveryRow(NamedTuple):
@@ -56,12 +65,24 @@ class DeliveryRow(NamedTuple):
     error_message: str | None
     next_attempt_at: datetime | None
     attempted_at: datetime
+    response_excerpt: str | None
+
+
+class AttemptRow(NamedTuple):
+    """One row of a delivery, whole."""
+
+    delivery: DeliveryRow  #: as it stood after it
+    location: str | None
+    retry_after: str | None
+    remote_address: str | None
+    position: Position | None  #: where its message lies in Kafka
 
 
 class LatestRow(NamedTuple):
     """How a delivery's last attempt ended."""
 
     delivery_id: str
+    attempt: int
     state: str
     status_code: int | None
     duration_ms: float | None
@@ -168,6 +189,22 @@ def latest(conn: Connection[Any], webhook_id: str, created_ms: int, delivery_id:
     with conn.cursor(row_factory=class_row(LatestRow)) as cursor:
         query = _LATEST.format(columns=sql.SQL(", ").join(map(sql.Identifier, LatestRow._fields)))
         return cursor.execute(query, [webhook_id, timestamptz(created_ms), delivery_id]).fetchone()
+
+
+def attempts(conn: Connection[Any], webhook_id: str, delivery_id: str) -> list[AttemptRow]:
+    """All rows of one delivery, the last attempt's first; the newest `MOST_ATTEMPTS`. None for a delivery that is not there."""
+    [created_at] = conn.execute(_PLACED, [delivery_id, webhook_id]).fetchone() or [None]
+    if created_at is None:
+        return []
+    query = _ATTEMPTS.format(columns=_COLUMNS, most=MOST_ATTEMPTS)
+    return [_attempt_row(row) for row in conn.execute(query, [webhook_id, created_at, delivery_id])]
+
+
+def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
+    width = len(DeliveryRow._fields)
+    location, retry_after, remote_address, topic, partition, offset = row[width:]
+    position = None if topic is None else Position(topic, partition, offset)
+    return AttemptRow(DeliveryRow(*row[:width]), location, retry_after, remote_address, position)
 
 
 def insert_pending(conn: Connection[Any], record: AttemptRecord) -> None:

@@ -15,7 +15,7 @@ _OVERDUE: Final = """
 SELECT a.delivery_id, a.webhook_id, a.created_at, a.state, a.attempt, coalesce(a.next_attempt_at, a.attempted_at),
        a.kafka_topic, a.kafka_partition, a.kafka_offset
 FROM attempts a
-WHERE a.state <> 'delivered' AND a.state IN ('pending', 'retrying') AND a.kind <> 'test' AND a.created_at >= %(since)s
+WHERE a.state <> 'delivered' AND a.state IN ('pending', 'retrying') AND a.kind NOT IN ('test', 'redeliver') AND a.created_at >= %(since)s
   AND coalesce(a.next_attempt_at, a.attempted_at) < %(before)s
   AND a.attempt = (SELECT last.attempt FROM attempts last WHERE last.webhook_id = a.webhook_id
                    AND last.created_at = a.created_at AND last.delivery_id = a.delivery_id

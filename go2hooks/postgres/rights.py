@@ -45,6 +45,7 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(("SELECT", "INSERT", "UPDATE"), "webhooks"),
         Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "client_certificates"),
         Right(("SELECT", "INSERT", "DELETE"), "attempts"),
+        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "redeliveries"),
     ),
     Role.ROUTER: (*_COMMON, Right(_READ, "webhooks")),
     Role.DISPATCHER: (

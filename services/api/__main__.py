@@ -6,6 +6,7 @@ from functools import cache, partial
 import structlog
 
 from go2hooks.core.errors import SettingsError
+from go2hooks.kafka.payloads import PayloadReader
 from go2hooks.postgres.deployment import find_deployment
 from go2hooks.postgres.pool import Pool, open_pool
 from go2hooks.postgres.secrets import SecretBox
@@ -42,11 +43,13 @@ def serve(settings: Settings) -> None:
         if isinstance(unusable, SettingsError):
             raise unusable
         writer = KafkaDeliveryWriter(settings, cache(partial(_deployment, pool)))
-        server = ApiServer(create_app(settings, pool, secret_box, writer), listener, settings)
+        reader = PayloadReader(settings)
+        server = ApiServer(create_app(settings, pool, secret_box, writer, reader), listener, settings)
         announce_port(server.port)
         log.info("listening", host=settings.api_host, port=server.port)
         server.serve(shutdown)
         writer.close(_CLOSE_S)
+        reader.close()
     log.info("drained")
 
 

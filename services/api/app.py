@@ -5,8 +5,18 @@ from flask import Flask, Response, g, request
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
-from services.api import audit, client_certificates, deliveries, docs_page, event_types, keys, testing, webhooks
-from services.api.context import EXTENSION, DeliveryWriter, Services
+from services.api import (
+    audit,
+    client_certificates,
+    deliveries,
+    delivery,
+    docs_page,
+    event_types,
+    keys,
+    testing,
+    webhooks,
+)
+from services.api.context import EXTENSION, DeliveryWriter, PayloadReader, Services
 from services.api.errors import register_error_handlers
 from services.api.health import Readiness, health_blueprint
 from services.api.limits import Limits
@@ -15,7 +25,13 @@ from services.api.openapi import openapi_blueprint
 from services.api.places import Places
 
 
-def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_writer: DeliveryWriter) -> Flask:
+def create_app(
+    settings: Settings,
+    pool: Pool,
+    secret_box: SecretBox,
+    delivery_writer: DeliveryWriter,
+    payload_reader: PayloadReader,
+) -> Flask:
     """The whole API. Opens nothing: its adapters come as they are and stay the caller's to close."""
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.api_max_body_bytes, PROVIDE_AUTOMATIC_OPTIONS=False)
@@ -26,6 +42,7 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
         pool=pool,
         secret_box=secret_box,
         delivery_writer=delivery_writer,
+        payload_reader=payload_reader,
         writing=Places(settings.api_threads // 2),
         limits=Limits(settings),
         watching=Places(settings.api_threads // 4),
@@ -33,7 +50,7 @@ def create_app(settings: Settings, pool: Pool, secret_box: SecretBox, delivery_w
     registry = observe(app)
     app.after_request(_harden)
     register_error_handlers(app)
-    for resource in (webhooks, client_certificates, deliveries, testing, event_types, keys, audit):
+    for resource in (webhooks, client_certificates, deliveries, delivery, testing, event_types, keys, audit):
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(docs_page.blueprint)

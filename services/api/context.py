@@ -1,11 +1,12 @@
 """What a request handler works with: built once in `__main__`, reached through the app."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from flask import current_app, g, request
 
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.delivery import Delivery, Position
 from go2hooks.postgres.audit import Actor
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
@@ -27,6 +28,17 @@ class DeliveryWriter(Protocol):
         ...
 
 
+class PayloadReader(Protocol):
+    """Reads deliveries back from Kafka."""
+
+    def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
+        """The delivery from the first of these places where it still lies; None when it lies in none of them.
+
+        Blocks for some seconds at most. Raises UnavailableError.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The adapters, and the bounds that requests share."""
@@ -35,6 +47,7 @@ class Services:
     pool: Pool
     secret_box: SecretBox
     delivery_writer: DeliveryWriter
+    payload_reader: PayloadReader
     writing: Places  #: threads that may wait for Kafka at once: the others stay free for everybody else
     limits: Limits
     watching: Places  #: threads that may wait for an attempt's result at once

@@ -17,7 +17,7 @@ from services.api.bodies import Query
 from services.api.context import services
 from services.api.cursors import Mark, read_cursor, write_cursor
 from services.api.operations import Answer, operation
-from services.api.shapes import CursorMeta, Delivery, EventName, Status
+from services.api.shapes import CursorMeta, Delivery, DeliveryFacts, EventName, Status
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("deliveries", __name__, url_prefix=URL_PREFIX)
@@ -26,6 +26,7 @@ blueprint.before_request(admit)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR: Final = 9998  # in any zone still a year that Python knows
 _DELIVERY_ID: Final = re.compile(r"dlv_[0-9a-f]+")  # what `delivery_id` makes
+_SHOWN_CHARACTERS: Final = 200  # of an answer
 
 
 def read_time(text: Any) -> datetime:
@@ -93,6 +94,10 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
 
 def shown(row: DeliveryRow) -> Delivery:
     """A delivery as its last record tells it."""
+    return {**shown_facts(row), "attempts": row.attempt - 1 if row.state == State.SKIPPED else row.attempt}
+
+
+def shown_facts(row: DeliveryRow) -> DeliveryFacts:
     attempted = row.attempt > 0 and row.state != State.SKIPPED
     return {
         "id": row.delivery_id,
@@ -100,15 +105,25 @@ def shown(row: DeliveryRow) -> Delivery:
         "eventId": row.event_id,
         "kind": row.kind,
         "status": row.state,
-        "attempts": row.attempt - 1 if row.state == State.SKIPPED else row.attempt,
         "statusCode": row.status_code,
         "responseTimeMs": milliseconds(row.duration_ms),
         "errorCode": row.error_code,
-        "errorMessage": row.error_message,
+        "errorMessage": _message(row),
         "createdAt": iso(row.created_at),
         "lastAttemptAt": iso(row.attempted_at) if attempted else None,
         "nextRetryAt": iso(row.next_attempt_at),
     }
+
+
+def _message(row: DeliveryRow) -> str | None:
+    """What was recorded, with the start of what the receiver said."""
+    if row.error_message is None or row.response_excerpt is None:
+        return row.error_message
+    clean = "".join(char if char.isprintable() else " " for char in row.response_excerpt)
+    said = " ".join(clean.split())
+    if len(said) > _SHOWN_CHARACTERS:
+        said = f"{said[:_SHOWN_CHARACTERS]}…"
+    return f"{row.error_message.removesuffix('.')}: {said}" if said else row.error_message
 
 
 def milliseconds(duration_ms: float | None) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from flask import Blueprint, Flask, Response
 from pydantic import TypeAdapter
@@ -13,6 +13,7 @@ from typing_extensions import is_typeddict
 
 import go2hooks
 from services.api.answers import as_json
+from services.api.delivery import DELIVERY_ID
 from services.api.keys import KEY_ID
 from services.api.operations import DECLARED, Answer, Operation
 from services.api.shapes import ErrorBody
@@ -24,6 +25,7 @@ _REF: Final = "#/components/schemas/{model}"
 _ANSWER_REF: Final = "#/components/responses/Error{}"
 _ADDRESSES: Final = {  # by Flask's name for a part of the path
     "webhook_id": ("webhookId", f"^{WEBHOOK_ID.pattern}$"),
+    "delivery_id": ("deliveryId", f"^{DELIVERY_ID.pattern}$"),
     "key_id": ("keyId", f"^{KEY_ID.pattern}$"),
 }
 
@@ -37,8 +39,9 @@ _ERRORS: Final = {
     400: "The body is not valid JSON.",
     401: "There is no API key, or it is unknown, was revoked or has expired.",
     403: "The API key lacks the scope that this needs; `message` names it.",
-    404: "The account has no webhook or key with this id, or the webhook no client certificate.",
-    409: "The account has as many webhooks as it may have, or a client certificate would go with an http URL, or it is the last admin key.",
+    404: "The account has no webhook or key with this id, or the webhook no such delivery, or no client certificate.",
+    409: "The account has as many webhooks as it may have, a client certificate would go with an http URL, it is the last admin key, or a delivery is under way.",
+    410: "Kafka no longer has the payload.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
     422: "Some fields are not valid; `details` names each.",
@@ -85,7 +88,7 @@ class _Components:
         by_kind, rest = TypeAdapter.json_schemas(keys, ref_template=_REF, schema_generator=_Schemas)
         self._by_kind = {kind: schema for (kind, _), schema in by_kind.items()}
         self.schemas: dict[str, Any] = rest["$defs"]
-        for kind in self._by_kind:
+        for kind in chain.from_iterable((kind, *get_args(kind)) for kind in self._by_kind):
             self._describe_inherited(kind)
 
     def _describe_inherited(self, kind: Any) -> None:

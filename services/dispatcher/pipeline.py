@@ -24,12 +24,11 @@ from confluent_kafka import Message
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.classify import classify
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.delivery import ON_REQUEST, Delivery
 from go2hooks.core.duplicates import Claims
 from go2hooks.core.errors import EventError
 from go2hooks.core.lanes import YOUNG_S, Admission, Lanes
 from go2hooks.core.outcome import (
-    Answer,
     DeadLetter,
     Delivered,
     Done,
@@ -118,7 +117,7 @@ class Pipeline:
             return
         if self._webhooks.is_limited(ticket.delivery.webhook_id):
             self._offer_limited(ticket)
-        elif ticket.delivery.kind == Kind.TEST:  # somebody is waiting to see it, whatever state the lane is in
+        elif ticket.delivery.kind in ON_REQUEST:  # somebody is waiting to see it, whatever state the lane is in
             self._begin(ticket, in_lane=False)
         else:
             self._offer(ticket)
@@ -145,7 +144,7 @@ class Pipeline:
             moved = ticket.delivery._replace(suspect=True)  # looked up there, as it has been here
             self._move(ticket, self._topics.deliveries, moved, ticket.finish)
             return
-        offer = self._lanes.offer_first if ticket.delivery.kind == Kind.TEST else self._lanes.offer
+        offer = self._lanes.offer_first if ticket.delivery.kind in ON_REQUEST else self._lanes.offer
         match offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
             case Admission.START:
                 self._begin(ticket, in_lane=True)
@@ -162,7 +161,9 @@ class Pipeline:
     def room(self, ticket: Ticket) -> float:
         """How many deliveries like this one would not be moved aside if they were admitted now."""
         delivery = ticket.delivery
-        if not self._webhooks.knows(delivery.webhook_id) or self._reason_to_skip(delivery) is not None:
+        if delivery.kind in ON_REQUEST or not self._webhooks.knows(delivery.webhook_id):
+            return float("inf")
+        if self._reason_to_skip(delivery) is not None:
             return float("inf")
         if self._webhooks.is_limited(delivery.webhook_id):  # what its lane has room for is not known here
             return float("inf")
@@ -184,7 +185,7 @@ class Pipeline:
         webhook = self._webhooks.get(delivery.webhook_id)
         if webhook is None or webhook.account_id != delivery.account_id:
             return Skip(SkipReason.DELETED)
-        if delivery.kind == Kind.TEST:
+        if delivery.kind in ON_REQUEST:
             return None
         if not webhook.is_active:
             return Skip(SkipReason.DISABLED)
@@ -267,16 +268,13 @@ class Pipeline:
         """What it means, what comes next, and what is recorded of it."""
         outcome = classify(response, ended_ms)
         step = next_step(ticket.delivery, outcome, ended_ms, self._policy)
-        excerpt = response.excerpt if isinstance(response, Answer) else b""
-        record = record_attempt(
-            ticket.delivery, ticket.position, outcome, step, began_ms, response.duration_ms, excerpt
-        )
+        record = record_attempt(ticket.delivery, ticket.position, outcome, step, began_ms, response)
         return outcome, step, record
 
     def _give_back(self, ticket: Ticket, *, ok: bool, duration_s: float) -> None:
         """The lane has a place free: start what waits, move aside what must not wait in memory."""
         webhook_id = ticket.delivery.webhook_id
-        if ticket.delivery.kind == Kind.TEST:
+        if ticket.delivery.kind in ON_REQUEST:
             self._lanes.forgo(webhook_id)
             self._start_waiting_soon()
             return
@@ -370,7 +368,7 @@ class Pipeline:
 
     def _dead_letter(self, ticket: Ticket, outcome: Outcome, record: AttemptRecord) -> None:
         metrics.DELIVERIES_FINISHED.add(1, "failed")
-        if ticket.delivery.kind == Kind.TEST or not isinstance(outcome, Failed):
+        if ticket.delivery.kind in ON_REQUEST or not isinstance(outcome, Failed):
             self._record(ticket, record)
             return
         headers = [("go2hooks-reason", outcome.failure.encode()), ("go2hooks-detail", outcome.message[:500].encode())]

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from environment import clean_environment
 from flask import Flask
 from pydantic import SecretStr
 
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.delivery import Delivery, Position
 from go2hooks.core.errors import UnavailableError
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.pool import Pool, open_pool
@@ -35,6 +35,7 @@ class Outbox:
 
     deliveries: list[Delivery] = field(default_factory=list)
     is_away: bool = False
+    log: dict[Position, Delivery] = field(default_factory=dict)
     on_write: Callable[[Delivery], None] | None = None
 
     def write(self, delivery: Delivery) -> None:
@@ -43,6 +44,12 @@ class Outbox:
         self.deliveries.append(delivery)
         if self.on_write is not None:
             self.on_write(delivery)
+
+    def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
+        if self.is_away:
+            raise UnavailableError("Kafka is away")
+        found = (self.log.get(position) for position in positions)
+        return next((each for each in found if each is not None and each.id == delivery_id), None)
 
     def is_reachable(self) -> bool:
         return not self.is_away
@@ -127,7 +134,7 @@ def outbox() -> Outbox:
 
 @pytest.fixture
 def app(api_settings: Settings, pool: Pool, secret_box: SecretBox, outbox: Outbox) -> Flask:
-    app = create_app(api_settings, pool, secret_box, outbox)
+    app = create_app(api_settings, pool, secret_box, outbox, outbox)
     app.test_client_class = Described
     return app
 

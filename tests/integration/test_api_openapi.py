@@ -134,6 +134,7 @@ def test_optional_bodies_and_parameters_are_told_as_such(app):
         "createWebhook": True,
         "changeWebhook": True,
         "sendTestEvent": False,
+        "redeliver": False,
         "rotateSecret": False,
         "putCertificate": True,
         "createKey": True,

@@ -132,7 +132,7 @@ def test_a_name_is_trimmed_and_may_be_in_any_script(acme):
 
 def test_a_development_setting_permits_local_receivers(api_settings, pool, secret_box, outbox, acme):
     acme.client = create_app(
-        api_settings.model_copy(update={"allow_insecure_targets": True}), pool, secret_box, outbox
+        api_settings.model_copy(update={"allow_insecure_targets": True}), pool, secret_box, outbox, outbox
     ).test_client()
     assert acme.create(url="http://127.0.0.1:8081/hook")["url"] == "http://127.0.0.1:8081/hook"
 
@@ -140,7 +140,7 @@ def test_a_development_setting_permits_local_receivers(api_settings, pool, secre
 def test_the_limit_of_webhooks_holds_however_many_are_created_at_once(
     api_settings, pool, secret_box, outbox, acme, rival
 ):
-    limited = create_app(api_settings.model_copy(update={"webhooks_per_account": 5}), pool, secret_box, outbox)
+    limited = create_app(api_settings.model_copy(update={"webhooks_per_account": 5}), pool, secret_box, outbox, outbox)
     acme.client = limited.test_client()
     rival.client = limited.test_client()
 

@@ -74,12 +74,15 @@ nasty = st.text(st.sampled_from("\\\t\n\r\0\b\f\vN.ax'\"é漢🎉\u2028\x7f\x1f,
 @settings(
     max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
 )
-@given(texts=st.tuples(nasty, nasty, nasty, nasty), code=st.none() | nasty, status=st.none() | st.integers(0, 999))
+@given(
+    texts=st.tuples(nasty, nasty, nasty, nasty, nasty), code=st.none() | nasty, status=st.none() | st.integers(0, 999)
+)
 def test_every_text_comes_back_from_postgres_as_it_was(database_url, texts, code, status):
-    account, event_id, message, excerpt = texts
+    account, event_id, message, excerpt, header = texts
     written = record(
         account_id=account, event_id=event_id, error_message=message, response_excerpt=excerpt, error_code=code,
         status_code=status, duration_ms=None if status is None else 1.5, next_attempt_ms=CREATED_MS + 999,
+        location=header, retry_after=header, remote_address="2001:db8::1",
     )  # fmt: skip
     columns = attempts._COLUMNS
     with psycopg.connect(database_url, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
@@ -99,7 +102,8 @@ def test_every_text_comes_back_from_postgres_as_it_was(database_url, texts, code
         stored(account), stored(event_id), "click", "event", "delivered", status, None if status is None else 1.5,
         stored(code), stored(message), at(CREATED_MS + 999), at(CREATED_MS + 1), stored(excerpt),
     )  # fmt: skip
-    assert rows == [(*head, 1, *tail, "go2.deliveries", 3, 42), (*head, 2, *tail, None, None, None)]
+    said = stored(header), stored(header), "2001:db8::1"
+    assert rows == [(*head, 1, *tail, "go2.deliveries", 3, 42, *said), (*head, 2, *tail, None, None, None, *said)]
 
 
 async def test_an_attempt_that_is_recorded_twice_is_there_once_and_counted_once(connection):

@@ -67,7 +67,7 @@ def restyled_url(database: Database, database_url: str) -> str:
 def api(url: str, secret_key: str, secret_box: Any, outbox: Any, key: str) -> Iterator[Caller]:
     found = Settings(database_url=SecretStr(url), secret_keys=secret_key)
     with open_pool(found, max_size=2) as pool:
-        yield Caller(create_app(found, pool, secret_box, outbox).test_client(), "acme", key)
+        yield Caller(create_app(found, pool, secret_box, outbox, outbox).test_client(), "acme", key)
 
 
 def test_the_api_answers_alike_on_a_database_of_any_style(restyled_url, database, secret_key, secret_box, outbox):

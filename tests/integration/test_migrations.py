@@ -22,7 +22,17 @@ def empty_database_url(postgres_url):
 
 
 def test_an_empty_database_gets_every_table_and_a_second_run_changes_nothing(empty_database_url):
-    assert pending_migrations(empty_database_url) == ("0001", "0002", "0003", "0004", "0005", "0007", "0008", "0011")
+    assert pending_migrations(empty_database_url) == (
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+        "0006",
+        "0007",
+        "0008",
+        "0011",
+    )
     migrate(empty_database_url)
     migrate(empty_database_url)
     assert pending_migrations(empty_database_url) == ()

@@ -62,7 +62,7 @@ def pooled_api(pooled_settings, secret_box, outbox):
     @contextmanager
     def api(connections):
         with open_pool(pooled_settings, max_size=connections) as pool:
-            app = create_app(pooled_settings, pool, secret_box, outbox)
+            app = create_app(pooled_settings, pool, secret_box, outbox, outbox)
             with Session.connect(pooled_settings.database_url.get_secret_value(), name="test") as session:
                 key = create_key(session, "acme").key
             yield Caller(app.test_client(), "acme", key)

@@ -79,14 +79,19 @@ async def test_a_message_that_cannot_be_decoded_is_kept_with_where_it_came_from(
     assert scene.intakes["main"].consumer.released == 1
 
 
+@pytest.mark.parametrize(("kind", "attempt"), [(Kind.TEST, 1), (Kind.REDELIVER, 7)])
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("changes", [{}, {"is_active": False}, {"events": frozenset({"link.created"})}], ids=str)
-async def test_a_test_event_is_sent_at_once_whatever_state_its_webhook_is_in_and_never_again(scene, changes, status):
+async def test_what_was_asked_for_is_sent_at_once_whatever_state_its_webhook_is_in_and_never_again(
+    scene, changes, status, kind, attempt
+):
     await scene.open_circuit()
     scene.change(**changes)
-    scene.read(DELIVERY._replace(kind=Kind.TEST))
+    scene.read(DELIVERY._replace(kind=kind, attempt=attempt))
     scene.receivers.answer(status)
-    assert scene.recorded().state == ("delivered" if status == 200 else "failed")
+    record = scene.recorded()
+    assert (record.state, record.attempt) == ("delivered" if status == 200 else "failed", attempt)
+    assert not record.counts
     assert scene.finished() == LIMITS.circuit_failures + 1
     assert scene.is_at_rest()
     assert scene.lanes.in_flight == 0

@@ -8,7 +8,7 @@ from go2hooks import __version__
 from go2hooks.core.custom_headers import check_name, check_value
 from go2hooks.core.delivery import Delivery, Kind
 from go2hooks.core.errors import HeaderError, TargetError
-from go2hooks.core.request import prepare
+from go2hooks.core.request import prepare, shown_headers
 from go2hooks.core.signing import body_signature, generate_secret, standard_signature
 from services.dispatcher.senders.wire import serialize
 
@@ -79,3 +79,18 @@ def test_webhook_id_may_carry_the_deliverys_id():
 def test_a_url_that_cannot_be_requested_is_refused():
     with pytest.raises(TargetError):
         prepare(DELIVERY, "not a url", [SECRET], NOW_MS)
+
+
+def test_only_a_test_says_that_it_is_one():
+    for kind in Kind:
+        headers = dict(prepare(DELIVERY._replace(kind=kind), URL, [SECRET], NOW_MS).headers)
+        assert headers.get("X-Webhook-Test") == ("true" if kind == Kind.TEST else None)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_is_shown_of_a_request_is_what_was_sent_but_for_the_signatures(kind):
+    delivery = DELIVERY._replace(kind=kind)
+    sent = dict(prepare(delivery, URL, [SECRET], NOW_MS, "delivery").headers)
+    shown = shown_headers(delivery, NOW_MS, "delivery")
+    assert set(sent) - set(shown) == {"X-Webhook-Signature", "webhook-signature"}
+    assert shown.items() <= sent.items()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.delivery import Delivery, Kind, Position, replayed
+from go2hooks.core.delivery import ON_REQUEST, Delivery, Kind, Position, replayed
 from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, RetryAt, Skip, SkipReason
 from go2hooks.core.record import record_skip
 from go2hooks.core.retry import RetryPolicy, next_step
@@ -91,9 +91,10 @@ def test_a_success_is_done_at_any_attempt(attempt: int, now_ms: int, policy: Ret
 
 
 @given(st.integers(1, 10), moments, policies)
-def test_a_test_event_is_never_retried(attempt: int, now_ms: int, policy: RetryPolicy) -> None:
-    delivery = DELIVERY._replace(attempt=attempt, kind=Kind.TEST)
-    assert next_step(delivery, FAILED, now_ms, policy) == DeadLetter()
+def test_what_was_asked_for_is_never_retried(attempt: int, now_ms: int, policy: RetryPolicy) -> None:
+    for kind in ON_REQUEST:
+        delivery = DELIVERY._replace(attempt=attempt, kind=kind)
+        assert next_step(delivery, FAILED, now_ms, policy) == DeadLetter()
 
 
 @pytest.mark.parametrize("kind", [Kind.EVENT, Kind.REPLAY])

@@ -2,7 +2,7 @@
 
 It differs from the fast one in its bounds: aiohttp limits idle connections by time, not by number. Through an egress proxy
 it sends no plain http, for which aiohttp knows no tunnel; and a receiver that is slow with its TLS handshake passes for a
-proxy that is.
+proxy that is. It does not tell the address that a request went to, which aiohttp has forgotten by the end of a short answer.
 """
 
 import asyncio

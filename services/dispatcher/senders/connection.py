@@ -86,12 +86,14 @@ class Connection(asyncio.BaseProtocol):
         "is_alone",
         "opening",
         "origin",
+        "remote_address",
     )
 
     def __init__(self, owner: Owner, origin: Origin, limits: Limits) -> None:
         self.origin = origin
         self.connected_at = self.asked_at = self.idle_since = 0.0
         self.opening: Opening | None = None  #: until it has been answered on, and stays open
+        self.remote_address: str | None = None  #: whom it was made to; None where a proxy made it
         self.is_alone = False  #: the receiver had not shown to serve another one beside it when it became idle
         self._owner = owner
         self._limits = limits
@@ -297,7 +299,8 @@ class Connection(asyncio.BaseProtocol):
     def _settle(self, *, fit: bool) -> None:
         """The answer stands. The connection is in its place again before anybody hears of it."""
         status = self._status
-        answer = Answer(status, (self._head_at - self._started) * 1000.0, None, self._excerpt)
+        duration_ms = (self._head_at - self._started) * 1000.0
+        answer = Answer(status, duration_ms, None, self._excerpt, None, self.remote_address)
         if status >= 300:  # noqa: PLR2004  # no success
             head = wire.final_head(bytes(self._head))
             answer = answer._replace(retry_after=wire.retry_after(head), location=wire.location(head))
@@ -324,7 +327,7 @@ class Connection(asyncio.BaseProtocol):
             self._settle(fit=False)
             return
         duration_ms = (time.monotonic() - self._started) * 1000.0
-        self._conclude(NoAnswer(cause.failure, cause.message, duration_ms))
+        self._conclude(NoAnswer(cause.failure, cause.message, duration_ms, self.remote_address))
         self.abort()
 
     def _conclude(self, response: Response | None) -> None:

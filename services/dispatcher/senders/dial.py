@@ -73,7 +73,9 @@ class Dialer:
         sock = await start_connection(
             infos, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, loop=loop, socket_factory=self._guard.open_socket
         )
+        address = str(sock.getpeername()[0])
         _, connection = await loop.create_connection(make, sock=sock)
+        connection.remote_address = address
         return connection
 
 

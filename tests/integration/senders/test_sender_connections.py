@@ -300,3 +300,12 @@ async def test_connections_are_counted_by_what_they_do(receive: Any, make_sender
     await receiver.until(lambda: count() == (1, 0))
     await sender.close()
     await receiver.until(lambda: count() == (0, 0))
+
+
+async def test_an_attempt_tells_the_address_that_it_went_to(receive: Any, make_sender: Any, kind: str) -> None:
+    """Whether the connection is new, or was used before, or gave no answer."""
+    lively, silent = await receive(OK), await receive(lambda line: line.until_closed())
+    sender = make_sender(timeout_s=0.3)
+    responses = [await sender.send(post(receiver.target())) for receiver in (lively, lively, silent)]
+    expected = None if kind == "aiohttp" else "127.0.0.1"
+    assert [response.remote_address for response in responses] == [expected] * 3

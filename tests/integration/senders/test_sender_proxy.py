@@ -75,7 +75,7 @@ async def test_a_receiver_is_reached_by_a_name_that_the_proxy_alone_resolves(
     proxy = await receive(tunnels := Tunnels(), context=proxy_context)
     response = await through(proxy).send(post(receiver.target("customer.test")))
     assert isinstance(response, Answer), response
-    assert (response.status, response.excerpt) == (200, b"ok")
+    assert (response.status, response.excerpt, response.remote_address) == (200, b"ok", None)
     asked = f"CONNECT customer.test:{receiver.port} HTTP/1.1\r\nHost: customer.test:{receiver.port}\r\n"
     assert [head.startswith(asked.encode()) for head in tunnels.asked] == [True]
 

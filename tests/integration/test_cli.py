@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -24,6 +26,7 @@ from go2hooks.core.event import Event, EventType
 from go2hooks.core.samples import sample_data
 from go2hooks.core.signing import body_signature, standard_signature
 from go2hooks.kafka.topics import TopicNames
+from go2hooks.local.processes import free_port
 from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
@@ -319,9 +322,9 @@ def test_a_wrong_setting_is_one_clear_line(cli: Cli):
     assert "Traceback" not in result.stderr
 
 
-@pytest.fixture
-def listener() -> Iterator[tuple[subprocess.Popen, str]]:
-    command = [GO2HOOKS, "listen", "--port", "0", "--secret", SECRET, "--fail-first", "1"]
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def listener(request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen, str]]:
+    command = [GO2HOOKS, "listen", "--host", request.param, "--port", "0", "--secret", SECRET, "--fail-first", "1"]
     environment = os.environ | {"COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         yield process, re.search(r"http://\S+", process.stdout.readline())[0]
@@ -347,3 +350,40 @@ def test_listen_verifies_and_fails_as_told(listener: tuple[subprocess.Popen, str
     said = process.stdout.read()
     assert said.count("both signatures right") == 2
     assert "wrong X-Webhook-Signature, webhook-signature" in said
+
+
+@pytest.fixture
+def web_server() -> Iterator[int]:
+    """The port of what is no API: an HTTP server that answers in HTML."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--api", "http://127.0.0.1:1", "--key", "gk_1"], "The API at http://127.0.0.1:1/api/v1 does not answer"),
+        (["--api", "http://127.0.0.1:{web}", "--key", "gk_1"], "What answers at http://127.0.0.1:{web}/api/v1 is not"),
+        (["--api", "127.0.0.1:{web}", "--key", "gk_1"], "it is no API's address"),
+        (["--api", "http://127.0.0.1:{web}", "--key", "gk 1"], "it is no API key"),
+        (["--data-dir", "nowhere"], "No stack is up in nowhere"),
+        (["--event", "click"], "need an API"),
+        (["--api", "http://127.0.0.1:1", "--webhook", "wh_1", "--event", "click"], "leave --event out"),
+        (["--port", "{web}"], "Cannot listen on 127.0.0.1:{web} (Address already in use). Choose another with --port."),
+        (["--forward", "localhost:3000"], "it is no address to forward to"),
+        (["--forward", "http://localhost:70000/"], "it is no address to forward to"),
+        (["--forward", "http://localhost:3000/", "--status", "500"], "leave --status out"),
+        (["--port", "{free}", "--forward", "http://localhost:{free}/hook"], "leads back to this listener"),
+    ],
+)
+def test_listen_says_clearly_why_it_does_not_begin(cli: Cli, web_server: int, arguments: list[str], message: str):
+    ports = {"web": web_server, "free": free_port()}
+    result = cli("listen", "--port", "0", *(argument.format(**ports) for argument in arguments))
+    assert result.returncode > 0
+    assert message.format(**ports) in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr

@@ -23,6 +23,7 @@ from go2hooks.core.errors import Go2HooksError
 _EXTRA_OF_MODULE = {
     "alembic": "api",
     "flask": "api",
+    "flask_wtf": "api",
     "sqlalchemy": "api",
     "typing_extensions": "api",
     "waitress": "api",

@@ -57,5 +57,6 @@ def up(
 
 def _announce(console: Any, endpoints: dict[str, Any], data_dir: Path) -> None:
     console.print(f"[bold green]All ready.[/] API {endpoints['api']}")
+    console.print(f"Dashboard {endpoints['dashboard']} (sign in with the API key of endpoints.json)", markup=False)
     where = data_dir / "endpoints.json"
     console.print(f"Addresses, API key and process ids: {where} · Ctrl-C stops everything.", markup=False)

@@ -225,7 +225,7 @@ class Stack:
             "account": ACCOUNT,
             "kafka": settings.kafka_bootstrap_servers,
             "postgres": settings.database_url.get_secret_value(),
-            "dashboard": f"{api}/dashboard",
+            "dashboard": f"{api}/",
             "metrics": metrics | {"api": metrics["api"][0]},
             "pids": {
                 "kafka": _one_or_all([broker.pid for broker in self._brokers]),

@@ -28,9 +28,10 @@ _USE_NOTED: Final = timedelta(minutes=1)  # at most so often
 
 _COLUMNS: Final = "id, account_id, name, scopes, expires_at, last_used_at, created_at, revoked_at"
 _USABLE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
-_LOOK_UP: Final = """SELECT id, account_id, scopes, expires_at, coalesce(expires_at <= now(), false),
-        coalesce(last_used_at < now() - %s, true), key_hash
-    FROM api_keys WHERE key_hash = %s AND revoked_at IS NULL"""
+_KNOWN: Final = """SELECT id, account_id, scopes, expires_at, coalesce(expires_at <= now(), false),
+        coalesce(last_used_at < now() - %s, true), key_hash FROM api_keys WHERE revoked_at IS NULL AND """
+_LOOK_UP: Final = _KNOWN + "key_hash = %s"
+_LOOK_UP_ID: Final = _KNOWN + "id = %s"
 # Whoever comes second leaves it alone: nobody waits for another's note.
 _NOTE_USE: Final = """UPDATE api_keys SET last_used_at = now() WHERE id =
     (SELECT id FROM api_keys WHERE id = %s AND coalesce(last_used_at < now() - %s, true) FOR NO KEY UPDATE SKIP LOCKED)"""
@@ -193,6 +194,12 @@ def look_up(conn: Connection[Any], key: str) -> KnownKey | None:
     row = conn.execute(_LOOK_UP, [_USE_NOTED, wanted]).fetchone()
     *fields, found = row if row is not None else (bytes(len(wanted)),)
     return KnownKey(*fields) if hmac.compare_digest(bytes(found), wanted) else None
+
+
+def look_up_id(conn: Connection[Any], key_id: str) -> KnownKey | None:
+    """The same of a key that was shown before."""
+    row = conn.execute(_LOOK_UP_ID, [_USE_NOTED, key_id]).fetchone()
+    return None if row is None else KnownKey(*row[:-1])
 
 
 def note_use(conn: Connection[Any], key_id: str) -> None:

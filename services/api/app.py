@@ -8,6 +8,7 @@ from go2hooks.settings import Settings
 from services.api import (
     audit,
     client_certificates,
+    dashboard,
     deliveries,
     delivery,
     docs_page,
@@ -54,6 +55,7 @@ def create_app(
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(docs_page.blueprint)
+    dashboard.register(app)
     app.register_blueprint(health_blueprint(Readiness(pool, delivery_writer), registry))
     return app
 

@@ -16,6 +16,8 @@ from services.api.errors import ApiError
 
 log = structlog.get_logger(__name__)
 
+#: In a request's environment: the key of whoever is signed in to the page that asks. No client can set it: headers come as HTTP_….
+SIGNED_IN: Final = "go2hooks.signed_in"
 _SCHEME: Final = "bearer"
 _REALM: Final = 'Bearer realm="Go2 Webhooks"'
 _READING: Final = ("GET", "HEAD")
@@ -26,23 +28,36 @@ def require_account(scope: Scope | None = None) -> None:
 
     403 to a key without the scope: by default that which the method needs, to read or to write.
     """
+    known: KnownKey | None = request.environ.get(SIGNED_IN)
+    if known is None:
+        known = _log_in_by_header()
+    g.account_id, g.key_id = known.account_id, known.id
+    _note_use(known)
+    _require_scope(known, scope or (Scope.READ if request.method in _READING else Scope.WRITE))
+
+
+def _log_in_by_header() -> KnownKey:
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     key = key.strip()
     if scheme.lower() != _SCHEME or not key:
         message = "Send your API key in the header Authorization: Bearer <API key>."
         raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": _REALM})
-    limits, source, key_hash = services().limits, request.remote_addr or "", api_keys.hash_key(key)
-    limits.admit_login(source, key_hash)
+    known = log_in(key)
+    g.quota = services().limits.admit_request(api_keys.hash_key(key))
+    return known
+
+
+def log_in(key: str) -> KnownKey:
+    """Whose key this is. Raises ApiError 401; 429 when its source has failed too often."""
+    limits, source = services().limits, request.remote_addr or ""
+    limits.admit_login(source, api_keys.hash_key(key))
     with services().pool.transaction() as conn:
         known = api_keys.look_up(conn, key)
     if known is None or known.has_expired:
         limits.login_failed(source)
         raise _invalid_key(known)
-    g.account_id, g.key_id = known.account_id, known.id
-    g.quota = limits.admit_request(key_hash)
-    _note_use(known)
-    _require_scope(known, scope or (Scope.READ if request.method in _READING else Scope.WRITE))
+    return known
 
 
 def _invalid_key(known: KnownKey | None) -> ApiError:

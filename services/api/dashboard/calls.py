@@ -1,0 +1,54 @@
+"""What pages show and do is asked of the REST resources, in this process: each rule has one place."""
+
+from typing import Any, NamedTuple
+
+from flask import current_app, request
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Response
+
+from services.api.auth import SIGNED_IN
+from services.api.dashboard.session import key
+
+
+class Reply(NamedTuple):
+    """What a resource answered."""
+
+    status: int
+    body: Any
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 300  # noqa: PLR2004
+
+    @property
+    def data(self) -> Any:
+        return self.body["data"]
+
+    @property
+    def error(self) -> Any:
+        return self.body["error"]
+
+
+class PageError(Exception):
+    """A resource's refusal, for a page that cannot do without."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.error["message"])
+        self.reply = reply
+
+
+def ask(method: str, path: str, body: Any = None, **query: Any) -> Reply:
+    """One request to `/api/v1<path>`, as who is signed in."""
+    wanted = {name: value for name, value in query.items() if value not in (None, "")}
+    builder = EnvironBuilder(f"/api/v1{path}", method=method, json=body, query_string=wanted)
+    environ = builder.get_environ() | {SIGNED_IN: key(), "REMOTE_ADDR": request.remote_addr or ""}
+    response = Response.from_app(current_app.wsgi_app, environ)
+    return Reply(response.status_code, response.json)
+
+
+def get(path: str, **query: Any) -> Any:
+    """The whole answer to a GET. Raises PageError when it is refused."""
+    reply = ask("GET", path, **query)
+    if not reply.ok:
+        raise PageError(reply)
+    return reply.body

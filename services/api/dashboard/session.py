@@ -1,0 +1,85 @@
+"""Who is signed in: a signed cookie names the API key, and each request asks whether that key still opens anything."""
+
+import hashlib
+import hmac
+import time
+from datetime import timedelta
+from typing import Final, cast
+
+from flask import Flask, g, request, session
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf.csrf import CSRFProtect
+
+from go2hooks.postgres import api_keys
+from go2hooks.postgres.api_keys import KnownKey
+from services.api.auth import log_in
+from services.api.context import services
+
+LIFETIME: Final = timedelta(hours=12)
+_PURPOSE: Final = b"go2hooks dashboard session"
+_COOKIE: Final = "go2hooks_session"
+
+csrf: Final = CSRFProtect()
+
+
+class _Cookies(SecureCookieSessionInterface):
+    """Only over https where the page itself came so; locally there is no https.
+
+    A proxy in front of us says so in a header; who makes one up only restricts their own cookie.
+    """
+
+    def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  # Flask's signature
+        return request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
+
+
+def register_sessions(app: Flask) -> None:
+    """Signed by keys derived from those that encrypt secrets: every API process reads every cookie, and keys may rotate."""
+    first, *older = (_derived(key) for key in services_of(app))
+    app.secret_key = first
+    app.session_interface = _Cookies()
+    app.config.update(
+        SECRET_KEY_FALLBACKS=older,
+        SESSION_COOKIE_NAME=_COOKIE,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Strict",
+        PERMANENT_SESSION_LIFETIME=LIFETIME,
+        WTF_CSRF_CHECK_DEFAULT=False,  # the REST resources take no cookie
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        WTF_CSRF_SSL_STRICT=False,  # it would ask for a Referer, which our pages do not send
+    )
+    csrf.init_app(app)
+
+
+def services_of(app: Flask) -> tuple[bytes, ...]:
+    with app.app_context():
+        return services().settings.encryption_keys()
+
+
+def _derived(key: bytes) -> bytes:
+    return hmac.digest(key, _PURPOSE, hashlib.sha256)
+
+
+def sign_in(key: str) -> None:
+    """Begin a new session of whose key this is. Raises ApiError 401 or 429."""
+    known = log_in(key)
+    session.clear()
+    session.permanent = True
+    session["key"], session["until"] = known.id, time.time() + LIFETIME.total_seconds()
+
+
+def sign_out() -> None:
+    session.clear()
+
+
+def signed_in() -> KnownKey | None:
+    """Who is, if the key still opens anything."""
+    if session.get("until", 0.0) < time.time():
+        return None
+    with services().pool.transaction() as conn:
+        known = api_keys.look_up_id(conn, session["key"])
+    return None if known is None or known.has_expired else known
+
+
+def key() -> KnownKey:
+    """Whose pages these are. In a request of somebody who is signed in."""
+    return cast("KnownKey", g.dashboard_key)

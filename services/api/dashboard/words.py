@@ -1,5 +1,6 @@
 """How pages write times, numbers and outcomes."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,10 +13,18 @@ def ago(moment: str | None) -> str:
     if moment is None:
         return "never"
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
-    size = abs(seconds)
-    unit_s, unit = next(((s, name) for s, name in _UNITS if size >= s), (1, "s"))
-    text = f"{size / unit_s:.0f} {unit}"
+    text = _rounded(abs(seconds))
     return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+def later(before: str, after: str) -> str:
+    """How long after the one the other is, as `5 s`."""
+    return _rounded((datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds())
+
+
+def _rounded(seconds: float) -> str:
+    unit_s, unit = next(((s, name) for s, name in _UNITS if seconds >= s), (1, "s"))
+    return f"{seconds / unit_s:.0f} {unit}"
 
 
 def exactly(moment: str | None) -> str:
@@ -29,6 +38,11 @@ def grouped(number: float) -> str:
 
 def milliseconds(duration_ms: float | None) -> str:
     return "" if duration_ms is None else f"{duration_ms:,.0f} ms" if duration_ms >= 10 else f"{duration_ms:.1f} ms"  # noqa: PLR2004
+
+
+def pretty(payload: str | None) -> str | None:
+    """JSON for reading; what was sent has no spaces."""
+    return None if payload is None else json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
 
 
 def state_of(webhook: dict[str, Any]) -> str:
@@ -52,6 +66,7 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "ago": ago,
     "exactly": exactly,
     "grouped": grouped,
+    "later": later,
     "milliseconds": milliseconds,
     "state": state_of,
 }

@@ -21,7 +21,7 @@ OF_BOTH := tests/unit tests/integration/test_dispatcher.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup compiled wheel demo check test test-plain test-compiled nightly torture models hostile lint format lint-api audit sbom bench bench-builds \
-	bench-isolation bench-scale bench-bounded bench-few-workers bench-api clean
+	bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-replay clean
 
 # Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's rehearsal runs beside it.
 setup:
@@ -120,7 +120,7 @@ format: $(READY)
 bench-builds: compiled
 	@$(BIN)/python bench/builds.py $(ARGS)
 
-bench bench-isolation bench-scale bench-bounded bench-few-workers bench-api: OR_PLAIN := --or-plain
+bench bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-replay: OR_PLAIN := --or-plain
 
 # Each prints tables and writes JSON and charts to bench/results; options by ARGS, such as ARGS=--quick.
 bench: compiled
@@ -142,6 +142,10 @@ bench-bounded: compiled
 # Web servers of one to eight workers under a burst and a stream, with one dispatcher and with two: nobody is disabled; eight minutes.
 bench-few-workers: compiled
 	@$(BIN)/python bench/few_workers.py $(ARGS)
+
+# A replay of 100,000 events beside live traffic, its replayer killed twice: three minutes a round.
+bench-replay: compiled
+	@$(BIN)/python bench/replay.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -43,6 +43,9 @@ FIELDS = (
     "account_id",
     "secret",
     "event",
+    "from",
+    "to",
+    "only",
     "consecutiveFailures",
     "description",
     "metadata",
@@ -141,7 +144,7 @@ def _attack(source: random.Random, own: str, victim: Victim) -> Attack:
     delivery = quote(source.choice((*victim.ids, *hostile)).encode("utf-8", "surrogatepass"), safe="")
     path = source.choice(("/webhooks", "/webhooks", "/webhooks/{w}", "/webhooks/{w}", "/webhooks/{w}/test", "/webhooks/{w}/deliveries",
                           "/webhooks/{w}/rotate-secret", "/webhooks/{w}/deliveries/{d}", "/webhooks/{w}/deliveries/{d}/redeliver",
-                          "/webhooks/{w}/replay", "/event-types", "/{w}/{d}"))  # fmt: skip
+                          "/webhooks/{w}/replays", "/webhooks/{w}/replays/{d}", "/event-types", "/{w}/{d}"))  # fmt: skip
     query = "&".join(
         f"{source.choice(QUERIES)}={quote(str(_value(source, hostile)).encode('utf-8', 'surrogatepass'))}"
         for _ in range(source.choice((0, 0, 1, 2)))

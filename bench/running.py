@@ -73,7 +73,7 @@ class Stack:
         self.database = Database(directory / "postgres")
         self.partitions = partitions
         self._env = env
-        self._running: dict[str, list[Service]] = {"router": [], "dispatcher": []}
+        self._running: dict[str, list[Service]] = {"router": [], "replayer": [], "dispatcher": []}
         self._started_with: tuple[Any, ...] = ()
 
     def start(self) -> None:
@@ -100,13 +100,13 @@ class Stack:
 
     # --- services
 
-    def run_services(self, *, routers: int = 1, dispatchers: int = 1, **env: str) -> None:
+    def run_services(self, *, routers: int = 1, replayers: int = 0, dispatchers: int = 1, **env: str) -> None:
         """As many of each, with these settings, ready; those that run so already stay."""
-        wanted = (routers, dispatchers, tuple(sorted(env.items())))
+        wanted = (routers, replayers, dispatchers, tuple(sorted(env.items())))
         if wanted == self._started_with and all(s.exit_status() is None for s in self.services()):
             return
         self.stop_services()
-        for kind, count in (("router", routers), ("dispatcher", dispatchers)):
+        for kind, count in (("router", routers), ("replayer", replayers), ("dispatcher", dispatchers)):
             self._running[kind] = [self._service(kind, number, env) for number in range(count)]
             for service in self._running[kind]:
                 service.start()
@@ -137,6 +137,14 @@ class Stack:
                 self._running[name] = []
         self._started_with = ()
 
+    def kill(self, kind: str) -> None:
+        """Kill those of one kind, and start them again."""
+        for service in self._running[kind]:
+            service.wait_stopped(0)
+            service.start()
+        for service in self._running[kind]:
+            service.wait_ready()
+
     def services(self) -> list[Service]:
         return [service for group in self._running.values() for service in group]
 
@@ -151,7 +159,8 @@ class Stack:
             **self._env,
             **env,
         }
-        return Service(f"{kind}-{number}", f"services.{kind}", self.dir, settings, drain_timeout_s=25.0)
+        module = "router.replay" if kind == "replayer" else kind
+        return Service(f"{kind}-{number}", f"services.{module}", self.dir, settings, drain_timeout_s=25.0)
 
     def pids(self) -> dict[str, list[int]]:
         """Process ids by name of part, without producer and receiver."""

@@ -147,6 +147,10 @@ class Settings(KafkaSettings, TargetSettings):
         ge=0,
         description="events of an account that brings a third of all, beside others, wait for each other, in milliseconds",
     )
+    replays_per_account: PositiveInt = Field(5, description="replays of an account that may run at once")
+    replay_per_s: PositiveInt = Field(
+        2000, description="deliveries per second that a replayer sends at most, of all replays together"
+    )
     drain_timeout_s: PositiveFloat = Field(25.0, description="from SIGTERM to exit at most, in seconds")
     revoke_timeout_s: PositiveFloat = Field(
         12.0, description="wait for attempts under way when a partition moves, in seconds"

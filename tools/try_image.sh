@@ -13,7 +13,7 @@ GO2HOOKS_POSTGRES_PASSWORD=$(head -c 18 /dev/urandom | base64 | tr '+/' '-_')
 export GO2HOOKS_SECRET_KEYS GO2HOOKS_POSTGRES_PASSWORD
 export GO2HOOKS_API_PORT=0 GO2HOOKS_ALLOW_INSECURE_TARGETS=true  # any free port; the receiver has no certificate
 export COMPOSE_PROJECT_NAME=go2hooks-try-$$
-SERVICES=(api router dispatcher)
+SERVICES=(api router replayer dispatcher)
 RECEIVER=$COMPOSE_PROJECT_NAME-receiver
 
 say() { echo "try_image: $*"; }

@@ -16,7 +16,7 @@ from go2hooks.cli.listen import listen
 from go2hooks.cli.reconcile import reconcile
 from go2hooks.cli.secrets import secrets
 from go2hooks.cli.servers import migrate, topics
-from go2hooks.cli.services import api, dispatcher, router
+from go2hooks.cli.services import api, dispatcher, replayer, router
 from go2hooks.cli.up import up
 from go2hooks.core.errors import Go2HooksError
 
@@ -74,6 +74,7 @@ for command in (
     demo,
     api,
     router,
+    replayer,
     dispatcher,
     migrate,
     topics,

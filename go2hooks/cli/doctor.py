@@ -10,7 +10,7 @@ from go2hooks.cli.stack import find_settings, stack_option
 @click.command()
 @click.option(
     "--service",
-    type=click.Choice(["producer", "router", "dispatcher", "api", "operator"]),
+    type=click.Choice(["producer", "router", "replayer", "dispatcher", "api", "operator"]),
     help="Check Kafka and Postgres as this service, with its login: what it lacks is a problem.",
 )
 @stack_option

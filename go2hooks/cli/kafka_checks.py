@@ -84,7 +84,7 @@ def _check_rights(settings: "Settings", asked: str | None) -> Iterator[Finding]:
         if not faults:
             yield Finding("rights", f"this login may do all that the {asked} does")
         return
-    services = (Service.ROUTER, Service.DISPATCHER, Service.API)
+    services = (Service.ROUTER, Service.REPLAYER, Service.DISPATCHER, Service.API)
     able = [str(service) for service in services if not find_faults(settings, service)]
     does = f"this login may do all that {', '.join(able) or 'none of the services'} does"
     more = (

@@ -1,4 +1,4 @@
-"""`go2hooks api`, `router`, `dispatcher`: each becomes the service, in this process."""
+"""`go2hooks api`, `router`, `replayer`, `dispatcher`: each becomes the service, in this process."""
 
 import importlib.util
 import os
@@ -31,6 +31,15 @@ def router() -> None:
     Run several to share the partitions. /metrics, /healthz and /readyz are on GO2HOOKS_METRICS_PORT.
     """
     _become("services.router", ())
+
+
+@click.command()
+def replayer() -> None:
+    """Run a replayer: it sends again what accounts ask for, from the log.
+
+    One is enough; with several, one goes on where another has died. /metrics, /healthz and /readyz are on GO2HOOKS_METRICS_PORT.
+    """
+    _become("services.router.replay", ())
 
 
 @click.command()

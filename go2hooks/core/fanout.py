@@ -1,10 +1,19 @@
 """An event's deliveries: rendered once, one for each webhook that wants it."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from go2hooks.core.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.event import Event
 from go2hooks.core.payload import Rendered
+
+# Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
+_CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
+
+
+def origin_of(event: Event, accepted_ms: int) -> int:
+    """By what the records of the event's deliveries are dated, in milliseconds since the epoch: whenever it is read, the same."""
+    return accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
 
 
 def first_deliveries(

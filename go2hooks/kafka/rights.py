@@ -16,6 +16,7 @@ class Service(StrEnum):
 
     PRODUCER = "producer"
     ROUTER = "router"
+    REPLAYER = "replayer"
     DISPATCHER = "dispatcher"
     API = "api"
     OPERATOR = "operator"  #: `topics`, `doctor`, `dead`, `reconcile`
@@ -72,6 +73,12 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield from (("topic", topic, read) for topic in topics.events)
             yield from (("topic", topic, write) for topic in (topics.deliveries, topics.overflow, topics.events_dead))
             yield "group", groups.router, read
+        case Service.REPLAYER:
+            yield from _ownership(settings)
+            yield from (("topic", topic, read) for topic in (*topics.events, topics.deliveries))
+            yield from (("topic", topic, read) for topic in topics.tiers(settings.retry_delays))
+            yield "topic", topics.overflow, read, write
+            yield from (("group", group, Operation.DESCRIBE) for group in (groups.dispatcher, groups.overflow))
         case Service.DISPATCHER:
             yield from _ownership(settings)
             yield "topic", topics.deliveries, read, write  # of webhooks with a limit of their own

@@ -206,7 +206,12 @@ class Stack:
             return Service(name, f"services.{kind}", self._dir, env, drain_timeout_s=settings.drain_timeout_s)
 
         dispatchers = [service(f"dispatcher-{n}", "dispatcher") for n in range(1, self._options.dispatchers + 1)]
-        return {"api": [service("api", "api")], "router": [service("router", "router")], "dispatcher": dispatchers}
+        return {
+            "api": [service("api", "api")],
+            "router": [service("router", "router")],
+            "replayer": [service("replayer", "router.replay")],
+            "dispatcher": dispatchers,
+        }
 
     def _choose_api_port(self) -> int:
         """Kept for as long as the stack runs, and by the next one if nothing else has taken it meanwhile."""

@@ -52,6 +52,8 @@ class Action(StrEnum):
     SECRET_RESEALED = "webhook.secret_resealed"  # noqa: S105
     CERTIFICATE_PUT = "webhook.client_certificate_put"
     CERTIFICATE_REMOVED = "webhook.client_certificate_removed"
+    REPLAY_STARTED = "webhook.replay_started"
+    REPLAY_STOPPED = "webhook.replay_stopped"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
 

@@ -1,12 +1,17 @@
 """Which deployment a database is; `migrate` names it."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
+import psycopg
 from psycopg import Connection
 
 from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres.away import Outage
+from go2hooks.postgres.pool import Pool
 
 _FIND: Final = "SELECT id FROM deployment"
+_AGAIN_S: Final = 1.0
 
 
 def find_deployment(connection: Connection[Any]) -> str:
@@ -17,3 +22,16 @@ def find_deployment(connection: Connection[Any]) -> str:
             "the table deployment is empty: restore its row, or insert a new id and run go2hooks topics adopt"
         )
     return str(row[0])
+
+
+def wait_for_deployment(pool: Pool, pause: Callable[[float], bool]) -> str | None:
+    """The same, once Postgres answers. `pause` waits so many seconds and says whether to give up; then None."""
+    outage = Outage("deployment")
+    while True:
+        try:
+            with pool.transaction() as connection:
+                return find_deployment(connection)
+        except psycopg.Error as error:
+            outage.tell(error)
+        if pause(_AGAIN_S):
+            return None

@@ -15,6 +15,7 @@ class Role(StrEnum):
 
     API = "api"
     ROUTER = "router"
+    REPLAYER = "replayer"
     DISPATCHER = "dispatcher"
 
 
@@ -46,8 +47,17 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "client_certificates"),
         Right(("SELECT", "INSERT", "DELETE"), "attempts"),
         Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "redeliveries"),
+        Right(("SELECT", "INSERT"), "replays"),
+        Right(("UPDATE",), "replays", ("status", "finished_at")),
     ),
     Role.ROUTER: (*_COMMON, Right(_READ, "webhooks")),
+    Role.REPLAYER: (
+        *_COMMON,
+        Right(_READ, "webhooks"),
+        Right(_READ, "attempts"),
+        Right(("SELECT", "UPDATE", "DELETE"), "replays"),
+        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "replay_batches"),
+    ),
     Role.DISPATCHER: (
         *_COMMON,
         Right(_READ, "webhooks"),

@@ -118,6 +118,20 @@ WEBHOOKS_DISABLED = Counter(
 #: nobody knows.
 STRAYS = Gauge("go2hooks_deliveries_stray", "Deliveries that nobody will send any more: there should be none")
 
+# --- replayer
+
+#: Replays that this process works on; those that wait for the outcome of what was sent are not among them.
+REPLAYS = Gauge("go2hooks_replays", "Replays that are being sent")
+#: Events that replays have looked at in the log.
+REPLAY_READ = Counter("go2hooks_replay_events_read_total", "Events read for replays")
+#: Deliveries that replays have written, acknowledged by Kafka.
+REPLAY_SENT = Counter("go2hooks_replay_deliveries_total", "Deliveries written by replays")
+#: Seconds in which replays waited because others' deliveries waited.
+REPLAY_HELD_SECONDS = Counter(
+    "go2hooks_replay_held_seconds_total",
+    "Time in which replays waited for deliveries that lay before theirs, in seconds",
+)
+
 # --- all
 
 #: Which version and which of its builds (compiled, plain) this process runs; always 1.
@@ -141,6 +155,7 @@ LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the 
 
 _BOTH = (LAG_MESSAGES, LAG_SECONDS, PARTITIONS_ANEW, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
 _ROUTER = (EVENTS, EVENTS_DEAD, EVENTS_MISPRINTED, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
+_REPLAYER = (REPLAYS, REPLAY_READ, REPLAY_SENT, REPLAY_HELD_SECONDS)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, RETRY_DUE_IMPLAUSIBLE, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
@@ -171,6 +186,10 @@ def service_registry(*instruments: Counter | Gauge | Histogram) -> CollectorRegi
 
 def router_registry() -> CollectorRegistry:
     return service_registry(*_ROUTER, *_BOTH)
+
+
+def replayer_registry() -> CollectorRegistry:
+    return service_registry(*_REPLAYER)
 
 
 def dispatcher_registry() -> CollectorRegistry:

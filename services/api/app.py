@@ -14,6 +14,7 @@ from services.api import (
     docs_page,
     event_types,
     keys,
+    replays,
     testing,
     webhooks,
 )
@@ -51,7 +52,7 @@ def create_app(
     registry = observe(app)
     app.after_request(_harden)
     register_error_handlers(app)
-    for resource in (webhooks, client_certificates, deliveries, delivery, testing, event_types, keys, audit):
+    for resource in (webhooks, client_certificates, deliveries, delivery, testing, event_types, keys, audit, replays):
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(docs_page.blueprint)

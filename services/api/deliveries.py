@@ -36,7 +36,7 @@ def read_time(text: Any) -> datetime:
     except ValueError:
         raise ValueError("must be a time such as 2024-01-01T12:00:00Z") from None
     if moment.tzinfo is None:
-        raise ValueError("must end in Z or an offset such as %2B02:00")
+        raise ValueError("must end in Z or an offset such as +02:00 (in a URL, %2B02:00)")
     if not _EPOCH.year <= moment.year <= _LAST_YEAR:
         raise ValueError(f"must lie in the years {_EPOCH.year} to {_LAST_YEAR}")
     return moment

@@ -16,6 +16,7 @@ from services.api.answers import as_json
 from services.api.delivery import DELIVERY_ID
 from services.api.keys import KEY_ID
 from services.api.operations import DECLARED, Answer, Operation
+from services.api.replays import REPLAY_ID
 from services.api.shapes import ErrorBody
 from services.api.webhooks import WEBHOOK_ID
 
@@ -27,6 +28,7 @@ _ADDRESSES: Final = {  # by Flask's name for a part of the path
     "webhook_id": ("webhookId", f"^{WEBHOOK_ID.pattern}$"),
     "delivery_id": ("deliveryId", f"^{DELIVERY_ID.pattern}$"),
     "key_id": ("keyId", f"^{KEY_ID.pattern}$"),
+    "replay_id": ("replayId", f"^{REPLAY_ID.pattern}$"),
 }
 
 _DESCRIPTION: Final = """\
@@ -39,8 +41,8 @@ _ERRORS: Final = {
     400: "The body is not valid JSON.",
     401: "There is no API key, or it is unknown, was revoked or has expired.",
     403: "The API key lacks the scope that this needs; `message` names it.",
-    404: "The account has no webhook or key with this id, or the webhook no such delivery, or no client certificate.",
-    409: "The account has as many webhooks as it may have, a client certificate would go with an http URL, it is the last admin key, or a delivery is under way.",
+    404: "The account has no webhook or key with this id, or the webhook no such delivery or replay, or no client certificate.",
+    409: "The account has as many webhooks or running replays as it may have, a replay of the webhook is running, a webhook to replay to is disabled, a client certificate would go with an http URL, it is the last admin key, or a delivery is under way.",
     410: "Kafka no longer has the payload.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from go2hooks.core.delivery import Kind
 from go2hooks.core.event import SUBSCRIBABLE, EventType
 from go2hooks.core.outcome import State
+from go2hooks.core.replay import ReplayStatus, Selection
 from go2hooks.postgres.api_keys import Scope
 from go2hooks.postgres.audit import Action, FieldChange
 from go2hooks.postgres.webhooks import SORTS, STATES
@@ -20,6 +21,8 @@ Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"}
 Subscribed = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(name) for name in SUBSCRIBABLE]})]
 EventName = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(name) for name in EventType]})]
 Status = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(state) for state in State]})]
+Selected = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(selection) for selection in Selection]})]
+ReplayState = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(status) for status in ReplayStatus]})]
 Why = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(kind) for kind in Kind]})]
 TRIGGERS: Final = {Kind.EVENT: "schedule", Kind.TEST: "test", Kind.REPLAY: "replay", Kind.REDELIVER: "redeliver"}
 Trigger = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TRIGGERS.values())})]
@@ -303,6 +306,38 @@ class EventTypeInfo(TypedDict):
     """The JSON Schema (2020-12) of the payload's `data`."""
     example: Payload
     """A payload as a receiver may get it."""
+
+
+#: How far a replay has come. Written as a call, since `from` is no name in Python.
+Replay = TypedDict(
+    "Replay",
+    {
+        "id": Annotated[str, Field(description="`rpl_…`.")],
+        "webhookId": Annotated[str, Field(description="The only webhook that is sent anything.")],
+        "from": Annotated[Moment, Field(description="Events that Kafka accepted at this time or later.")],
+        "to": Annotated[Moment, Field(description="Events that Kafka accepted before this time.")],
+        "events": Annotated[
+            list[Subscribed] | None, Field(description="Of these types; null for all that it subscribes to.")
+        ],
+        "only": Annotated[Selected, Field(description="Which deliveries.")],
+        "status": Annotated[
+            ReplayState, Field(description="`done` once what was sent is delivered, or has failed for good.")
+        ],
+        "error": Annotated[str | None, Field(description="Why it failed.")],
+        "matched": Annotated[int, Field(description="Deliveries that were selected so far.")],
+        "sent": Annotated[int, Field(description="Of these, those that Kafka has taken.")],
+        "expired": Annotated[int, Field(description="Of these, those that Kafka no longer has.")],
+        "delivered": Annotated[int, Field(description="Of those sent, those that the receiver has taken.")],
+        "failed": Annotated[int, Field(description="Of those sent, those that have used up their retries again.")],
+        "skipped": Annotated[int, Field(description="Of those sent, those that the webhook did not want any more.")],
+        "position": Annotated[
+            Moment | None, Field(description="What was accepted before this time has been looked at.")
+        ],
+        "left": Annotated[int | None, Field(description="About so many events or records have still to be looked at.")],
+        "createdAt": Annotated[Moment, Field(description="When it was asked for.")],
+        "finishedAt": Annotated[Moment | None, Field(description="When it ended; null before.")],
+    },
+)
 
 
 @described

@@ -24,7 +24,7 @@ from confluent_kafka import Message
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.classify import classify
-from go2hooks.core.delivery import ON_REQUEST, Delivery
+from go2hooks.core.delivery import ON_REQUEST, Delivery, Kind
 from go2hooks.core.duplicates import Claims
 from go2hooks.core.errors import EventError
 from go2hooks.core.lanes import YOUNG_S, Admission, Lanes
@@ -438,7 +438,7 @@ class Pipeline:
             case Delivered():
                 metrics.ATTEMPTS.add(1, "delivered")
                 metrics.DELIVERIES_FINISHED.add(1, "delivered")
-                if delivery.attempt == 1:
+                if delivery.attempt == 1 and delivery.kind != Kind.REPLAY:  # whose event may be days old
                     is_direct = ticket.source == "main" and not delivery.due_ms
                     latency = metrics.DELIVERY_SECONDS if is_direct else metrics.DEFERRED_SECONDS
                     latency.observe(max(0, ended_ms - delivery.origin_ms) / 1000)

@@ -28,7 +28,7 @@ from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
 from go2hooks.core.event import ABOUT_WEBHOOKS
 from go2hooks.core.fair_queue import FairQueue
-from go2hooks.core.fanout import first_deliveries, others
+from go2hooks.core.fanout import first_deliveries, origin_of, others
 from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
@@ -46,8 +46,6 @@ log = structlog.get_logger(__name__)
 Headers = list[tuple[str, str | bytes | None]]
 Take = Callable[[], tuple[bytes, tuple[Message, Partition]] | None]
 
-# Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
-_CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 _BATCH: Final = 200
 _HEAVY_BATCHES: Final = 4, 200, 2  # of what has piled up: at least, at most, more each time
 _HINDERED: Final = 0.1  # of the time that it took to route some, the processor was somebody else's
@@ -270,7 +268,7 @@ class Router:
         else:
             metrics.EVENTS.add(1, event.type)
             if rendered is not None:
-                origin_ms = accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
+                origin_ms = origin_of(event, accepted_ms)
                 suspect = offset < partition.suspect_until
                 deliveries = first_deliveries(
                     event, rendered, webhook_ids, origin_ms, suspect=suspect, deployment=self._deployment()

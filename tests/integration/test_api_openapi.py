@@ -138,6 +138,7 @@ def test_optional_bodies_and_parameters_are_told_as_such(app):
         "rotateSecret": False,
         "putCertificate": True,
         "createKey": True,
+        "startReplay": True,
     }
     parameters = told["/webhooks/{webhookId}/deliveries", "GET"]["parameters"]
     assert [parameter["name"] for parameter in parameters] == [

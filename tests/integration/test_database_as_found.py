@@ -221,7 +221,7 @@ def test_a_missing_right_makes_the_api_not_ready_and_is_named(
     login, database, database_url, secret_key, secret_box, outbox, monkeypatch, capsys
 ):
     url = login("api")
-    for service in ("router", "dispatcher"):
+    for service in ("router", "replayer", "dispatcher"):
         login(service)
     grant(database, login.pattern, database_url, monkeypatch)
     with Session.connect(url, name="test") as session:

@@ -279,6 +279,7 @@ def test_each_service_does_its_work_with_the_rights_that_are_printed(
     database.execute("INSERT INTO accounts (id) VALUES ('acme')")
     create(database, NewWebhook("wh_down", "acme", "down", url, ["click"], sealed), 10)
     run_service("router", **variables(principals[Service.ROUTER]))
+    run_service("router.replay", **variables(principals[Service.REPLAYER]))
     run_service("dispatcher", **variables(principals[Service.DISPATCHER]))
     emit_command(variables(principals[Service.PRODUCER]))
 
@@ -287,6 +288,11 @@ def test_each_service_does_its_work_with_the_rights_that_are_printed(
         return rows.fetchall() == [(2,)]
 
     eventually(failed)
+    database.execute(
+        """INSERT INTO replays (id, webhook_id, account_id, selection, from_at, to_at)
+           VALUES ('rpl_1', 'wh_down', 'acme', 'failed', now() - interval '1 hour', now())"""
+    )
+    eventually(lambda: database.execute("SELECT failed FROM replays WHERE status = 'done'").fetchall() == [(1,)])
 
 
 def test_a_service_without_a_right_is_not_ready_says_which_and_begins_when_it_has_it(known, principals, run_service):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def logins(database: psycopg.Connection[Any], database_url: str, servers_dir: Pa
 
 @pytest.fixture
 def stack(logins, kafka_bootstrap, secret_key, tmp_path) -> Iterator[dict[str, Any]]:
-    """API, router and dispatcher as processes: their ports, logs and settings."""
+    """API, router, replayer and dispatcher as processes: their ports, logs and settings."""
     prefix = f"roles{secrets.token_hex(4)}"
     settings = Settings(
         kafka_bootstrap_servers=kafka_bootstrap, kafka_prefix=prefix, topic_partitions=1, retry_delays="300ms"
@@ -95,7 +96,7 @@ def stack(logins, kafka_bootstrap, secret_key, tmp_path) -> Iterator[dict[str, A
             "GO2HOOKS_ALLOW_INSECURE_TARGETS": "true", "GO2HOOKS_DISABLE_AFTER_FAILURES": "2",
         }  # fmt: skip
         with (tmp_path / f"{role}.log").open("wb") as log:
-            command = [sys.executable, "-P", "-m", f"services.{role}"]
+            command = [sys.executable, "-P", "-m", f"services.{'router.replay' if role == Role.REPLAYER else role}"]
             processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
     try:
         ports = {role: eventually(lambda role=role: _port(files[role])) for role in Role}
@@ -147,6 +148,10 @@ def test_the_services_do_all_they_do_with_the_rights_that_are_printed(stack, rec
     assert ask("POST", f"/webhooks/{hook['id']}/test?wait=true")["delivered"]
     ask("PATCH", f"/webhooks/{failing['id']}", {"isActive": True})
     ask("POST", f"/webhooks/{hook['id']}/rotate-secret")
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    replay = ask("POST", f"/webhooks/{hook['id']}/replays", {"from": since, "only": "all"}, 202)
+    path = f"/webhooks/{hook['id']}/replays/{replay['id']}"
+    eventually(lambda: ask("GET", path)["status"] == "done" and receiver.got.count("click") >= 2)
     ask("DELETE", f"/webhooks/{hook['id']}")
     partitions = database.execute(
         "SELECT count(*) FROM pg_class WHERE relname ~ '^attempts_[0-9]{8}$' AND relkind = 'r'"

@@ -61,7 +61,7 @@ def test_postgres_takes_no_connection_without_the_password(stack: UpCommand):
         psycopg.connect(url.replace(password, "wrong"), connect_timeout=5)
 
 
-@pytest.mark.parametrize("name", ["router", "dispatcher", "api", "postgres", "kafka"])
+@pytest.mark.parametrize("name", ["router", "replayer", "dispatcher", "api", "postgres", "kafka"])
 def test_a_child_that_is_killed_is_started_again(stack: UpCommand, name: str):
     def pid_of(endpoints: dict[str, Any]) -> int:
         found = endpoints["pids"][name]

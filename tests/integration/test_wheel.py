@@ -144,6 +144,7 @@ def test_the_command_line_starts_without_any_extra(installed: Path, tmp_path: Pa
         "up",
         "api",
         "router",
+        "replayer",
         "dispatcher",
         "migrate",
         "topics",

@@ -13,7 +13,7 @@ import yaml
 from flask import Flask
 from prometheus_client.registry import CollectorRegistry
 
-from go2hooks.telemetry.metrics import dispatcher_registry, router_registry
+from go2hooks.telemetry.metrics import dispatcher_registry, replayer_registry, router_registry
 from services.api.observe import observe
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,8 @@ def series(registry: CollectorRegistry) -> set[str]:
 @pytest.fixture(scope="module")
 def known() -> set[str]:
     """Every series that our services, Prometheus and our rules make."""
-    services = series(router_registry()) | series(dispatcher_registry()) | series(observe(Flask("api")))
+    services = series(router_registry()) | series(replayer_registry()) | series(dispatcher_registry())
+    services |= series(observe(Flask("api")))
     return services | set(CHECK.rules()) | {"up"}
 
 
@@ -145,5 +146,6 @@ def test_grafana_and_prometheus_are_told_where_things_are():
     assert {scrape["job_name"] for scrape in scrapes["scrape_configs"]} == {
         "go2hooks-api",
         "go2hooks-router",
+        "go2hooks-replayer",
         "go2hooks-dispatcher",
     }

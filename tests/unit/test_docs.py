@@ -121,7 +121,7 @@ def test_every_file_of_the_repository_that_is_named_exists(page):
 def test_every_metric_that_is_named_exists():
     page = (ROOT / "docs/operators.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\bgo2hooks_[a-z_]+", page))
-    registries = (metrics.router_registry(), metrics.dispatcher_registry())
+    registries = (metrics.router_registry(), metrics.replayer_registry(), metrics.dispatcher_registry())
     exposed = "".join(generate_latest(registry).decode() for registry in registries)
     known = set(re.findall(r"^# TYPE (\w+) histogram", exposed, re.MULTILINE))
     known = {f"{name}_bucket" for name in known} | set(re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE))

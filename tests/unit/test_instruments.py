@@ -62,9 +62,9 @@ def test_a_bucket_counts_all_that_is_not_above_its_bound():
     }
 
 
-def test_every_metric_is_exposed_by_the_router_or_by_the_dispatchers():
+def test_every_metric_is_exposed_by_a_service():
     made = {m for m in vars(metrics).values() if isinstance(m, Counter | Gauge | Histogram)}
-    assert made == {metrics.BUILD_INFO, *metrics._BOTH, *metrics._ROUTER, *metrics._DISPATCHER}
+    assert made == {metrics.BUILD_INFO, *metrics._BOTH, *metrics._ROUTER, *metrics._REPLAYER, *metrics._DISPATCHER}
 
 
 def test_every_service_tells_its_version_and_its_build():

@@ -1,0 +1,13 @@
+"""Replays: what is sent again from the log, and how far that has come."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    sql = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})

@@ -1,0 +1,1 @@
+"""The replayer: sends again to one webhook what lies in the log."""

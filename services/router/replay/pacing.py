@@ -1,0 +1,58 @@
+"""How fast replays are sent: as many a second as is set, and none while dispatchers have others' deliveries to catch up with."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from go2hooks.kafka.client import GroupNames
+from go2hooks.kafka.partitions import PartitionKey
+from go2hooks.kafka.reading import LogReader
+from go2hooks.kafka.topics import TopicNames
+
+_LOOK_S: Final = 0.25
+_AHEAD_S: Final = 2.0  # so much of the rate may wait before dispatchers; a replay's own deliveries count, too
+
+
+class Backlog:
+    """How many deliveries dispatchers have still to finish, in the main topic and in the overflow. Raises UnavailableError."""
+
+    def __init__(self, reader: LogReader, topics: TopicNames, groups: GroupNames) -> None:
+        self._reader = reader
+        self._groups = {groups.dispatcher: topics.deliveries, groups.overflow: topics.overflow}
+
+    def measure(self) -> int:
+        committed: dict[PartitionKey, int] = {}
+        for group, topic in self._groups.items():
+            committed |= self._reader.committed(group, self._reader.partitions([topic]))
+        ends, starts = self._reader.ends(list(committed)), self._reader.starts(list(committed))
+        return sum(max(0, ends[key] - max(at, starts[key])) for key, at in committed.items())
+
+
+class Throttle:
+    """Says how long to wait before the next batch."""
+
+    def __init__(self, per_s: int, backlog: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._backlog = backlog
+        self._clock = clock
+        self._next_at = 0.0
+        self._looked_at = float("-inf")
+        self._is_held = False
+
+    def sent(self, count: int) -> None:
+        """So many were written just now."""
+        now = self._clock()
+        self._next_at = max(self._next_at, now - _LOOK_S) + count / self._per_s
+
+    def wait_s(self) -> float:
+        """Seconds until more may be sent; 0 for now. Asks Kafka a few times a second."""
+        now = self._clock()
+        if now - self._looked_at >= _LOOK_S:
+            self._is_held = self._backlog() > self._per_s * _AHEAD_S
+            self._looked_at = now
+        return _LOOK_S if self._is_held else max(0.0, self._next_at - now)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for dispatchers, and not for its own rate."""
+        return self._is_held

@@ -1,0 +1,184 @@
+"""Replays in turns: claim, find, write down, send, note that Kafka has it; and look at what came of what was sent.
+
+What a batch will be is written down before it is sent, with how far the reading has come (`postgres/replaying.py`). So whoever
+goes on after a crash sends at most the last batch a second time, under the same attempt numbers: dispatchers recognise it.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import Connection
+
+from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres import replaying
+from go2hooks.postgres.away import Outage
+from go2hooks.postgres.pool import Pool
+from go2hooks.postgres.replaying import Job
+from go2hooks.telemetry import metrics
+from services.router.replay.finding import Found, Log, Source, source_of
+from services.router.replay.outbox import Outbox
+from services.router.replay.pacing import Throttle
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE: Final = 4  # replays that take turns in a process; each reads ahead up to 16 MiB
+_LOOK_S: Final = 0.25  # for new replays, and for what came of what was sent
+_BATCHES: Final = 8  # looked at together
+_FORGET_S: Final = 3600.0
+_AGAIN_S: Final = 1.0
+_DISABLED: Final = "The webhook was disabled: enable it, and replay what was not sent."
+
+
+class Replayer:
+    """`step` is to be called until the process stops, then `close`. A thread of its own keeps the leases."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        log_: Log,
+        outbox: Outbox,
+        throttle: Throttle,
+        *,
+        retention_days: int,
+        pause: Callable[[float], bool],
+    ) -> None:
+        """`pause` waits so many seconds, or until the process is to stop."""
+        self._pool = pool
+        self._log = log_
+        self._outbox = outbox
+        self._throttle = throttle
+        self._retention_days = retention_days
+        self._pause = pause
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._sources: dict[str, Source | None] = {}  # by replay; None until its first turn
+        self._looked_at = self._forgot_at = float("-inf")
+        self._outage = Outage("replayer")
+        self._is_working = False
+        self._closing = threading.Event()
+        self._heart = threading.Thread(target=self._keep_leases, name="leases", daemon=True)
+        self._heart.start()
+        metrics.REPLAYS.read_from(lambda: {(): len(self._sources)})
+
+    @property
+    def ready(self) -> bool:
+        """Whether Postgres and Kafka did what was asked last."""
+        return self._is_working
+
+    def step(self) -> None:
+        """A turn for each replay that is under way; waits where there is nothing to do, or something is away."""
+        try:
+            with self._pool.connection() as connection:
+                self._step(connection)
+        except (psycopg.Error, UnavailableError) as error:
+            self._is_working = False
+            self._outage.tell(error)
+            self._sources.clear()  # begun anew, from what is written down
+            self._pause(_AGAIN_S)
+        else:
+            self._is_working = True
+            self._outage.end()
+
+    def close(self) -> None:
+        """Let others go on at once."""
+        self._closing.set()
+        self._heart.join()
+        try:
+            with self._pool.connection() as connection:
+                for replay_id in self._sources:
+                    replaying.release(connection, replay_id, self._name)
+        except psycopg.Error as error:
+            log.info("leases were not given back; they end by themselves", error=type(error).__name__)
+        self._sources.clear()
+
+    def _keep_leases(self) -> None:
+        """However long a turn takes. Without Postgres they end, and others may go on: what is sent twice is recognised."""
+        while not self._closing.wait(replaying.KEEP_S):
+            if self._sources:
+                with contextlib.suppress(psycopg.Error), self._pool.connection() as connection:
+                    replaying.keep(connection, self._name)
+
+    def _step(self, connection: Connection[Any]) -> None:
+        self._look(connection)
+        wait_s = self._throttle.wait_s() if self._sources else _LOOK_S
+        if wait_s:
+            if self._sources and self._throttle.is_held:
+                metrics.REPLAY_HELD_SECONDS.add(wait_s)
+            self._pause(min(wait_s, _LOOK_S))
+            return
+        for replay_id in list(self._sources):
+            if not self._turn(connection, replay_id):
+                self._sources.pop(replay_id)
+
+    def _look(self, connection: Connection[Any]) -> None:
+        """A few times a second: whether there are new replays, and what came of what was sent."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        while len(self._sources) < _AT_ONCE:
+            job = replaying.claim(connection, self._name, self._sources)
+            if job is None:
+                break
+            log.info("replay begins or goes on", replay=job.id, webhook=job.webhook_id, selection=job.selection)
+            self._sources[job.id] = None
+        replaying.settle(connection, _BATCHES)
+        if now - self._forgot_at > _FORGET_S:
+            replaying.forget(connection, self._retention_days)
+            self._forgot_at = now
+
+    def _turn(self, connection: Connection[Any], replay_id: str) -> bool:
+        """The next batch of a replay. False when it is over, stopped, or somebody else's by now."""
+        job = replaying.renew(connection, replay_id, self._name)
+        if job is None:
+            return False
+        if not job.is_active:
+            replaying.fail(connection, replay_id, self._name, _DISABLED)
+            return False
+        source = self._sources[replay_id]
+        if source is None:
+            if job.unsent and not self._send_last(connection, job):
+                return True
+            source = self._sources[replay_id] = source_of(job, self._log)
+        found = source.next(connection, job)
+        if not self._send(connection, job, found):
+            return False
+        if found.is_end:
+            replaying.all_sent(connection, replay_id, self._name)
+            log.info("replay is sent", replay=replay_id)
+        return not found.is_end
+
+    def _send_last(self, connection: Connection[Any], job: Job) -> bool:
+        """The batch that Kafka may not have, or not all of. False when the process is to stop."""
+        planned = replaying.unsent(connection, job.id, job.batch)
+        deliveries = self._log.again(job.webhook_id, planned)
+        if not self._outbox.write(deliveries):
+            return False
+        expired = {each.delivery_id for each in planned} - {delivery.id for delivery in deliveries}
+        replaying.sent(connection, job.id, self._name, job.batch, expired)
+        self._count(len(deliveries))
+        return True
+
+    def _send(self, connection: Connection[Any], job: Job, found: Found) -> bool:
+        """False when it is not ours any more, or the process is to stop."""
+        planned = [each.planned for each in found.selected]
+        batch = replaying.write_batch(connection, job.id, self._name, found.step, planned)
+        if batch is None:
+            return False
+        if planned:
+            if not self._outbox.write([each.delivery for each in found.selected]):
+                return False
+            replaying.sent(connection, job.id, self._name, batch)
+            self._count(len(planned))
+        return True
+
+    def _count(self, sent: int) -> None:
+        metrics.REPLAY_SENT.add(sent)
+        self._throttle.sent(sent)

@@ -4,7 +4,8 @@ Go2HooksError
 ├── SettingsError            a setting is missing, malformed, or contradicts another
 ├── EventError               an event that cannot become deliveries
 │   ├── UndecodableEventError    its bytes are not what any known schema wrote
-│   └── InvalidEventError        it decodes, but breaks a rule of the contract
+│   ├── InvalidEventError        it decodes, but breaks a rule of the contract
+│   └── UnkeepableEventError     Kafka refuses the deliveries that came of it
 ├── TargetError              a webhook URL that we refuse
 ├── FilterError              a webhook's filter that we refuse
 ├── HeaderError              a webhook's own header that we refuse
@@ -40,6 +41,12 @@ class InvalidEventError(EventError):
     """The event decodes, but breaks a rule of the contract."""
 
     reason = "invalid"
+
+
+class UnkeepableEventError(EventError):
+    """Kafka refuses the deliveries that came of the event, for their size above all."""
+
+    reason = "unkeepable"
 
 
 class TargetError(Go2HooksError):

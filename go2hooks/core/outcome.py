@@ -22,6 +22,7 @@ class Failure(StrEnum):
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a failure's name, not a secret
     INTERNAL_ERROR = "internal_error"
     PROXY_ERROR = "proxy_error"  # of the operator's egress proxy
+    RETRY_NOT_KEPT = "retry_not_kept"  # it failed, and Kafka refuses the message of its retry
 
 
 #: Failures of Go2's own making: retried like any other, but no receiver is disabled for them.

@@ -12,6 +12,7 @@ from go2hooks.core.outcome import (
     Delivered,
     Done,
     Failed,
+    Failure,
     Outcome,
     Response,
     RetryAt,
@@ -111,6 +112,13 @@ def record_skip(delivery: Delivery, position: Position, skip: Skip, now_ms: int)
     return _unsent(
         delivery, position, delivery.attempt, State.SKIPPED, skip.reason, _SKIP_MESSAGES[skip.reason], now_ms
     )
+
+
+def without_retry(record: AttemptRecord, why: str) -> AttemptRecord:
+    """The row of an attempt whose retry could not be kept: it is the delivery's last. A failure of ours stays one."""
+    code = record.error_code if record.error_code in OUR_FAILURES else Failure.RETRY_NOT_KEPT
+    message = f"{record.error_message} There is no further attempt: it could not be kept ({why})."
+    return record._replace(state=State.FAILED, error_code=code, error_message=message, next_attempt_ms=None)
 
 
 def record_pending(delivery: Delivery, position: Position | None, now_ms: int) -> AttemptRecord:

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from go2hooks import __version__
 from go2hooks.build import BUILD
 from go2hooks.codec import LOGICAL_TYPE_KEPT, OBJECT_KEPT
-from go2hooks.core.errors import InvalidEventError, UndecodableEventError
+from go2hooks.core.errors import InvalidEventError, UndecodableEventError, UnkeepableEventError
 from go2hooks.core.event import EventType
 from go2hooks.core.outcome import Failure
 from go2hooks.telemetry.instruments import (
@@ -30,7 +30,7 @@ EVENTS_DEAD = Counter(
     "go2hooks_events_dead_total",
     "Events that could not become deliveries",
     ("reason",),
-    (UndecodableEventError.reason, InvalidEventError.reason),
+    (UndecodableEventError.reason, InvalidEventError.reason, UnkeepableEventError.reason),
 )
 #: Events that were read though their schema's fingerprint is not what Avro's rules make of it, by the libraries that write so.
 EVENTS_MISPRINTED = Counter(
@@ -148,12 +148,14 @@ LAG_SECONDS = Gauge("go2hooks_lag_seconds", "Age of the oldest due message not y
 PARTITIONS_ANEW = Counter(
     "go2hooks_partitions_read_anew_total", "Partitions read from their start, as the topic had been made again"
 )
+#: Messages that Kafka refused for what they are (too large for their topic, above all), by the topic.
+REFUSED = Counter("go2hooks_messages_refused_total", "Messages of ours that Kafka will not keep", ("topic",))
 #: Webhooks in the live copy, by state.
 WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("state",))
 #: Time since the live copy last heard from Postgres.
 LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the live copy was last reconciled")
 
-_BOTH = (LAG_MESSAGES, LAG_SECONDS, PARTITIONS_ANEW, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
+_BOTH = (LAG_MESSAGES, LAG_SECONDS, PARTITIONS_ANEW, REFUSED, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
 _ROUTER = (EVENTS, EVENTS_DEAD, EVENTS_MISPRINTED, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
 _REPLAYER = (REPLAYS, REPLAY_READ, REPLAY_SENT, REPLAY_HELD_SECONDS)
 _DISPATCHER = (

@@ -96,6 +96,10 @@ class Ticket:
         """The attempt is among the records: another message for it is a duplicate from now on, and this one is finished."""
         self.intake.recorded(self)
 
+    def take_back(self) -> bool:
+        """It could not be moved aside. Whether it is still for this process to make; else this ends here."""
+        return self.intake.taken_back(self)
+
     def drop(self) -> None:
         """It is not for this process any more: it is handed on, or the partition's next owner reads it again."""
         self.intake.dropped(self)
@@ -189,6 +193,15 @@ class Intake:
             self.hand_on(ticket)
             return
         self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
+        self._abandon(ticket)
+
+    def taken_back(self, ticket: Ticket) -> bool:
+        if not ticket.partition.gone:
+            return self._claim(ticket)
+        self._abandon(ticket)  # its partition's next owner reads it again
+        return False
+
+    def _abandon(self, ticket: Ticket) -> None:
         self._let_go(ticket)
         for heir in ticket.heirs:
             heir.intake.inherited(heir)

@@ -11,6 +11,7 @@ from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.notices import claim_notices, forget_notices
 from go2hooks.postgres.patient import PatientConnection
+from go2hooks.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +37,16 @@ class NoticeRelay:
                 await self._connection.run(lambda connection: forget_notices(connection, numbers))  # noqa: B023  # awaited
 
     async def _send(self, event: Event) -> None:
-        """Returns when Kafka has acknowledged it."""
-        kept = asyncio.Event()
-        self._producer.produce(self._topics.of_event[event.type], event.account_id, self._codec.encode(event), kept.set)
-        await kept.wait()
-        log.info("told of a webhook", event_type=event.type, webhook_id=event.data["webhookId"])
+        """Returns when Kafka has acknowledged it, or refuses it for what it is: then nobody is told."""
+        topic, settled = self._topics.of_event[event.type], asyncio.Event()
+
+        def kept() -> None:
+            log.info("told of a webhook", event_type=event.type, webhook_id=event.data["webhookId"])
+            settled.set()
+
+        def refused(_why: str) -> None:
+            metrics.REFUSED.add(1, topic)
+            settled.set()
+
+        self._producer.produce(topic, event.account_id, self._codec.encode(event), kept, refused)
+        await settled.wait()

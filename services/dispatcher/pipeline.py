@@ -20,13 +20,11 @@ from math import inf
 from typing import Any, Literal, assert_never
 
 import structlog
-from confluent_kafka import Message
 
 from go2hooks.codec import encode_delivery
 from go2hooks.core.classify import classify
 from go2hooks.core.delivery import ON_REQUEST, Delivery, Kind
 from go2hooks.core.duplicates import Claims
-from go2hooks.core.errors import EventError
 from go2hooks.core.lanes import YOUNG_S, Admission, Lanes
 from go2hooks.core.outcome import (
     DeadLetter,
@@ -41,14 +39,15 @@ from go2hooks.core.outcome import (
     SkipReason,
     Step,
 )
-from go2hooks.core.record import AttemptRecord, record_attempt, record_pending, record_skip
+from go2hooks.core.record import AttemptRecord, record_attempt, record_pending
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.retry import RetryPolicy, next_step
 from go2hooks.core.webhook import Webhook
-from go2hooks.kafka.producer import LoopProducer
-from go2hooks.kafka.topics import TopicNames, delay_label
+from go2hooks.kafka.producer import LoopProducer, OnRefused
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics
 from services.dispatcher.intake import Ticket
+from services.dispatcher.keeper import Keeper
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import FAILED_INSIDE, Requests
 from services.dispatcher.senders import Sender
@@ -91,6 +90,8 @@ class Pipeline:
         self._claims = collaborators.claims
         self._policy = collaborators.policy
         self._longest_s = max(self._policy.delays_s)
+        self._keeper = Keeper(self._producer, self._topics, self._recorder, self._policy)
+        self.bury = self._keeper.bury
         self._loop = asyncio.get_running_loop()
         self._starting = False  # whether `start_waiting` is to run
         self._ageing: asyncio.TimerHandle | None = None
@@ -113,7 +114,7 @@ class Pipeline:
             return
         skip = self._reason_to_skip(ticket.delivery)
         if skip is not None:
-            self._skip(ticket, skip)
+            self._keeper.skip(ticket, skip, now_ms())
             return
         if self._webhooks.is_limited(ticket.delivery.webhook_id):
             self._offer_limited(ticket)
@@ -252,13 +253,13 @@ class Pipeline:
             self._give_back(ticket, ok=isinstance(outcome, Delivered), duration_s=response.duration_ms / 1000)
         match step:
             case Done():
-                self._record(ticket, record)
+                self._keeper.record(ticket, record)
             case RetryAt():
-                self._retry(ticket, step, record)
+                self._keeper.retry(ticket, step, record)
             case DeadLetter():
-                self._dead_letter(ticket, outcome, record)
+                self._keeper.dead_letter(ticket, outcome, record)
             case Skip():
-                self._skip(ticket, step)
+                self._keeper.skip(ticket, step, now_ms())
             case _:
                 assert_never(step)
 
@@ -348,42 +349,7 @@ class Pipeline:
         if skip is None or ticket.partition.gone:
             ticket.drop()
         else:
-            self._skip(ticket, skip)
-
-    # --- what is kept
-
-    def _record(self, ticket: Ticket, record: AttemptRecord) -> None:
-        self._recorder.add(record, ticket.recorded)
-
-    def _skip(self, ticket: Ticket, skip: Skip) -> None:
-        metrics.DELIVERIES_FINISHED.add(1, "skipped")
-        self._record(ticket, record_skip(ticket.delivery, ticket.position, skip, now_ms()))
-
-    def _retry(self, ticket: Ticket, step: RetryAt, record: AttemptRecord) -> None:
-        """Keep the next attempt in its tier, and only then record this one: a record promises that the chain goes on."""
-        delay_s = self._policy.delays_s[step.tier]
-        metrics.RETRIES.add(1, delay_label(delay_s))
-        following = ticket.delivery._replace(attempt=ticket.delivery.attempt + 1, due_ms=step.due_ms)
-        self._produce(self._topics.retry(delay_s), following, lambda: self._record(ticket, record))
-
-    def _dead_letter(self, ticket: Ticket, outcome: Outcome, record: AttemptRecord) -> None:
-        metrics.DELIVERIES_FINISHED.add(1, "failed")
-        if ticket.delivery.kind in ON_REQUEST or not isinstance(outcome, Failed):
-            self._record(ticket, record)
-            return
-        headers = [("go2hooks-reason", outcome.failure.encode()), ("go2hooks-detail", outcome.message[:500].encode())]
-        self._producer.produce(
-            self._topics.deliveries_dead, ticket.delivery.webhook_id, encode_delivery(ticket.delivery),
-            lambda: self._record(ticket, record), headers,
-        )  # fmt: skip
-
-    def bury(self, message: Message, error: EventError, on_kept: Callable[[], None]) -> None:
-        """Keep a message of ours that cannot be decoded, with where it came from."""
-        log.error("undecodable delivery message", topic=message.topic(), offset=message.offset(), error=str(error))
-        where = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        headers = [("go2hooks-reason", error.reason.encode()), ("go2hooks-position", where.encode())]
-        key = (message.key() or b"").decode("utf-8", "replace")
-        self._producer.produce(self._topics.deliveries_dead, key, message.value() or b"", on_kept, headers)
+            self._keeper.skip(ticket, skip, now_ms())
 
     # --- moved aside, without using an attempt
 
@@ -422,10 +388,29 @@ class Pipeline:
     def _move(self, ticket: Ticket, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
         # The claim goes first: the message may come back to us before its acknowledgement does.
         self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
-        self._produce(topic, delivery, on_kept)
+        self._produce(topic, delivery, on_kept, partial(self._stay, ticket, topic))
 
-    def _produce(self, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
-        self._producer.produce(topic, delivery.webhook_id, encode_delivery(delivery), on_kept)
+    def _stay(self, ticket: Ticket, topic: str, _why: str) -> None:
+        """Kafka does not keep it elsewhere: make the attempt now, whether its lane has room or not."""
+        metrics.REFUSED.add(1, topic)
+        if not ticket.take_back():
+            return
+        if ticket.is_outdated(time.monotonic()):
+            ticket.ask_again(lambda still_open: self._begin_stayed(ticket) if still_open else None)
+        else:
+            self._begin_stayed(ticket)
+
+    def _begin_stayed(self, ticket: Ticket) -> None:
+        skip = self._reason_to_skip(ticket.delivery)  # again: it has waited
+        if ticket.partition.gone:
+            ticket.drop()
+        elif skip is not None:
+            self._keeper.skip(ticket, skip, now_ms())
+        else:
+            self._begin(ticket, in_lane=False)
+
+    def _produce(self, topic: str, delivery: Delivery, on_kept: Callable[[], None], on_refused: OnRefused) -> None:
+        self._producer.produce(topic, delivery.webhook_id, encode_delivery(delivery), on_kept, on_refused)
 
     # --- inside
 

@@ -22,7 +22,7 @@ from math import nan
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
@@ -33,17 +33,16 @@ from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
-from go2hooks.kafka.client import report
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of, went_back
-from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES, TopicNames
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics
 from go2hooks.telemetry.lag import UnreadAge
 from services.router.reading import Batch, Partition
+from services.router.writing import Writer
 
 log = structlog.get_logger(__name__)
 
-Headers = list[tuple[str, str | bytes | None]]
 Take = Callable[[], tuple[bytes, tuple[Message, Partition]] | None]
 
 _BATCH: Final = 200
@@ -58,8 +57,6 @@ _CROWD: Final = 1000  # events of one account
 # consumer that has not polled for minutes loses its partitions with nothing committed, again and again.
 _TURN_S: Final = 1.0
 _KEY_BYTES: Final = 512  # of an account's name, by which events take turns; longer ones share one when they begin alike
-# A compressed event may be larger than Kafka takes of us. What is larger is not kept a second time.
-_KEPT_BYTES: Final = MAX_INTERNAL_MESSAGE_BYTES - 4096
 _POLL_S: Final = 0.05
 _TICK_S: Final = 0.001  # librdkafka does not wait for less
 _REVOKE_FLUSH_S: Final = 10.0
@@ -96,13 +93,11 @@ class Router:
         self._topics = topics
         self._membership = Membership(consumer_config, topics.events, self, finish_s=_REVOKE_FLUSH_S)
         self._consumer = self._membership.consumer
-        self._producer = Producer(producer_config | {"error_cb": self._on_error})
+        self._writer = Writer(producer_config, topics, stopping)
         self._index = index
         self._codec = codec
         self._bounds = bounds
-        self._stopping = stopping
         self._deployment = deployment
-        self._in_flight = 0
         self._batches: deque[Batch] = deque()
         self._partitions: dict[PartitionKey, Partition] = {}
         self._waiting: FairQueue[bytes, tuple[Message, Partition]] = FairQueue()
@@ -112,10 +107,9 @@ class Router:
         self._left = 0  # waiting when they last had, or let pass, one
         self._polled_at = 0.0
         self._unread = UnreadAge()
-        self._failure: str | None = None
         self._flush_until = float("inf")
         self._reported = 0.0
-        metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._in_flight})
+        metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._writer.in_flight})
 
     @property
     def ready(self) -> bool:
@@ -127,22 +121,22 @@ class Router:
 
     def step(self) -> None:
         """Route what is there; waits up to 50 ms when nothing is. Raises UnavailableError when Kafka refuses for good, or we do not get to read."""
-        self._producer.poll(0)
-        if self._in_flight >= self._bounds.window:
-            self._producer.poll(_POLL_S)
+        self._writer.poll(0)
+        if self._writer.in_flight >= self._bounds.window:
+            self._writer.poll(_POLL_S)
         self._read()
-        if self._waiting and self._in_flight < self._bounds.window:
+        if self._waiting and self._writer.in_flight < self._bounds.window:
             self._route_next()
         self._membership.store(self._collect_finished())
         self._membership.tend()
         self._report_lag()
-        if self._failure is not None:
-            raise UnavailableError(f"Kafka refused a delivery for good: {self._failure}")
+        if self._writer.failure is not None:
+            raise UnavailableError(f"Kafka refused a delivery for good: {self._writer.failure}")
 
     def close(self, timeout_s: float) -> None:
         """Finish what is produced, commit, leave the group. Bounded by `timeout_s`."""
         self._flush_until = time.monotonic() + timeout_s
-        unacknowledged = self._producer.flush(timeout_s)
+        unacknowledged = self._writer.flush(timeout_s)
         if unacknowledged:
             log.warning(
                 "stopping with deliveries unacknowledged; their events will be routed again", count=unacknowledged
@@ -179,8 +173,8 @@ class Router:
 
     def _patience_s(self) -> float:
         """How long to wait for a first message: not at all when there is something to route."""
-        longest = 0.002 if self._in_flight else _POLL_S
-        if not self._waiting or self._in_flight >= self._bounds.window:
+        longest = 0.002 if self._writer.in_flight else _POLL_S
+        if not self._waiting or self._writer.in_flight >= self._bounds.window:
             return longest
         if self._waiting.has_light or self._is_filling():
             return 0.0
@@ -264,7 +258,7 @@ class Router:
                 webhook_ids = others(webhook_ids, event)
             rendered = render(event) if webhook_ids else None
         except EventError as error:
-            self._bury(message, error, batch)
+            self._writer.bury(batch, message, error)
         else:
             metrics.EVENTS.add(1, event.type)
             if rendered is not None:
@@ -274,54 +268,10 @@ class Router:
                     event, rendered, webhook_ids, origin_ms, suspect=suspect, deployment=self._deployment()
                 )
                 for webhook_id, encoded in zip(webhook_ids, encode_fan_out(deliveries), strict=True):
-                    self._produce(batch, topic, webhook_id, encoded)
+                    self._writer.write(batch, message, topic, webhook_id, encoded)
                 metrics.DELIVERIES_CREATED.add(len(webhook_ids))
                 if topic == self._topics.overflow:
                     metrics.CROWDED.add(len(webhook_ids))
-
-    def _bury(self, message: Message, error: EventError, batch: Batch) -> None:
-        """Keep a bad event as it came, with where it came from and why it is bad; of a very large one only these."""
-        metrics.EVENTS_DEAD.add(1, error.reason)
-        topic, partition, offset = position_of(message)
-        key, value = message.key(), message.value()
-        headers: Headers = [
-            ("go2hooks-reason", error.reason),
-            ("go2hooks-detail", str(error)[:500]),
-            ("go2hooks-topic", topic),
-            ("go2hooks-partition", str(partition)),
-            ("go2hooks-offset", str(offset)),
-        ]
-        if (size := len(key or b"") + len(value or b"")) > _KEPT_BYTES:
-            headers.append(("go2hooks-left-out", str(size)))
-            key = value = None
-        self._produce(batch, self._topics.events_dead, key, value, headers)
-
-    def _produce(
-        self,
-        batch: Batch,
-        topic: str,
-        key: str | bytes | None,
-        value: bytes | None,
-        headers: Headers | None = None,
-    ) -> None:
-        def acknowledge(error: KafkaError | None, _message: Message) -> None:
-            self._in_flight -= 1
-            if error is None:
-                batch.unacknowledged -= 1
-            else:
-                self._failure = error.str()
-
-        batch.unacknowledged += 1
-        self._in_flight += 1
-        while True:
-            try:
-                self._producer.produce(topic, value, key, on_delivery=acknowledge, headers=headers)
-            except BufferError:
-                if self._stopping():
-                    return  # the batch stays unfinished, so its events are routed again
-                self._producer.poll(_POLL_S)
-            else:
-                return
 
     # --- offsets
 
@@ -347,7 +297,7 @@ class Router:
 
     def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         # Closing revokes too, and has flushed before.
-        self._producer.flush(max(0.0, min(_REVOKE_FLUSH_S, self._flush_until - time.monotonic())))
+        self._writer.flush(max(0.0, min(_REVOKE_FLUSH_S, self._flush_until - time.monotonic())))
         finished = self._collect_finished()
         self.lost(keys)
         return finished
@@ -376,11 +326,6 @@ class Router:
             metrics.LAG_MESSAGES.set(lag, topic)
             age_s = blind_s or max(ages[topic], self._unread.seconds(topic, round(lag), now_ms))
             metrics.LAG_SECONDS.set(age_s, topic)
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._failure = error.str()
-        report(error, self._producer)
 
 
 def _size(message: Message) -> int:

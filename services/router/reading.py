@@ -1,5 +1,6 @@
 """What the router has read and not yet routed, and what it has routed and not yet stored: by assignment of a partition."""
 
+from go2hooks.core.delivery import Position
 from go2hooks.core.offsets import OffsetTracker
 from go2hooks.telemetry.lag import UnfinishedAge
 
@@ -26,9 +27,10 @@ class Partition:
 class Batch:
     """Events routed together: finished when every write that came of them is acknowledged."""
 
-    __slots__ = ("events", "unacknowledged")
+    __slots__ = ("buried", "events", "unacknowledged")
 
     def __init__(self) -> None:
+        self.buried: set[Position] = set()  # events that Kafka refuses the deliveries of
         self.events: list[tuple[Partition, int]] = []
         self.unacknowledged = 0
 

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from pydantic import SecretStr
 from remaking import make_again
-from usable_topics import make_topics
+from usable_topics import configure, make_topics
 from waiting import until
 
 from bench.prefork import Prefork
@@ -26,6 +26,9 @@ from go2hooks.core.outcome import Answer, Outcome, Response
 from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import generate_secret
 from go2hooks.kafka import topic_ids
+from go2hooks.kafka.dead import read_dead
+from go2hooks.kafka.partitions import PartitionKey
+from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
@@ -395,3 +398,31 @@ async def test_deliveries_of_a_topic_made_again_while_it_is_read_are_all_made(se
     await until(lambda: all(map(records, after)))
     await second.drain(10.0)
     assert [sender.attempts(delivery) for delivery in before + after] == [["1"]] * 25
+
+
+@pytest.mark.parametrize("dead_letter_is_kept", [True, False])
+async def test_an_attempt_whose_retry_is_too_large_for_its_tier_is_made_once_and_holds_nobody_up(
+    settings, put, records, dead_letter_is_kept
+):
+    """The tier takes 4 KB: nothing of the large delivery, and of the small ones no batch as large as what comes at once."""
+    patient = {"circuit_failures": 1000, "disable_after_failures": 1000}
+    deployment = {"kafka_prefix": f"small{secrets.token_hex(4)}", "topic_partitions": 1}
+    settings = settings.model_copy(update=deployment | patient)
+    names = TopicNames(settings.kafka_prefix)
+    await asyncio.to_thread(make_topics, settings)
+    for topic in (names.retry(0.3), *([] if dead_letter_is_kept else [names.deliveries_dead])):
+        await asyncio.to_thread(configure, settings.kafka_bootstrap_servers, topic, {"max.message.bytes": "4000"})
+    sender = ScriptedSender(lambda headers: 500 if headers["X-Webhook-Attempt"] == "1" else 200)
+    dispatcher = Dispatcher(settings, sender)
+    await dispatcher.start()
+    large = put(names.deliveries, body=b'{"a":"%s"}' % (b"x" * 6000))
+    small = [put(names.deliveries, body=b'{"a":"%s"}' % (b"x" * 500)) for _ in range(30)]
+    await until(lambda: all(records(each) == [(1, "retrying"), (2, "delivered")] for each in small))
+    await until(lambda: records(large) == [(1, "failed")])
+    assert sender.attempts(large) == ["1"]
+    assert dispatcher._producer.failure is None
+    await until(lambda: dispatcher._intakes[0]._partitions[PartitionKey(names.deliveries, 0)].tracker.resume_at == 31)
+    await dispatcher.drain(10.0)
+    with LogReader(settings) as reader:
+        letters = [(letter.reason, letter.value) for letter in read_dead(reader, names.deliveries_dead)]
+    assert letters == ([("retry_not_kept", encode_delivery(large))] if dead_letter_is_kept else [])

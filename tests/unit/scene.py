@@ -48,6 +48,7 @@ class Written(NamedTuple):
     key: str
     value: bytes
     acknowledge: Callable[[], None]
+    refuse: Callable[[str], None]
     headers: Sequence[tuple[str, bytes]]
 
 
@@ -138,9 +139,10 @@ class Scene:
         self.offsets[source] += 1
 
     def produce(
-        self, topic: str, key: str, value: bytes, on_kept: Callable[[], None], headers: Sequence[tuple[str, bytes]] = ()
-    ) -> None:
-        self.written.append(Written(topic, key, value, on_kept, headers))
+        self, topic: str, key: str, value: bytes, on_kept: Callable[[], None], on_refused: Callable[[str], None],
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:  # fmt: skip
+        self.written.append(Written(topic, key, value, on_kept, on_refused, headers))
 
     def kept(self) -> tuple[str, Delivery]:
         """What was written first and not acknowledged: where, and what. It is acknowledged now."""
@@ -149,6 +151,12 @@ class Scene:
         assert written.key == delivery.webhook_id
         written.acknowledge()
         return written.topic, delivery
+
+    def refused(self) -> str:
+        """Kafka refuses what was written first, for what it is; where that was to go."""
+        written = self.written.pop(0)
+        written.refuse("too large")
+        return written.topic
 
     def recorded(self) -> AttemptRecord:
         """What is to be recorded first. It is recorded now."""

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from routing import BOUNDS, webhook
 from waiting import step_until
 
@@ -25,6 +25,7 @@ from go2hooks.settings import Settings
 from services.router import fanout
 from services.router.fanout import Router
 from services.router.reading import Batch
+from services.router.writing import Writer
 
 NAMES = TopicNames("go2")
 
@@ -57,14 +58,14 @@ def hooks(account: str) -> tuple[Webhook, Webhook]:
 def written(monkeypatch: pytest.MonkeyPatch, hooks: tuple[Webhook, Webhook]) -> list[tuple[str, str]]:
     """Topic and webhook of what routers write to these webhooks, in order."""
     order: list[tuple[str, str]] = []
-    produce, ours = Router._produce, {hook.id for hook in hooks}
+    write, ours = Writer.write, {hook.id for hook in hooks}
 
-    def noting(self: Router, batch: Batch, topic: str, key: str, *rest: Any) -> None:
+    def noting(self: Writer, batch: Batch, event: Message, topic: str, key: str, *rest: Any) -> None:
         if key in ours:
             order.append((topic, key))
-        produce(self, batch, topic, key, *rest)
+        write(self, batch, event, topic, key, *rest)
 
-    monkeypatch.setattr(Router, "_produce", noting)
+    monkeypatch.setattr(Writer, "write", noting)
     return order
 
 
@@ -165,13 +166,13 @@ def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_
 def test_a_turn_ends_in_time_however_long_it_takes_to_write(build, emit_in_order, written, account, hooks, monkeypatch):
     """To a thousand webhooks each, events wait for room to be written; the consumer must be polled meanwhile."""
     monkeypatch.setattr(fanout, "_TURN_S", 0.05)
-    produce = Router._produce
+    write = Writer.write
 
-    def slowly(self: Router, *rest: Any) -> None:
+    def slowly(self: Writer, *rest: Any) -> None:
         time.sleep(0.03)
-        produce(self, *rest)
+        write(self, *rest)
 
-    monkeypatch.setattr(Router, "_produce", slowly)
+    monkeypatch.setattr(Writer, "write", slowly)
     emit_in_order(**{account: 40})
     router = build(*hooks)
     steps: list[int] = []

@@ -6,7 +6,7 @@ No secret is ever in it: `fingerprint` stands for one.
 import getpass
 import os
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any, Final, NamedTuple
@@ -17,12 +17,12 @@ from psycopg.types.json import Jsonb
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from go2hooks.postgres import idempotency
+
 _Before = Annotated[Any, Field(description="What it was; null where there was none.")]
 _After = Annotated[Any, Field(description="What it is now; null where there is none.")]
 FieldChange = TypedDict("FieldChange", {"from": _Before, "to": _After})
 Changes = dict[str, FieldChange]  #: by field: {"from": …, "to": …}
-ANSWERS_KEPT: Final = timedelta(hours=24)  #: to a POST with an Idempotency-Key
-
 _INSERT: Final = """INSERT INTO audit_log (account_id, webhook_id, actor_type, actor_id, action, changes, address)
     VALUES (%s, %s, %s, %s, %s, %s, %s)"""
 _PAGE: Final = """SELECT at, id, webhook_id, actor_type, actor_id, action, changes, address FROM audit_log
@@ -133,4 +133,4 @@ def page(
 async def forget_old(connection: AsyncConnection[Any], retention_days: int) -> None:
     """Delete entries past the retention, and answers to repeated POSTs that are no longer kept."""
     async with connection.transaction():
-        await connection.execute("SELECT forget_old_changes(%s, %s)", [retention_days, ANSWERS_KEPT])
+        await connection.execute("SELECT forget_old_changes(%s, %s)", [retention_days, idempotency.KEPT])

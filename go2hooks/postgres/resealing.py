@@ -14,6 +14,7 @@ from psycopg import Connection
 from go2hooks.core.errors import SealError
 from go2hooks.postgres import audit
 from go2hooks.postgres.audit import Action, Change, Changes, command_line
+from go2hooks.postgres.idempotency import bound_to
 from go2hooks.postgres.secrets import Purpose, SecretBox, sealed_by
 
 _PAGE: Final = """SELECT id, account_id, sealed_secret, sealed_previous_secret, sealed_headers, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
@@ -23,6 +24,9 @@ _PAGE: Final = """SELECT id, account_id, sealed_secret, sealed_previous_secret, 
 _REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_secret = %s, sealed_headers = %s
     WHERE id = %s AND sealed_secret = %s AND sealed_previous_secret IS NOT DISTINCT FROM %s
           AND sealed_headers IS NOT DISTINCT FROM %s"""
+_ANSWERS: Final = "SELECT account_id, key, sealed_answer FROM idempotent_answers ORDER BY account_id, key"
+_REPLACE_ANSWER: Final = """UPDATE idempotent_answers SET sealed_answer = %s
+    WHERE account_id = %s AND key = %s AND sealed_answer = %s"""
 # Live copies need not hear of this one: who has opened a key goes on using it.
 _REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webhook_id = %s AND sealed_key = %s"
 
@@ -69,7 +73,20 @@ def reseal_all(conn: Connection[Any], box: SecretBox, batch: int = 500) -> Resea
         with conn.transaction():
             for row in rows:
                 _reseal(conn, box, row, done)
+    _reseal_answers(conn, box)
     return done
+
+
+def _reseal_answers(conn: Connection[Any], box: SecretBox) -> None:
+    """Those that no key opens are of no use, and gone within a day."""
+    with conn.transaction():
+        for account_id, key, sealed in conn.execute(_ANSWERS).fetchall():
+            try:
+                resealed = _sealed_anew(box, sealed, bound_to(account_id, key), Purpose.ANSWER)
+            except SealError:
+                continue
+            if resealed != sealed:
+                conn.execute(_REPLACE_ANSWER, [resealed, account_id, key, sealed])
 
 
 def _pages(conn: Connection[Any], batch: int) -> Iterator[list[_Row]]:

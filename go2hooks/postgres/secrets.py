@@ -26,6 +26,7 @@ class Purpose(StrEnum):
     SIGNING = ""
     CLIENT_KEY = "client-key:"
     HEADERS = "headers:"
+    ANSWER = "answer:"  #: of the API, which may show a secret; bound to an account and an Idempotency-Key
 
 
 def key_id(key: bytes) -> bytes:

@@ -38,7 +38,7 @@ def serve(settings: Settings) -> None:
     secret_box = SecretBox(settings.encryption_keys())
     listener = bind(settings.api_host, settings.api_port)
     log = structlog.get_logger("services.api")
-    with open_pool(settings, service="api", max_size=settings.api_threads) as pool:
+    with open_pool(settings, service="api", max_size=2 * settings.api_threads) as pool:
         unusable = pool.try_connecting()
         if isinstance(unusable, SettingsError):
             raise unusable

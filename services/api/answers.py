@@ -13,12 +13,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def success(
-    data: Any, status: int = 200, *, meta: Mapping[str, Any] | None = None, location: str | None = None
+    data: Any,
+    status: int = 200,
+    *,
+    meta: Mapping[str, Any] | None = None,
+    location: str | None = None,
+    etag: str | None = None,
 ) -> Response:
     body = {"success": True, "data": data} | ({"meta": meta} if meta is not None else {})
     answer = as_json(body, status)
     if location is not None:
         answer.headers["Location"] = location
+    if etag is not None:
+        answer.set_etag(etag)
     return answer
 
 

@@ -35,6 +35,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
     may_be_missing: ClassVar[bool] = False
+    media_types: ClassVar[tuple[str, ...]] = ("application/json",)
 
 
 class Query(BaseModel):
@@ -63,9 +64,11 @@ def read_body(model: type[_B]) -> _B:
     raw = request.get_data()
     if model.may_be_missing and not raw:
         return _validate(model, {})
-    if request.mimetype != "application/json" or request.headers.get("Content-Encoding", "identity") != "identity":
+    if request.mimetype not in model.media_types or request.headers.get("Content-Encoding", "identity") != "identity":
         raise ApiError(
-            415, "unsupported_media_type", "The body must be JSON, sent as application/json, not compressed."
+            415,
+            "unsupported_media_type",
+            f"The body must be JSON, sent as {' or '.join(model.media_types)}, not compressed.",
         )
     return _validate(model, _parse(raw))
 

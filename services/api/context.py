@@ -1,6 +1,7 @@
 """What a request handler works with: built once in `__main__`, reached through the app."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -10,6 +11,7 @@ from go2hooks.core.delivery import Delivery, Position
 from go2hooks.postgres.audit import Actor
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
+from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
 from services.api.limits import Limits
 from services.api.places import Places
@@ -55,6 +57,17 @@ class Services:
 
 def services() -> Services:
     return cast("Services", current_app.extensions[EXTENSION])
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """What the request changes in Postgres is changed in here: with an Idempotency-Key, together with the answer that is kept."""
+    shared = g.get("session")
+    if shared is not None:
+        yield cast("Session", shared)
+    else:
+        with services().pool.transaction() as conn:
+            yield conn
 
 
 def account_id() -> str:

@@ -65,7 +65,7 @@ def busy(message: str) -> ApiError:
 
 
 def register_error_handlers(app: Flask) -> None:
-    app.register_error_handler(ApiError, _on_api_error)
+    app.register_error_handler(ApiError, on_api_error)
     app.register_error_handler(HTTPException, _on_http_error)
     app.register_error_handler(UnavailableError, _on_unavailable)
     app.register_error_handler(psycopg.OperationalError, _on_unavailable)  # a pool without connections, too
@@ -81,7 +81,8 @@ def describe(status: int) -> tuple[str, str]:
     return _HTTP_CODES.get(status, ("bad_request", "The request cannot be answered."))
 
 
-def _on_api_error(error: ApiError) -> Response:
+def on_api_error(error: ApiError) -> Response:
+    """The error as the answer that it stands for."""
     return failure(error.status, error.code, error.message, details=error.details, headers=error.headers)
 
 
@@ -101,7 +102,7 @@ def _on_unavailable(error: Exception) -> Response:
 def _on_too_slow(error: psycopg.errors.QueryCanceled) -> Response:
     log.warning("answered 503", cause=type(error).__name__, error=str(error))
     message = "The answer takes too long at the moment; try again, and narrow a history with since and until."
-    return _on_api_error(busy(message))
+    return on_api_error(busy(message))
 
 
 def _on_unexpected(error: Exception) -> Response:

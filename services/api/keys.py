@@ -13,7 +13,7 @@ from go2hooks.postgres.session import Session
 from services.api.answers import iso, success
 from services.api.auth import require_account
 from services.api.bodies import Body
-from services.api.context import account_id, actor, services
+from services.api.context import account_id, actor, services, transaction
 from services.api.deliveries import read_time
 from services.api.errors import ApiError
 from services.api.operations import Answer, operation
@@ -113,7 +113,7 @@ def list_keys(query: PageQuery) -> Response:
 def create_key(body: CreateKeyBody) -> Response:
     """The answer shows the key, this once."""
     new = NewKey(account_id(), body.name, [Scope(each) for each in body.scopes], body.expires_at)
-    with services().pool.transaction() as conn:
+    with transaction() as conn:
         api_keys.lock_account(conn, account_id())
         if len(api_keys.standing_keys(conn, account_id())) >= _MAX_KEYS:
             raise ApiError(409, "key_limit_reached", f"Your account has {_MAX_KEYS} keys already, which is the limit.")
@@ -135,7 +135,7 @@ def get_key(key_id: str) -> Response:
 def delete_key(key_id: str) -> Response:
     """It opens nothing from now on. A key may delete itself, but not the account's last key with the scope `admin`."""
     deleted: DeletedKey = {"id": key_id, "deleted": True}
-    with services().pool.transaction() as conn:
+    with transaction() as conn:
         api_keys.lock_account(conn, account_id())
         key = _own_key(conn, key_id)
         if Scope.ADMIN in key.scopes and not api_keys.has_other_admin(conn, account_id(), key_id):

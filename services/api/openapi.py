@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import is_typeddict
 
 import go2hooks
+from services.api import idempotency
 from services.api.answers import as_json
 from services.api.delivery import DELIVERY_ID
 from services.api.keys import KEY_ID
@@ -34,19 +35,20 @@ _ADDRESSES: Final = {  # by Flask's name for a part of the path
 _DESCRIPTION: Final = """\
 Webhooks of an account, and what became of their deliveries. Every answer is `{"success": true, "data": …}` or
 `{"success": false, "error": …}`. Times are ISO 8601 in UTC. What reads nothing but HTTP may be refused before it gets to
-an operation: 400, 404, 405, 413, 431, in the same envelope. A POST that is repeated is done again: `Idempotency-Key` is
-not read.
+an operation: 400, 404, 405, 413, 431, in the same envelope. A POST with an `Idempotency-Key` may be repeated for 24 hours:
+it is done once, and answered again as it was.
 """
 _ERRORS: Final = {
     400: "The body is not valid JSON.",
     401: "There is no API key, or it is unknown, was revoked or has expired.",
     403: "The API key lacks the scope that this needs; `message` names it.",
     404: "The account has no webhook or key with this id, or the webhook no such delivery or replay, or no client certificate.",
-    409: "The account has as many webhooks or running replays as it may have, a replay of the webhook is running, a webhook to replay to is disabled, a client certificate would go with an http URL, it is the last admin key, or a delivery is under way.",
+    409: "The account has as many webhooks or running replays as it may have, a replay of the webhook is running, a webhook to replay to is disabled, a client certificate would go with an http URL, it is the last admin key, or a delivery is under way, or a request with this Idempotency-Key is under way.",
     410: "Kafka no longer has the payload.",
+    412: "The webhook is not the version that `If-Match` names.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
-    422: "Some fields are not valid; `details` names each.",
+    422: "Some fields are not valid, or the Idempotency-Key came with another request before; `details` names each.",
     429: "Too many requests, or too many wrong keys.",
     503: "A server that the API needs is away, too much is under way, or the answer takes too long.",
 }
@@ -64,7 +66,39 @@ _LIMIT_HEADERS: Final = {
         "example": '"requests";q=2000;w=10',
     },
 }
-_LIMITS: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in _LIMIT_HEADERS}
+_ETAG: Final = {
+    "schema": {"type": "string", "pattern": '^"[0-9a-f]{32}"$'},
+    "required": True,
+    "description": "Names this version of the webhook.",
+}
+_REPLAYED: Final = {
+    "schema": {"const": "true"},
+    "required": False,
+    "description": "The request was done before: this is what it was answered then.",
+}
+_IDEMPOTENCY_KEY: Final = {
+    "name": idempotency.HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.MAX_CHARS, "pattern": idempotency.PATTERN},
+    "description": "Makes it safe to repeat the request for 24 hours: a new one, such as a UUID, for each.",
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "An ETag: the request is for this version of the webhook alone.",
+}
+_IF_NONE_MATCH: Final = _IF_MATCH | {
+    "name": "If-None-Match",
+    "description": "An ETag that you have: the answer is 304 while it is the webhook's.",
+}
+_LIMITS: Final[dict[str, Any]] = {name: {"$ref": f"#/components/headers/{name}"} for name in _LIMIT_HEADERS}
+_NOT_MODIFIED: Final = {
+    "description": "The webhook is as `If-None-Match` names it; there is no body.",
+    "headers": {"ETag": _ETAG} | _LIMITS,
+}
 _ERROR_HEADERS: Final = {
     401: {"WWW-Authenticate": _TEXT},
     403: {"WWW-Authenticate": _TEXT},
@@ -189,14 +223,15 @@ def _described(route: _Route, components: _Components) -> dict[str, Any]:
         "tags": [route.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [*_of_path(route), *_of_query(operation, components)],
-        "responses": {str(answer.status): _success(answer, components) for answer in operation.answers}
+        "parameters": [*_of_path(route), *_of_query(operation, components), *_of_header(route)],
+        "responses": {str(answer.status): _success(answer, route, components) for answer in operation.answers}
+        | ({"304": _NOT_MODIFIED} if _is_conditional(route) else {})
         | {str(status): {"$ref": _ANSWER_REF.format(status)} for status in sorted(_errors(route))},
     }
     if operation.body is not None:
         for field in components.fields_of(operation.body).values():
             field.pop("default", None)  # ours stand for a field that is not there
-        content = {"application/json": {"schema": components.of(operation.body)}}
+        content = {kind: {"schema": components.of(operation.body)} for kind in operation.body.media_types}
         described["requestBody"] = {"required": not operation.body.may_be_missing, "content": content}
     return described
 
@@ -226,6 +261,19 @@ def _of_query(operation: Operation, components: _Components) -> Iterator[dict[st
         yield {"name": name, "in": "query", "required": False, "schema": schema} | described
 
 
+def _of_header(route: _Route) -> Iterator[dict[str, Any]]:
+    if route.method == "POST":
+        yield _IDEMPOTENCY_KEY
+    if 412 in route.operation.errors:  # noqa: PLR2004  # what If-Match is for
+        yield _IF_MATCH
+    if _is_conditional(route):
+        yield _IF_NONE_MATCH
+
+
+def _is_conditional(route: _Route) -> bool:
+    return route.method == "GET" and any(answer.has_etag for answer in route.operation.answers)
+
+
 def _errors(route: _Route) -> Iterator[int]:
     operation = route.operation
     yield from (401, 403, 429, 503, *operation.errors)
@@ -235,13 +283,19 @@ def _errors(route: _Route) -> Iterator[int]:
         yield from (400, 413, 415)
     if operation.body is not None or operation.query is not None:
         yield 422
+    if route.method == "POST":
+        yield from (409, 422)
 
 
-def _success(answer: Answer, components: _Components) -> dict[str, Any]:
+def _success(answer: Answer, route: _Route, components: _Components) -> dict[str, Any]:
     fields = {"success": {"const": True}, "data": components.of(answer.data)}
     if answer.meta is not None:
         fields["meta"] = components.of(answer.meta)
     headers: dict[str, Any] = {"Location": _TEXT} if answer.has_location else {}
+    if answer.has_etag:
+        headers["ETag"] = _ETAG
+    if route.method == "POST":
+        headers[idempotency.REPLAYED] = _REPLAYED
     if answer.may_retry:
         headers["Retry-After"] = _SECONDS | {"required": False}
     return _response(HTTPStatus(answer.status).phrase, fields, headers | _LIMITS)

@@ -3,13 +3,14 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel
 
 from services.api.bodies import Body, Query, read_body, read_query
+from services.api.idempotency import answer_once
 
 View = Callable[..., Response]
 _M = TypeVar("_M", bound=BaseModel)
@@ -22,12 +23,16 @@ class Answer(NamedTuple):
     status: int = 200
     meta: Any = None
     has_location: bool = False
+    has_etag: bool = False
     may_retry: bool = False  #: whether Retry-After may come with it
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An endpoint as its callers see it. What can fail follows from what it takes; `errors` are the others."""
+    """An endpoint as its callers see it. What can fail follows from what it takes; `errors` are the others.
+
+    One that can fail with 412 takes If-Match, a GET whose answer has an ETag takes If-None-Match, a POST Idempotency-Key.
+    """
 
     name: str
     summary: str
@@ -58,7 +63,8 @@ def operation(summary: str, *answers: Answer, errors: tuple[int, ...] = ()) -> C
                 arguments["query"] = read_query(query)
             if body is not None:
                 arguments["body"] = read_body(body)
-            return view(**arguments)
+            doing = partial(view, **arguments)
+            return answer_once(doing) if request.method == "POST" else doing()
 
         description = inspect.getdoc(view) or ""
         DECLARED[read_and_answer] = Operation(view.__name__, summary, description, answers, errors, query, body)

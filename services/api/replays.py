@@ -17,7 +17,7 @@ from go2hooks.postgres.webhooks import WebhookRow
 from services.api.answers import iso, success
 from services.api.bodies import Body
 from services.api.changes import record
-from services.api.context import account_id, services
+from services.api.context import account_id, services, transaction
 from services.api.deliveries import read_time
 from services.api.errors import ApiError, invalid
 from services.api.operations import Answer, operation
@@ -79,7 +79,7 @@ def start_replay(webhook_id: str, body: ReplayBody) -> Response:
     """
     new = NewReplay(_new_id(), webhook_id, account_id(), body.from_, _end(body), body.events, body.only)
     location = url_for("replays.get_replay", webhook_id=webhook_id, replay_id=new.id)
-    with services().pool.transaction() as conn:
+    with transaction() as conn:
         replays.lock_account(conn, account_id())
         _check(own_webhook(conn, webhook_id), body)
         _check_running(replays.running(conn, account_id()), webhook_id)

@@ -4,7 +4,7 @@ import re
 import secrets
 import string
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response, request, url_for
 from pydantic import (
@@ -14,7 +14,6 @@ from pydantic import (
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
-    model_validator,
 )
 
 from go2hooks.core.errors import TargetError
@@ -30,9 +29,11 @@ from services.api.answers import iso, success
 from services.api.auth import require_account
 from services.api.bodies import Body, Query, one_of
 from services.api.changes import fingerprint_of, record, record_creation, record_deletion, record_edit
-from services.api.context import account_id, services
+from services.api.context import account_id, services, transaction
 from services.api.errors import ApiError, webhook_not_found
+from services.api.etags import check_if_match, etag_of, unless_known
 from services.api.operations import Answer, operation
+from services.api.patches import Patch
 from services.api.shapes import (
     DeletedWebhook,
     PageMeta,
@@ -157,10 +158,14 @@ class CreateBody(SettingsBody):
     """The event types that it gets; `*` for all, those added later included."""
 
 
-class ChangeBody(SettingsBody):
-    """PATCH /webhooks/{id}: any of them; null removes a setting, and no other field may be null."""
+class ChangeBody(SettingsBody, Patch):
+    """PATCH /webhooks/{id}: any of them; null removes a setting, and no other field may be null.
+
+    What else a webhook shows may be sent back unchanged.
+    """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "examples": [{"isActive": True}]})
+    shows = frozenset(RotatedWebhook.__annotations__)
     name: Name = ""
     """What you call it: 1 to 200 characters."""
     url: Url = ""
@@ -169,15 +174,6 @@ class ChangeBody(SettingsBody):
     """The event types that it gets from now on; `*` for all."""
     is_active: bool = Field(default=True, alias="isActive")
     """`true` enables it again and forgets its failures; `false` disables it."""
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError(
-                "name at least one of "
-                + ", ".join(field.alias or name for name, field in type(self).model_fields.items())
-            )
-        return self
 
 
 class NoBody(Body):
@@ -265,7 +261,7 @@ def list_webhooks(query: WebhooksQuery) -> Response:
 
 
 @blueprint.post("")
-@operation("Create a webhook", Answer(WebhookWithSecret, 201, has_location=True), errors=(409,))
+@operation("Create a webhook", Answer(WebhookWithSecret, 201, has_location=True, has_etag=True), errors=(409,))
 def create_webhook(body: CreateBody) -> Response:
     """The answer shows the secret, this once."""
     settings = services().settings
@@ -273,7 +269,7 @@ def create_webhook(body: CreateBody) -> Response:
     sealed = services().secret_box.seal(secret, webhook_id)
     new = NewWebhook(webhook_id, account_id(), body.name, body.url, body.events, sealed)
     location = url_for("webhooks.get_webhook", webhook_id=webhook_id)
-    with services().pool.transaction() as conn:
+    with transaction() as conn:
         row = webhooks.create(conn, new, settings.webhooks_per_account)
         if row is None:
             limit = settings.webhooks_per_account
@@ -281,44 +277,47 @@ def create_webhook(body: CreateBody) -> Response:
             raise ApiError(409, "webhook_limit_reached", message)
         row = apply_settings(conn, row, body, account_id())
         record_creation(conn, webhook_id, _told(conn, row))
-        return success(shown_with_secret(row, secret), 201, location=location)
+        return success(shown_with_secret(row, secret), 201, location=location, etag=_etag(row))
 
 
 @blueprint.get("/<webhook_id>")
-@operation("A webhook", Answer(Webhook))
+@operation("A webhook", Answer(Webhook, has_etag=True))
 def get_webhook(webhook_id: str) -> Response:
     """As it is now, without its secret."""
     with services().pool.transaction() as conn:
-        return success(shown(own_webhook(conn, webhook_id)))
+        row = own_webhook(conn, webhook_id)
+        return unless_known(success(shown(row), etag=_etag(row)))
 
 
 @blueprint.patch("/<webhook_id>")
-@operation("Change a webhook", Answer(Webhook), errors=(409,))
+@operation("Change a webhook", Answer(Webhook, has_etag=True), errors=(409, 412))
 def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
     """`isActive: true` enables it again, and forgets its failures."""
     wanted = WebhookChange(**body.model_dump(exclude_unset=True, include=set(WebhookChange._fields)))
-    with services().pool.transaction() as conn:
-        before = _told(conn, locked_webhook(conn, webhook_id))
+    with transaction() as conn:
+        row = _wanted_webhook(conn, webhook_id)
+        body.check_read_only(shown(row))
+        before = _told(conn, row)
         row = _found(webhooks.change(conn, account_id(), webhook_id, wanted))
         row = apply_settings(conn, row, body, account_id())
         record_edit(conn, webhook_id, before, _told(conn, row))
-        return success(shown(row))
+        return success(shown(row), etag=_etag(row))
 
 
 @blueprint.delete("/<webhook_id>")
-@operation("Delete a webhook", Answer(DeletedWebhook))
+@operation("Delete a webhook", Answer(DeletedWebhook), errors=(412,))
 def delete_webhook(webhook_id: str) -> Response:
     """Deliveries still under way are dropped, and recorded as such."""
     deleted: DeletedWebhook = {"id": webhook_id, "deleted": True}
-    with services().pool.transaction() as conn:
-        before = locked_webhook(conn, webhook_id)
+    with transaction() as conn:
+        before = _wanted_webhook(conn, webhook_id)
         webhooks.delete(conn, account_id(), webhook_id)
         record_deletion(conn, webhook_id, shown(before))
         return success(deleted)
 
 
 @blueprint.post("/<webhook_id>/rotate-secret")
-@operation("A new signing secret", Answer(RotatedWebhook))
+@operation("A new signing secret", Answer(RotatedWebhook, has_etag=True), errors=(412,))
 def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  # read, to refuse what it holds
     """A new secret, shown once. The old one signs too until `previousSecretExpiresAt`.
 
@@ -327,15 +326,15 @@ def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  #
     secret = _new_secret()
     sealed = services().secret_box.seal(secret, webhook_id)
     overlap = timedelta(seconds=services().settings.secret_overlap_s)
-    with services().pool.transaction() as conn:
-        locked_webhook(conn, webhook_id)
+    with transaction() as conn:
+        _wanted_webhook(conn, webhook_id)
         replaced = fingerprint_of(webhooks.sealed_secret(conn, webhook_id), webhook_id)
         row = _found(webhooks.rotate_secret(conn, account_id(), webhook_id, sealed, overlap))
         changed: Changes = {"secret": {"from": replaced, "to": fingerprint(secret)}}
         record(conn, Action.SECRET_ROTATED, webhook_id, changed)
         expires = iso(row.previous_secret_expires_at)
         rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
-        return success(rotated)
+        return success(rotated, etag=_etag(row))
 
 
 def _told(conn: Session, webhook: WebhookRow) -> dict[str, Any]:
@@ -352,6 +351,17 @@ def own_webhook(conn: Session, webhook_id: str) -> WebhookRow:
 def locked_webhook(conn: Session, webhook_id: str) -> WebhookRow:
     """The account's webhook, which nobody else changes until the transaction ends. Raises ApiError 404."""
     return _found(webhooks.lock(conn, account_id(), webhook_id))
+
+
+def _wanted_webhook(conn: Session, webhook_id: str) -> WebhookRow:
+    """The same, and the version that If-Match names, if it names one. Raises ApiError 404 and 412."""
+    row = locked_webhook(conn, webhook_id)
+    check_if_match(_etag(row))
+    return row
+
+
+def _etag(row: WebhookRow) -> str:
+    return etag_of(shown(row), row.updated_at)
 
 
 def _found(row: WebhookRow | None) -> WebhookRow:

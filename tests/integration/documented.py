@@ -46,7 +46,9 @@ def check(app: Flask, answer: TestResponse) -> None:
         expected = document["components"]["responses"][expected["$ref"].rpartition("/")[2]]
     required = {name for name, header in expected.get("headers", {}).items() if header.get("required")}
     assert required <= set(answer.headers.keys()), f"{where}: a header is missing"
-    if method != "HEAD":
+    if "content" not in expected:
+        assert answer.data == b"", f"{where}: there is a body"
+    elif method != "HEAD":
         schema = _closed({"components": document["components"]} | expected["content"]["application/json"]["schema"])
         faults = [
             f"{list(fault.instance_path)}: {fault.message}" for fault in _validator(schema).iter_errors(answer.json)

@@ -253,7 +253,7 @@ def test_a_change_touches_only_what_it_names(acme):
         ({}, "body"), ({"name": None}, "name"), ({"isActive": "true"}, "isActive"), ({"isActive": 1}, "isActive"),
         ({"isActive": None}, "isActive"), ({"is_active": True}, "is_active"), ({"id": "wh_x"}, "id"),
         ({"secret": "whsec_x"}, "secret"), ({"events": []}, "events"), ({"url": "http://example.com"}, "url"),
-        ({"consecutiveFailures": 0}, "consecutiveFailures"),
+        ({"consecutiveFailures": 7}, "consecutiveFailures"),
     ],
 )  # fmt: skip
 def test_a_change_that_is_not_allowed_is_refused_by_field(acme, body, field):

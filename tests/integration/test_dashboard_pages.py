@@ -300,3 +300,17 @@ def test_a_delivery_of_another_account_is_not_there(browser, database, failed_de
     browser.get(failed_delivery, 404)
     browser.post(f"{failed_delivery}/redeliver", 404)
     assert outbox.deliveries == []
+
+
+def test_what_was_skipped_is_sent_again_by_a_form_and_stopped_by_a_button(acme_browser, acme):
+    webhook_id = made(acme_browser)
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    acme_browser.post(f"/webhooks/{webhook_id}/replays", only="skipped", range="the last day")
+    [replay] = acme("GET", f"/webhooks/{webhook_id}/replays").json["data"]
+    assert replay["only"] == "skipped"
+    assert "0 of 0" in acme_browser.page
+    acme_browser.post(f"/webhooks/{webhook_id}/replays", 409, only="failed", range="the last day")
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    acme_browser.post(f"/webhooks/{webhook_id}/replays/{replay['id']}/stop")
+    assert acme("GET", f"/webhooks/{webhook_id}/replays/{replay['id']}").json["data"]["status"] == "stopped"
+    acme_browser.post(f"/webhooks/{webhook_id}/replays", 422, only="nonsense")

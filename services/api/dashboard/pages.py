@@ -1,6 +1,6 @@
 """The pages and the forms on them. A form's answer is a redirect, so that a reload repeats nothing."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -145,9 +145,10 @@ def show_webhook(webhook_id: str) -> str:
     filters = {name: request.args.get(name, "") for name in ("status", "event")}
     found = calls.get(f"/webhooks/{webhook_id}/deliveries", cursor=request.args.get("cursor"), **filters)
     changes = calls.get(f"/webhooks/{webhook_id}/audit", perPage=10)["data"]
+    replays = calls.get(f"/webhooks/{webhook_id}/replays", perPage=5)["data"]
     return render_template(
         "webhook.html", webhook=webhook, deliveries=found["data"], meta=found["meta"], filters=filters, changes=changes,
-        events=_events(),
+        replays=replays, ranges=words.RANGES, events=_events(),
     )  # fmt: skip
 
 
@@ -196,6 +197,28 @@ def delete_webhook(webhook_id: str) -> Any:
     _done(ask("DELETE", f"/webhooks/{webhook_id}"))
     flash(f"“{webhook['name']}” is deleted.", "info")
     return redirect(url_for("dashboard.list_webhooks"))
+
+
+# --- replays
+
+
+@blueprint.post("/webhooks/<webhook_id>/replays")
+def start_replay(webhook_id: str) -> Any:
+    """From now back, for a time that the form offers."""
+    hours = words.RANGES.get(request.form.get("range", ""), 1)
+    since = datetime.now(UTC) - timedelta(hours=hours)
+    _done(
+        ask(
+            "POST", f"/webhooks/{webhook_id}/replays", {"from": since.isoformat(), "only": request.form.get("only", "")}
+        )
+    )
+    return _back(webhook_id, "The replay has begun. Reload this page to see how far it has come.")
+
+
+@blueprint.post("/webhooks/<webhook_id>/replays/<replay_id>/stop")
+def stop_replay(webhook_id: str, replay_id: str) -> Any:
+    _done(ask("DELETE", f"/webhooks/{webhook_id}/replays/{replay_id}"))
+    return _back(webhook_id, "The replay is stopped. What was sent takes its course.")
 
 
 # --- deliveries

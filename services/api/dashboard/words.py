@@ -7,6 +7,8 @@ from typing import Any, Final
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
+RANGES: Final = {"the last hour": 1, "the last day": 24, "the last 3 days": 72, "the last week": 168}  #: in hours
+
 
 def ago(moment: str | None) -> str:
     """`3 min ago`, `in 2 h`; `never` for none."""

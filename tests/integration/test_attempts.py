@@ -342,6 +342,14 @@ async def test_partitions_are_made_ahead_and_dropped_after_the_retention(connect
     assert await ask(connection, "SELECT count(*) FROM attempts") == [(0,)]
 
 
+async def test_redeliveries_of_yesterday_are_forgotten(connection):
+    asked = "INSERT INTO redeliveries (webhook_id, delivery_id, attempt, asked_at) VALUES ('wh', %s, 7, now() - %s)"
+    for name, age in (("dlv_old", timedelta(hours=25)), ("dlv_new", timedelta(hours=23))):
+        await connection.execute(asked, [name, age])
+    await maintain_partitions(connection, date(2026, 11, 20), 30)
+    assert await ask(connection, "SELECT delivery_id FROM redeliveries") == [("dlv_new",)]
+
+
 async def test_rows_that_came_before_their_partition_move_into_it(connection):
     """A test event sent before any dispatcher has run must not keep the first one from starting."""
     today = date(2031, 5, 10)

@@ -3,6 +3,7 @@
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,12 @@ def _read_forward(_context: click.Context, _option: click.Parameter, url: str | 
     metavar="ID",
     help="Subscribe as this webhook of the account does: the same events, filter and headers.",
 )
+@click.option(
+    "--last",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="First receive the last N deliveries of --webhook once more.",
+)
 @click.option("--url", metavar="URL", help="Address that leads here, for the webhook.  [default: http://HOST:PORT/]")
 def listen(
     host: str,
@@ -100,6 +107,7 @@ def listen(
     data_dir: Path | None,
     events: tuple[str, ...],
     webhook: str | None,
+    last: int | None,
     url: str | None,
 ) -> None:
     """Receive webhooks on this machine, verify their signatures, and print them.
@@ -113,10 +121,7 @@ def listen(
 
     from go2hooks.cli.arrivals import Arrivals
 
-    if forward is not None and status is not None:
-        raise click.UsageError("With --forward the other server says the status: leave --status out.")
-    if webhook is not None and events:
-        raise click.UsageError("--webhook says which events: leave --event out.")
+    _refuse_contradictions(webhook, events, last, forwards=forward is not None, status=status)
     client = _find_api(api, key, data_dir)
     if client is None and (key or webhook or events or url):
         raise click.UsageError("--key, --webhook, --event and --url need an API: name it with --api or --data-dir.")
@@ -133,8 +138,21 @@ def listen(
             with _subscribed(client, url or here, webhook, events) as subscription:
                 arrivals.begin((subscription.secret, *secrets))
                 console.print(_welcome(subscription, forward), markup=False)
+                if webhook is not None and last is not None:
+                    _receive_again(client, webhook, last, subscription.secret, arrivals, stop)
                 stop.wait()
     console.print(f"{arrivals.count} requests received.")
+
+
+def _refuse_contradictions(
+    webhook: str | None, events: tuple[str, ...], last: int | None, *, forwards: bool, status: int | None
+) -> None:
+    if forwards and status is not None:
+        raise click.UsageError("With --forward the other server says the status: leave --status out.")
+    if webhook is not None and events:
+        raise click.UsageError("--webhook says which events: leave --event out.")
+    if last is not None and webhook is None:
+        raise click.UsageError("--last needs --webhook, whose deliveries they are.")
 
 
 def _find_api(address: str | None, key: str | None, data_dir: Path | None) -> "ApiClient | None":
@@ -212,3 +230,19 @@ def _subscribed(
 def _welcome(subscription: "Subscription", forward: "Forwarder | None") -> str:
     line = f"The webhook {subscription.id} gets {', '.join(subscription.events)} until you stop."
     return line if forward is None else f"{line} {forward.url} verifies with {subscription.secret}"
+
+
+def _receive_again(
+    client: "ApiClient", webhook_id: str, number: int, secret: str, arrivals: "Arrivals", stop: threading.Event
+) -> None:
+    """Answer and print, or hand on, what the webhook got last, as if it came now."""
+    from go2hooks.local.past_deliveries import last_deliveries, receive_again
+
+    for delivery_id in last_deliveries(client, webhook_id, number):
+        if stop.is_set():
+            return
+        received = receive_again(client, webhook_id, delivery_id, secret, int(time.time()))
+        if received is None:
+            click.echo(f"{delivery_id} is not kept any more.")
+        else:
+            arrivals.answer(received)

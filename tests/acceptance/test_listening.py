@@ -124,6 +124,24 @@ def test_it_hands_on_what_came_and_answers_what_comes_back(account, listen, rece
     assert (delivery["statusCode"], delivery["attempts"]) == (204, 2)
 
 
+def test_it_begins_with_what_a_webhook_got_last(account, listen, receiver):
+    before, local = receiver.endpoint(), receiver.endpoint()
+    model = account.subscribe(before.url)
+    for number in (1, 2, 3):  # one after the other, so that their order is known
+        account.emit(slug=f"zweité {number}", city="\u2028")
+        before.wait(number)
+    account.wait_history(model, "delivered", "delivered", "delivered")
+    listener = listen("--webhook", model["id"], "--last", "2", "--forward", local.url)
+    secret = listener.wait(r"verifies with (whsec_\S+)")[1]
+    again = local.wait(2)
+    assert [request.body for request in again] == [request.body for request in before.requests[1:]]
+    assert [request.delivery for request in again] == [request.delivery for request in before.requests[1:]]
+    assert sorted(again[0].names) == sorted(before.requests[1].names)
+    assert verify_body_signature(secret, again[0].body, again[0].headers["x-webhook-signature"])
+    listener.wait(r"both signatures right")
+    assert len(account.wait_history(model, "delivered", "delivered", "delivered")) == len(before.requests) == 3
+
+
 def test_what_cannot_be_handed_on_fails_and_says_why(account, listen):
     listener = listen("--forward", "http://127.0.0.1:1/")
     account.emit()

@@ -374,6 +374,7 @@ def web_server() -> Iterator[int]:
         (["--data-dir", "nowhere"], "No stack is up in nowhere"),
         (["--event", "click"], "need an API"),
         (["--api", "http://127.0.0.1:1", "--webhook", "wh_1", "--event", "click"], "leave --event out"),
+        (["--api", "http://127.0.0.1:1", "--key", "gk_1", "--last", "2"], "--last needs --webhook"),
         (["--port", "{web}"], "Cannot listen on 127.0.0.1:{web} (Address already in use). Choose another with --port."),
         (["--forward", "localhost:3000"], "it is no address to forward to"),
         (["--forward", "http://localhost:70000/"], "it is no address to forward to"),

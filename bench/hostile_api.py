@@ -55,7 +55,7 @@ FIELDS = (
     "filter",
 )
 QUERIES = ("cursor", "perPage", "page", "status", "event", "since", "until", "wait", "account", "accountId", "id",
-           "search", "state", "sort")  # fmt: skip
+           "search", "state", "sort", "from", "to", "step")  # fmt: skip
 HEADERS = ("X-Account-Id", "X-Forwarded-For", "X-HTTP-Method-Override", "Content-Type", "Content-Encoding", "Accept",
            "If-None-Match", "Range", "Expect", "Idempotency-Key", "Cookie", "X-Original-URL", "Transfer-Encoding")  # fmt: skip
 #: Of headers, metadata and filters; and what a filter may hold.
@@ -144,7 +144,7 @@ def _attack(source: random.Random, own: str, victim: Victim) -> Attack:
     delivery = quote(source.choice((*victim.ids, *hostile)).encode("utf-8", "surrogatepass"), safe="")
     path = source.choice(("/webhooks", "/webhooks", "/webhooks/{w}", "/webhooks/{w}", "/webhooks/{w}/test", "/webhooks/{w}/deliveries",
                           "/webhooks/{w}/rotate-secret", "/webhooks/{w}/deliveries/{d}", "/webhooks/{w}/deliveries/{d}/redeliver",
-                          "/webhooks/{w}/replays", "/webhooks/{w}/replays/{d}", "/event-types", "/{w}/{d}"))  # fmt: skip
+                          "/webhooks/{w}/replays", "/webhooks/{w}/stats", "/webhooks/{w}/replays/{d}", "/event-types", "/{w}/{d}"))  # fmt: skip
     query = "&".join(
         f"{source.choice(QUERIES)}={quote(str(_value(source, hostile)).encode('utf-8', 'surrogatepass'))}"
         for _ in range(source.choice((0, 0, 1, 2)))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import orjson
 import psycopg
 import structlog
 from psycopg import AsyncConnection
@@ -13,6 +14,7 @@ from go2hooks.core.failures import Streak
 from go2hooks.core.outcome import Failure
 from go2hooks.core.payload import format_timestamp
 from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
+from go2hooks.core.rollup import roll_up
 from go2hooks.postgres.audit import record_disabled
 from go2hooks.postgres.notices import Notice, write_notices
 
@@ -32,7 +34,9 @@ _UNSTAGE: Final = f"""INSERT INTO attempts ({_COLUMNS}) SELECT {_COLUMNS} FROM s
 
 # Locked in the order of ids, so that two dispatchers cannot deadlock. Those that succeeded and were not failing, nearly all,
 # are none of these. A webhook that is already disabled keeps its count.
-_FAILING: Final = """
+# What the batch adds to the statistics goes with it: a statement of its own would cost the dispatcher more than its work.
+_ROLL_UP_AND_FIND_FAILING: Final = """
+WITH rolled AS (INSERT INTO attempt_deltas (delta) VALUES (%(delta)s))
 SELECT id, CASE WHEN consecutive_failures > 0 THEN failure_starts ELSE '{}' END, floor(extract(epoch FROM updated_at) * 1000)::bigint FROM webhooks
 WHERE (id = ANY(%(failing)s) OR (id = ANY(%(others)s) AND consecutive_failures > 0)) AND is_active AND deleted_at IS NULL
 ORDER BY id FOR UPDATE"""
@@ -131,14 +135,16 @@ async def _write_new(connection: AsyncConnection[Any], records: Sequence[Attempt
 async def _count(
     connection: AsyncConnection[Any], records: Sequence[AttemptRecord], policy: DisablePolicy
 ) -> list[str]:
-    """Move the counts of consecutive failures. Returns ids of webhooks that are disabled for them, or by a 410.
+    """Add to the statistics, and move the counts of consecutive failures. Returns ids of webhooks that are disabled.
 
     An attempt that began before the owner's last change (another URL, enabled again) says nothing about who is there now.
     """
-    failing, others = failing_and_others(records)
-    if not failing and not others:
+    lines = roll_up(records)
+    if not lines:
         return []
-    rows = await (await connection.execute(_FAILING, {"failing": list(failing), "others": list(others)})).fetchall()
+    failing, others = failing_and_others(records)
+    values = {"delta": orjson.dumps(lines).decode(), "failing": list(failing), "others": list(others)}
+    rows = await (await connection.execute(_ROLL_UP_AND_FIND_FAILING, values)).fetchall()
     if not rows:
         return []
     most = max(policy.threshold, _KEPT_STARTS)
@@ -243,6 +249,7 @@ def to_ms(moment: datetime) -> int:
 # --- partitions
 
 _MAINTAIN: Final = "SELECT created, dropped FROM attempts_maintain(%s, %s, %s)"
+_MAINTAIN_ROLLUPS: Final = "SELECT attempt_rollups_maintain(%s, %s, %s)"
 _DO_NOT_WAIT: Final = "SET LOCAL lock_timeout = '200ms'"
 _MAINTENANCE_LOCK: Final = 0x60_2A77
 DAYS_AHEAD: Final = 3
@@ -270,4 +277,5 @@ async def _maintain(connection: AsyncConnection[Any], today: date, retention_day
             return 0, 0
         cursor = await connection.execute(_MAINTAIN, [today, DAYS_AHEAD, retention_days])
         created, dropped = await cursor.fetchone() or (0, 0)
+        await connection.execute(_MAINTAIN_ROLLUPS, [today, DAYS_AHEAD, retention_days])
     return created, dropped

@@ -8,6 +8,7 @@ from psycopg import Connection, sql
 
 MAINTAIN: Final = "attempts_maintain(date, integer, integer)"
 FORGET: Final = "forget_old_changes(integer, interval)"
+MAINTAIN_ROLLUPS: Final = "attempt_rollups_maintain(date, integer, integer)"
 
 
 class Role(StrEnum):
@@ -49,6 +50,7 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "redeliveries"),
         Right(("SELECT", "INSERT"), "replays"),
         Right(("UPDATE",), "replays", ("status", "finished_at")),
+        Right(_READ, "attempt_rollups"),
     ),
     Role.ROUTER: (*_COMMON, Right(_READ, "webhooks")),
     Role.REPLAYER: (
@@ -67,7 +69,10 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(("INSERT",), "audit_log"),
         Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "webhook_notices"),
         Right(("EXECUTE",), MAINTAIN),
+        Right(("EXECUTE",), MAINTAIN_ROLLUPS),
         Right(("EXECUTE",), FORGET),
+        Right(("SELECT", "INSERT", "DELETE"), "attempt_deltas"),
+        Right(("SELECT", "INSERT", "UPDATE"), "attempt_rollups"),
         Right(
             ("TEMPORARY",), ""
         ),  # on the database: a batch with rows that are there already goes through such a table

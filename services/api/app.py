@@ -15,6 +15,7 @@ from services.api import (
     event_types,
     keys,
     replays,
+    stats,
     testing,
     webhooks,
 )
@@ -52,7 +53,18 @@ def create_app(
     registry = observe(app)
     app.after_request(_harden)
     register_error_handlers(app)
-    for resource in (webhooks, client_certificates, deliveries, delivery, testing, event_types, keys, audit, replays):
+    for resource in (
+        webhooks,
+        client_certificates,
+        deliveries,
+        delivery,
+        testing,
+        event_types,
+        keys,
+        audit,
+        replays,
+        stats,
+    ):
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(docs_page.blueprint)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
 
 from flask import Blueprint, Flask, Response
 from pydantic import TypeAdapter
@@ -124,7 +124,7 @@ class _Components:
         by_kind, rest = TypeAdapter.json_schemas(keys, ref_template=_REF, schema_generator=_Schemas)
         self._by_kind = {kind: schema for (kind, _), schema in by_kind.items()}
         self.schemas: dict[str, Any] = rest["$defs"]
-        for kind in chain.from_iterable((kind, *get_args(kind)) for kind in self._by_kind):
+        for kind in dict.fromkeys(chain.from_iterable(map(_typed_dicts, self._by_kind))):
             self._describe_inherited(kind)
 
     def _describe_inherited(self, kind: Any) -> None:
@@ -141,6 +141,16 @@ class _Components:
     def fields_of(self, kind: type[Any]) -> dict[str, Any]:
         fields: dict[str, Any] = self.schemas[kind.__name__]["properties"]
         return fields
+
+
+def _typed_dicts(kind: Any) -> Iterator[Any]:
+    """It, and those that its fields hold."""
+    if is_typeddict(kind):
+        yield kind
+        for hint in get_type_hints(kind).values():
+            yield from _typed_dicts(hint)
+    for part in get_args(kind):
+        yield from _typed_dicts(part)
 
 
 class _Route(NamedTuple):

@@ -29,6 +29,7 @@ from go2hooks.postgres.audit import forget_old
 from go2hooks.postgres.away import REFUSED, explain
 from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.rollups import gather
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
@@ -55,6 +56,10 @@ _SHED: Final = 200  # deliveries at a time: more would hold up everybody else's
 _OVERFLOW_BESIDE_BACKLOG: Final = 50
 _LINGER_MS: Final = 50  # whatever a dispatcher writes is to wait anyway
 _MAINTAIN_S: Final = 1800.0
+_GATHER_S: Final = 1.0
+_GATHER_AGE_S: Final = 4.0  # a webhook's rollups are written once in this time, however many dispatchers there are
+_GATHER_SHARE: Final = 0.05  # of a dispatcher's time at most: with thousands of webhooks the statistics come later
+_GATHER_REST_S: Final = 60.0
 
 
 class Dispatcher:
@@ -120,6 +125,7 @@ class Dispatcher:
             self._every(_TIDY_S, self._tidy),
             self._every(_SHED_S, self._shed),
             asyncio.create_task(self._maintain_for_ever(), name="maintenance"),
+            asyncio.create_task(self._gather_for_ever(), name="statistics"),
             asyncio.create_task(count_strays_for_ever(self._settings), name="strays"),
             asyncio.create_task(NoticeRelay(self._reading, self._producer, self._topics).run(), name="notices"),
         ]
@@ -289,6 +295,16 @@ class Dispatcher:
         while True:
             await asyncio.sleep(_MAINTAIN_S)
             await self._maintain()
+
+    async def _gather_for_ever(self) -> None:
+        """Keep the statistics up to date, on the connection that no record waits for."""
+        rest_s = _GATHER_S
+        while True:
+            await asyncio.sleep(rest_s)
+            began = time.monotonic()
+            while await self._reading.run(partial(gather, min_age_s=_GATHER_AGE_S)):
+                pass
+            rest_s = min(max(_GATHER_S, (time.monotonic() - began) / _GATHER_SHARE), _GATHER_REST_S)
 
 
 def _lane_limits(settings: Settings) -> LaneLimits:

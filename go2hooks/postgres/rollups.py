@@ -1,0 +1,105 @@
+"""SQL of `attempt_deltas` and `attempt_rollups`: gather what batches of records added, and read a webhook's statistics."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+import orjson
+from psycopg import AsyncConnection, Connection
+
+from go2hooks.core.rollup import Gathered, Rollup
+
+_LOCK: Final = 0x60_2A78
+_BATCHES: Final = 200  # in one transaction: what a dispatcher writes in ten seconds
+_ROWS: Final = 250  # merged in one turn of the event loop, in a millisecond or two
+_PAIR: Final = Struct("<HI")
+_MOST: Final = 2**32 - 1
+
+_IS_DUE: Final = (
+    "SELECT written_at < clock_timestamp() - %s * interval '1 second' FROM attempt_deltas ORDER BY id LIMIT 1"
+)
+_TAKE: Final = """DELETE FROM attempt_deltas
+WHERE id = ANY(ARRAY(SELECT id FROM attempt_deltas ORDER BY id LIMIT %s)) RETURNING delta"""
+# LATERAL with LIMIT: an index look-up per key, whatever the statistics say.
+_FIND: Final = """
+SELECT k.n, found.* FROM unnest(%s::text[], %s::int[], %s::bigint[]) WITH ORDINALITY AS k(w, s, a, n),
+LATERAL (SELECT r.delivered, r.failed, r.skipped, r.retried, r.histogram FROM attempt_rollups r
+         WHERE r.webhook_id = k.w AND r.step = k.s AND r.at = to_timestamp(k.a) LIMIT 1) found"""
+_SAVE: Final = """
+INSERT INTO attempt_rollups (webhook_id, step, at, delivered, failed, skipped, retried, histogram)
+SELECT w, s, to_timestamp(a), delivered, failed, skipped, retried, histogram FROM unnest(%s::text[], %s::int[], %s::bigint[],
+    %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[]) AS k(w, s, a, delivered, failed, skipped, retried, histogram)
+ON CONFLICT (webhook_id, step, at) DO UPDATE SET delivered = excluded.delivered, failed = excluded.failed,
+    skipped = excluded.skipped, retried = excluded.retried, histogram = excluded.histogram"""
+_SERIES: Final = """
+SELECT at, delivered, failed, skipped, retried, histogram FROM attempt_rollups
+WHERE webhook_id = %s AND step = %s AND at >= %s AND at < %s"""
+
+_Step = tuple[str, int, int, Rollup]
+
+
+class Span(NamedTuple):
+    """Which statistics: steps of `step_s`, beginning at multiples of it."""
+
+    begin: datetime
+    end: datetime
+    step_s: int
+
+
+def series(conn: Connection[Any], webhook_id: str, span: Span) -> dict[datetime, Rollup]:
+    """By the beginning of each step; those without any attempt are left out."""
+    rows = conn.execute(_SERIES, [webhook_id, span.step_s, span.begin, span.end]).fetchall()
+    return {at: _rollup(*counts) for at, *counts in rows}
+
+
+async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:
+    """Move what batches have added into the rollups, once the oldest of it is so old. Returns whether there may be more.
+
+    Any process may call it at any time: an advisory lock lets one work. So no row of a rollup is written by two at once.
+    """
+    async with connection.transaction():
+        due = await (await connection.execute(_IS_DUE, [min_age_s])).fetchone()
+        if due != (True,):
+            return False
+        is_free = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])).fetchone()
+        if is_free != (True,):
+            return False
+        rows = await (await connection.execute(_TAKE, [_BATCHES])).fetchall()
+        gathered = Gathered()
+        for (delta,) in rows:
+            gathered.add(orjson.loads(delta))
+            await asyncio.sleep(0)  # others' turn: a batch may be about thousands of webhooks
+        steps = gathered.steps()
+        while chunk := list(islice(steps, _ROWS)):
+            await _merge(connection, chunk)
+    return len(rows) == _BATCHES
+
+
+async def _merge(connection: AsyncConnection[Any], chunk: list[_Step]) -> None:
+    keys = [[each[0] for each in chunk], _array(each[1] for each in chunk), _array(each[2] for each in chunk)]
+    for n, *counts in await (await connection.execute(_FIND, keys)).fetchall():
+        chunk[n - 1][3].merge(_rollup(*counts))
+    rollups = [each[3] for each in chunk]
+    counts = [_array(each.delivered for each in rollups), _array(each.failed for each in rollups),
+              _array(each.skipped for each in rollups), _array(each.retried for each in rollups)]  # fmt: skip
+    histograms = _array(rf'"\\x{_packed(each).hex()}"' for each in rollups)
+    await connection.execute(_SAVE, [*keys, *counts, histograms])
+
+
+def _array(values: Iterable[object]) -> str:
+    """As Postgres writes an array: in a fraction of the time that the driver takes for numbers."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
+def _rollup(delivered: int, failed: int, skipped: int, retried: int, histogram: bytes) -> Rollup:
+    rollup = Rollup()
+    rollup.count(delivered, failed, skipped, retried)
+    rollup.histogram = dict(_PAIR.iter_unpack(histogram))
+    return rollup
+
+
+def _packed(rollup: Rollup) -> bytes:
+    return b"".join(_PAIR.pack(bucket, min(count, _MOST)) for bucket, count in sorted(rollup.histogram.items()))

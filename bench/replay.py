@@ -19,7 +19,7 @@ from usage import Meter, machine
 
 _LIVE = "live"
 _REPLAYED = "replayed"
-_BATCH = 500
+_BATCH = 200
 _REPLAY_S = 400.0
 _ARRIVE_S = 60.0
 

@@ -75,9 +75,9 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield "group", groups.router, read
         case Service.REPLAYER:
             yield from _ownership(settings)
-            yield from (("topic", topic, read) for topic in (*topics.events, topics.deliveries))
-            yield from (("topic", topic, read) for topic in topics.tiers(settings.retry_delays))
-            yield "topic", topics.overflow, read, write
+            yield from (("topic", topic, read) for topic in topics.events)
+            yield "topic", topics.deliveries, read, write
+            yield from (("topic", topic, read) for topic in (topics.overflow, *topics.tiers(settings.retry_delays)))
             yield from (("group", group, Operation.DESCRIBE) for group in (groups.dispatcher, groups.overflow))
         case Service.DISPATCHER:
             yield from _ownership(settings)

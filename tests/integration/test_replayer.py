@@ -28,7 +28,7 @@ from go2hooks.postgres import replaying
 from go2hooks.postgres.pool import open_pool
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
-from services.router.replay.finding import Log
+from services.router.replay.finding import BATCH, Log
 from services.router.replay.outbox import Outbox
 from services.router.replay.pacing import Throttle
 from services.router.replay.replayer import Replayer
@@ -134,14 +134,14 @@ class World:
         step_until(self.replayer.step, lambda: self.shown(replay_id, "all_sent OR finished_at IS NOT NULL")[0])
 
     def sent(self):
-        """What was written to the overflow since the test began, to webhooks of its account."""
+        """What replays have written since the test began, to webhooks of its account."""
         ends = self._ends()
         messages = self.reader.read([Span(key, self.ends[key], end) for key, end in ends.items()])
         deliveries = [decode_delivery(message.value()) for message in messages]
-        return [delivery for delivery in deliveries if delivery.account_id == self.account]
+        return [d for d in deliveries if d.account_id == self.account and d.kind == Kind.REPLAY]
 
     def _ends(self):
-        return self.reader.ends(self.reader.partitions([NAMES.overflow]))
+        return self.reader.ends(self.reader.partitions([NAMES.deliveries]))
 
 
 @pytest.fixture
@@ -366,5 +366,5 @@ def test_a_replayer_that_is_killed_twice_loses_nothing_and_repeats_only_what_is_
     sent = Counter((d.id, d.attempt) for d in world.sent())
     assert {id_ for id_, _ in sent} == ids  # nothing is lost, and each under one number
     assert len(sent) == count
-    assert sum(sent.values()) - count <= 2 * 500  # a batch for each time that it was killed
+    assert sum(sent.values()) - count <= 2 * BATCH  # a batch for each time that it was killed
     assert world.shown(replay, "matched", "sent") == (count, count)

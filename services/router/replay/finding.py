@@ -25,7 +25,7 @@ from go2hooks.postgres.history import Key, standings
 from go2hooks.postgres.replaying import Job, Step
 from go2hooks.telemetry import metrics
 
-BATCH: Final = 500  #: deliveries sent together; what a crash may send twice
+BATCH: Final = 200  #: deliveries sent together; what a crash may send twice
 _READ_MESSAGES: Final = 20_000  # in one turn, however few of them are selected: others' replays have turns too
 _READ_S: Final = 0.5
 

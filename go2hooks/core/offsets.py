@@ -53,6 +53,10 @@ class OffsetTracker:
         self._incomplete.add(offset)
         self._next = offset + 1
 
+    def skip_to(self, offset: int) -> None:
+        """Note that nothing more is to be read before `offset`: what lies there, if anything, are no messages."""
+        self._next = max(self._next, offset)
+
     def complete(self, offset: int) -> None:
         """Note that `offset` is finished and recorded. KeyError when it is not under way: completed, or never begun."""
         self._incomplete.remove(offset)

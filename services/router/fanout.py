@@ -22,7 +22,7 @@ from math import nan
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
 from go2hooks.core.errors import EventError, UnavailableError
@@ -91,7 +91,9 @@ class Router:
         `deployment` is what deliveries say whose they are.
         """
         self._topics = topics
-        self._membership = Membership(consumer_config, topics.events, self, finish_s=_REVOKE_FLUSH_S)
+        self._membership = Membership(
+            consumer_config | {"enable.partition.eof": True}, topics.events, self, finish_s=_REVOKE_FLUSH_S
+        )
         self._consumer = self._membership.consumer
         self._writer = Writer(producer_config, topics, stopping)
         self._index = index
@@ -106,6 +108,7 @@ class Router:
         self._heavy_at = 0.0  # when those accounts have their next turn
         self._left = 0  # waiting when they last had, or let pass, one
         self._polled_at = 0.0
+        self._at_end = False  # of some partition, and its offset may have moved without a message
         self._unread = UnreadAge()
         self._flush_until = float("inf")
         self._reported = 0.0
@@ -185,7 +188,8 @@ class Router:
         """Have them wait. Of a burst hundreds come in a row from one partition, which is looked up once."""
         topic, number, partition = "", -1, None
         for message in messages:
-            if not is_data(message):
+            if message.error() is not None:
+                self._hear(message)
                 continue
             if message.partition() != number or message.topic() != topic:
                 topic, number, _offset = position_of(message)
@@ -201,6 +205,20 @@ class Router:
             self._unread.read(topic, accepted_ms)
             self._waiting_bytes += _size(message)
             self._waiting.put((message.key() or b"")[:_KEY_BYTES], (message, partition), now)
+
+    def _hear(self, report: Message) -> None:
+        """Librdkafka's own: mostly that a partition is read to its end, which may lie beyond its last message.
+
+        Behind a transaction stands its marker, which is no message: not committed, it would be lag for ever.
+        """
+        if report.error().code() != KafkaError._PARTITION_EOF:  # type: ignore[union-attr]  # it has one  # noqa: SLF001  # its name
+            is_data(report)
+            return
+        topic, number, offset = position_of(report)
+        partition = self._partitions.get(PartitionKey(topic, number))
+        if partition is not None:
+            partition.tracker.skip_to(offset)
+            self._at_end = True
 
     # --- routing
 
@@ -276,8 +294,9 @@ class Router:
     # --- offsets
 
     def _collect_finished(self) -> dict[PartitionKey, int]:
-        if not self._batches or self._batches[0].unacknowledged:
+        if not self._at_end and (not self._batches or self._batches[0].unacknowledged):
             return {}
+        self._at_end = False
         while self._batches and not self._batches[0].unacknowledged:
             self._batches.popleft().finish()
         finished: dict[PartitionKey, int] = {}

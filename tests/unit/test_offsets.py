@@ -27,17 +27,28 @@ class TrackerMachine(RuleBasedStateMachine):
         self.begun: set[int] = set()
         self.completed: set[int] = set()
         self.told = -1  # what the tracker knows to be stored
+        self.read_to = -1  # nothing more is before it
 
     @rule(gap=st.integers(1, 4))
     def begin(self, gap: int) -> None:
         """The next one. Offsets may be missing: compaction and transaction markers leave gaps."""
-        position = max(self.begun, default=self.stored - 1) + 1
-        ahead = [offset for offset in self.log if offset >= position]
+        ahead = self._ahead()
         if not ahead:
-            self.log.append(max(self.log, default=-1) + gap)
+            self.log.append(max([*self.log, self.read_to - 1, self.stored - 1]) + gap)
             ahead = self.log[-1:]
         self.tracker.begin(ahead[0])
         self.begun.add(ahead[0])
+
+    def _ahead(self) -> list[int]:
+        position = max(max(self.begun, default=self.stored - 1) + 1, self.read_to)
+        return [offset for offset in self.log if offset >= position]
+
+    @precondition(lambda self: not self._ahead())
+    @rule(gap=st.integers(0, 3))
+    def reach_the_end(self, gap: int) -> None:
+        """All is read. Behind the last message there may be markers, which are none."""
+        self.read_to = max([*self.log, self.read_to - 1, self.stored - 1]) + 1 + gap
+        self.tracker.skip_to(self.read_to)
 
     @precondition(lambda self: self.begun - self.completed)
     @rule(data=st.data())
@@ -87,7 +98,8 @@ class TrackerMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_model(self) -> None:
         unfinished = self.begun - self.completed
-        expected = min(unfinished, default=max(self.begun, default=-1) + 1) if self.begun else None
+        after = max(max(self.begun, default=-1) + 1, self.read_to)
+        expected = min(unfinished, default=after) if self.begun or self.read_to >= 0 else None
         if expected is not None and expected <= self.told:
             expected = None
         assert self.tracker.committable() == expected

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
-from go2hooks.core.delivery import Position
+from go2hooks.core.delivery import Position, delivery_id
 from go2hooks.core.event import EventType
 from go2hooks.core.outcome import State
 from go2hooks.core.record import AttemptRecord, timestamptz
@@ -227,3 +227,92 @@ def forget_pending(conn: Connection[Any], record: AttemptRecord) -> None:
            AND attempt = %s AND state = 'pending'""",
         [record.webhook_id, timestamptz(record.created_ms), record.delivery_id, record.attempt],
     )
+
+
+# --- of all webhooks of an account
+
+# Each webhook's newest rows, and where its reading ended: a page goes down to the newest of these ends, below which others may
+# have rows that were not read.
+_ACCOUNT_PAGE: Final = sql.SQL("""
+WITH looked AS MATERIALIZED (
+    SELECT r.*, row_number() OVER (PARTITION BY r.webhook_id
+        ORDER BY r.created_at DESC, r.delivery_id DESC, r.attempt DESC) AS place
+    FROM webhooks w, LATERAL ({looked_through} LIMIT {each}) r WHERE w.account_id = %(account_id)s AND w.deleted_at IS NULL
+), floor AS MATERIALIZED (
+    SELECT created_at, delivery_id FROM looked WHERE place = {each} ORDER BY created_at DESC, delivery_id DESC LIMIT 1
+), page AS (
+    SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM looked a
+    WHERE {filters} AND NOT EXISTS (SELECT FROM floor f WHERE (a.created_at, a.delivery_id) < (f.created_at, f.delivery_id))
+    {order} LIMIT {limit}
+) SELECT page.*, floor.created_at, floor.delivery_id FROM page LEFT JOIN floor ON true {page_order}""")
+_ACCOUNT_FLOOR: Final = sql.SQL("""SELECT created_at, delivery_id FROM (
+    SELECT r.created_at, r.delivery_id, row_number() OVER (PARTITION BY r.webhook_id
+        ORDER BY r.created_at DESC, r.delivery_id DESC, r.attempt DESC) AS place
+    FROM webhooks w, LATERAL ({looked_through} LIMIT {each}) r WHERE w.account_id = %(account_id)s AND w.deleted_at IS NULL
+) ended WHERE place = {each} ORDER BY created_at DESC, delivery_id DESC LIMIT 1""")
+# Delivery ids follow from event and webhook, so those that there may be are known, and asked for by the index of ids.
+_OF_EVENT: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM attempts a
+    WHERE delivery_id || '' = ANY(%(ids)s) AND account_id = %(account_id)s AND {filters} {order} LIMIT {limit}""")
+_EACH_AT_LEAST: Final = 10  # rows of a webhook, however many there are
+
+
+class AccountDelivery(NamedTuple):
+    """A delivery, and whose."""
+
+    webhook_id: str
+    row: DeliveryRow
+
+
+class AccountPage(NamedTuple):
+    """Some deliveries of an account, and where the next page begins; None when there are no more."""
+
+    deliveries: list[AccountDelivery]
+    ended: Place | None
+
+
+def account_page(
+    conn: Connection[Any], account_id: str, wanted: Filter, limit: int, below: Place | None = None
+) -> AccountPage:
+    """Like `page`, of all the account's webhooks: reads some rows of each, `_MOST_READ` in all or ten of each."""
+    count = conn.execute("SELECT count(*) FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id])
+    [webhooks] = count.fetchone() or (0,)
+    each = max(_EACH_AT_LEAST, _MOST_READ // max(1, webhooks))
+    looked_through, values = _looked_through("", wanted, below)
+    parts = {
+        "looked_through": sql.SQL(looked_through.as_string(conn).replace("webhook_id = %(webhook_id)s", "webhook_id = w.id")),
+        "each": sql.Literal(each), "order": _ORDER, "columns": _COLUMNS, "limit": sql.Literal(limit + 1),
+        "filters": _and(_filters(wanted)), "page_order": sql.SQL("ORDER BY page.created_at DESC, page.delivery_id DESC"),
+    }  # fmt: skip
+    values |= {"account_id": account_id}
+    conn.execute(_ALONG_INDEXES)
+    rows = conn.execute(_ACCOUNT_PAGE.format(**parts), values).fetchall()
+    found = [_account_delivery(row[:-2]) for row in rows]
+    if len(found) > limit:
+        return AccountPage(found[:limit], _place(found[limit - 1]))
+    floor = rows[0][-2:] if rows else conn.execute(_ACCOUNT_FLOOR.format(**parts), values).fetchone() or (None, None)
+    return AccountPage(found, None if floor[0] is None else Place(*floor))
+
+
+def event_page(
+    conn: Connection[Any], account_id: str, event_id: str, wanted: Filter, limit: int, below: Place | None = None
+) -> AccountPage:
+    """Where one event went: its deliveries, newest first."""
+    owned = conn.execute("SELECT id FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id])
+    values = wanted._asdict() | {"account_id": account_id, "ids": [delivery_id(event_id, each) for (each,) in owned]}
+    filters = _filters(wanted)
+    filters += ["created_at >= %(since)s"] if wanted.since is not None else []
+    filters += ["created_at < %(until)s"] if wanted.until is not None else []
+    if below is not None:
+        filters.append("(created_at, delivery_id) < (%(below_at)s, %(below_id)s)")
+        values |= {"below_at": below.created_at, "below_id": below.delivery_id}
+    query = _OF_EVENT.format(columns=_COLUMNS, filters=_and(filters), order=_ORDER, limit=sql.Literal(limit + 1))
+    found = [_account_delivery(row) for row in conn.execute(query, values)]
+    return AccountPage(found[:limit], _place(found[limit - 1]) if len(found) > limit else None)
+
+
+def _account_delivery(row: tuple[Any, ...]) -> AccountDelivery:
+    return AccountDelivery(row[0], DeliveryRow(*row[1:]))
+
+
+def _place(delivery: AccountDelivery) -> Place:
+    return Place(delivery.row.created_at, delivery.row.delivery_id)

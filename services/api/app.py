@@ -6,6 +6,7 @@ from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.api import (
+    account_deliveries,
     audit,
     client_certificates,
     dashboard,
@@ -54,6 +55,7 @@ def create_app(
     app.after_request(_harden)
     register_error_handlers(app)
     for resource in (
+        account_deliveries,
         webhooks,
         client_certificates,
         deliveries,

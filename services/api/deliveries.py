@@ -25,7 +25,7 @@ blueprint.before_request(admit)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR: Final = 9998  # in any zone still a year that Python knows
-_DELIVERY_ID: Final = re.compile(r"dlv_[0-9a-f]+")  # what `delivery_id` makes
+DELIVERY_ID: Final = re.compile(r"dlv_[0-9a-f]+")  # what `delivery_id` makes
 _SHOWN_CHARACTERS: Final = 200  # of an answer
 
 
@@ -82,7 +82,7 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     A page reads a bounded part of the history. With `status` or `event` it may therefore have fewer deliveries than `perPage`,
     or none, though there are more: go on while `meta.hasMore` is true.
     """
-    below = None if query.cursor is None else Place(*read_cursor(query.cursor, webhook_id, _DELIVERY_ID))
+    below = None if query.cursor is None else Place(*read_cursor(query.cursor, webhook_id, DELIVERY_ID))
     wanted = Filter(query.status, query.event, query.since, query.until)
     with services().pool.transaction(IsolationLevel.REPEATABLE_READ) as conn:
         own_webhook(conn, webhook_id)

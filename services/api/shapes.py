@@ -217,6 +217,14 @@ class SentRequest(TypedDict):
 
 
 @described
+class DeliveryOfAccount(Delivery):
+    """A delivery as its last record tells it, and whose it is."""
+
+    webhookId: str
+    """`wh_…`: the webhook that it goes to."""
+
+
+@described
 class DeliveryDetail(DeliveryFacts):
     """A delivery with all that is known of it."""
 

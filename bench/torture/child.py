@@ -71,13 +71,14 @@ def around_async(owner: type, method: str, first: str, then: str) -> None:
 def dispatcher_points() -> None:
     from go2hooks.kafka.producer import LoopProducer
     from services.dispatcher.intake import Intake
+    from services.dispatcher.keeper import Keeper
     from services.dispatcher.pipeline import Pipeline
     from services.dispatcher.recorder import Recorder
 
     before(Pipeline, "_begin", "before_send")
     before(Pipeline, "_end", "after_answer")
     around_async(Recorder, "_write", "before_record", "after_record")
-    before(Pipeline, "_retry", "before_retry")
+    before(Keeper, "retry", "before_retry")
     before(Intake, "store_offsets", "before_commit")
     before(Intake, "revoked", "on_revoke")
     before(Intake, "assigned", "on_assign")
@@ -114,8 +115,9 @@ def sign_requests() -> None:
 
 def router_points() -> None:
     from services.router.fanout import Router
+    from services.router.writing import Writer
 
-    before(Router, "_produce", "router_before_produce")
+    before(Writer, "write", "router_before_produce")
     before(Router, "finish", "router_on_revoke")
     collect = Router._collect_finished
 
@@ -176,7 +178,7 @@ def plant_double_retry() -> None:
 
     def patched(self: Any, topic: str, key: str, value: bytes, *rest: Any) -> None:
         if ".retry." in topic:
-            produce(self, topic, key, value, lambda: None)
+            produce(self, topic, key, value, lambda: None, lambda _why: None)
         produce(self, topic, key, value, *rest)
 
     async def patched_look_up(self: Any, tickets: Any) -> None:

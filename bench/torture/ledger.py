@@ -33,7 +33,7 @@ _GROUPS: Final = {
 }
 _ROWS: Final = """SELECT webhook_id, delivery_id, attempt, event_id, state, status_code, error_code,
     extract(epoch FROM attempted_at)::float8, coalesce(duration_ms, 0)::float8,
-    extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM attempts"""
+    extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM attempts WHERE event !~ '^webhook\\.'"""
 _STILL_DISABLED: Final = "SELECT id, extract(epoch FROM disabled_at)::float8 FROM webhooks WHERE NOT is_active"
 _TOLERANCE_S: Final = 300.0  # Standard Webhooks libraries'
 _TOKEN_FIELDS: Final = ("qrId", "linkId", "id")

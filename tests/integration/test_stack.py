@@ -41,7 +41,7 @@ def test_it_announces_everything_that_a_client_needs(stack: UpCommand):
     endpoints = stack.endpoints()
     assert set(endpoints) == {"api", "apiKey", "account", "kafka", "postgres", "dashboard", "metrics", "pids"}
     assert len(endpoints["pids"]["dispatcher"]) == len(endpoints["metrics"]["dispatcher"]) == 2
-    assert len(children(endpoints)) == 6
+    assert len(children(endpoints)) == 7
     assert webhooks_of(endpoints)["data"] == []
     for urls in endpoints["metrics"].values():
         for url in [urls] if isinstance(urls, str) else urls:

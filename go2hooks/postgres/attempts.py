@@ -160,7 +160,7 @@ async def _count(
                 errors[record.webhook_id] = record.error_message
             if record.error_code == Failure.GONE and record.attempted_ms >= changed_ms[record.webhook_id]:
                 gone.add(record.webhook_id)
-    reasons = await _settle(connection, streaks, gone, policy, before)
+    reasons = await _settle(connection, streaks, gone, policy)
     begun = [webhook_id for webhook_id, streak in streaks.items() if policy.begins_to_fail(before[webhook_id], streak)]
     notices = [_notice(EventType.WEBHOOK_DISABLED, each, reasons[each], streaks[each], errors) for each in reasons]
     notices += [
@@ -182,18 +182,10 @@ def _failed(attempts: int) -> str:
 
 
 async def _settle(
-    connection: AsyncConnection[Any],
-    streaks: dict[str, Streak],
-    gone: set[str],
-    policy: DisablePolicy,
-    before: dict[str, int],
+    connection: AsyncConnection[Any], streaks: dict[str, Streak], gone: set[str], policy: DisablePolicy
 ) -> dict[str, str]:
     """Write the counts, and disable those that have failed too often or are `gone`. Why, by id."""
-    suspects = {
-        webhook_id: streak
-        for webhook_id, streak in streaks.items()
-        if policy.disables(streak) or policy.begins_to_fail(before[webhook_id], streak)
-    }
+    suspects = {webhook_id: streak for webhook_id, streak in streaks.items() if policy.disables(streak)}
     if suspects:
         await _heed_successes(connection, suspects)
     failed = _failed(policy.threshold)

@@ -121,7 +121,7 @@ async def drive(url: str, key: str, running: Stack, options: argparse.Namespace)
     rows = running.query(
         "SELECT webhook_id, delivery_id, event_id FROM attempts WHERE account_id = %s LIMIT 1000", _ACCOUNT
     )
-    webhooks = [row[0] for row in running.query("SELECT id FROM webhooks WHERE account_id = %s", _ACCOUNT)]
+    webhooks = sorted({row[0] for row in rows})
     headers = {"Authorization": f"Bearer {key}"}
     connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:

@@ -110,11 +110,7 @@ class Lanes(Generic[T]):
             return Admission.START
         if lane.waiting >= self._queue_allowed(lane, now):
             return Admission.FULL
-        if lane.queue is None:
-            lane.queue = deque()
-        lane.queue.append(item)
-        self._count(lane, 1, self._weigh(item))
-        self._make_ready(lane)
+        self._enqueue(lane, item, first=False)
         return Admission.QUEUED
 
     def offer_first(self, webhook_id: str, item: T, now: float) -> Admission:
@@ -128,12 +124,18 @@ class Lanes(Generic[T]):
         if lane.in_flight < self._sends_allowed(lane) and lane.may_begin(now):
             self._start(lane, now)
             return Admission.START
+        self._enqueue(lane, item, first=True)
+        return Admission.QUEUED
+
+    def _enqueue(self, lane: Lane[T], item: T, *, first: bool) -> None:
         if lane.queue is None:
             lane.queue = deque()
-        lane.queue.appendleft(item)
+        if first:
+            lane.queue.appendleft(item)
+        else:
+            lane.queue.append(item)
         self._count(lane, 1, self._weigh(item))
         self._make_ready(lane)
-        return Admission.QUEUED
 
     def finish(self, webhook_id: str, *, ok: bool, duration_s: float, now: float) -> list[T]:
         """An attempt has ended. Returns what can no longer wait in memory because the circuit has opened."""

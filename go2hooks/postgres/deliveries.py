@@ -149,9 +149,10 @@ def end_query(webhook_id: str, wanted: Filter, below: Place | None = None) -> tu
     return _END.format(looked_through=looked_through, most=_MOST_READ), values
 
 
-def _looked_through(webhook_id: str, wanted: Filter, below: Place | None) -> tuple[sql.Composed, dict[str, Any]]:
-    """Rows in the order of an index, whatever is left out of them later; without a limit."""
-    conditions = ["webhook_id = %(webhook_id)s", *_leading(wanted)]
+def _looked_through(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[sql.Composed, dict[str, Any]]:
+    """Rows in the order of an index, whatever is left out of them later; without a limit. None: of each webhook `w`."""
+    whose = "webhook_id = w.id" if webhook_id is None else "webhook_id = %(webhook_id)s"
+    conditions = [whose, *_leading(wanted)]
     values: dict[str, Any] = {"webhook_id": webhook_id} | wanted._asdict()
     if wanted.since is not None:
         conditions.append("created_at >= %(since)s")
@@ -244,12 +245,8 @@ WITH looked AS MATERIALIZED (
     SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM looked a
     WHERE {filters} AND NOT EXISTS (SELECT FROM floor f WHERE (a.created_at, a.delivery_id) < (f.created_at, f.delivery_id))
     {order} LIMIT {limit}
-) SELECT page.*, floor.created_at, floor.delivery_id FROM page LEFT JOIN floor ON true {page_order}""")
-_ACCOUNT_FLOOR: Final = sql.SQL("""SELECT created_at, delivery_id FROM (
-    SELECT r.created_at, r.delivery_id, row_number() OVER (PARTITION BY r.webhook_id
-        ORDER BY r.created_at DESC, r.delivery_id DESC, r.attempt DESC) AS place
-    FROM webhooks w, LATERAL ({looked_through} LIMIT {each}) r WHERE w.account_id = %(account_id)s AND w.deleted_at IS NULL
-) ended WHERE place = {each} ORDER BY created_at DESC, delivery_id DESC LIMIT 1""")
+) SELECT floor.created_at, floor.delivery_id, page.* FROM (VALUES (0)) always LEFT JOIN floor ON true LEFT JOIN page ON true
+    ORDER BY page.created_at DESC, page.delivery_id DESC""")
 # Delivery ids follow from event and webhook, so those that there may be are known, and asked for by the index of ids.
 _OF_EVENT: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM attempts a
     WHERE delivery_id || '' = ANY(%(ids)s) AND account_id = %(account_id)s AND {filters} {order} LIMIT {limit}""")
@@ -277,27 +274,35 @@ def account_page(
     count = conn.execute("SELECT count(*) FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id])
     [webhooks] = count.fetchone() or (0,)
     each = max(_EACH_AT_LEAST, _MOST_READ // max(1, webhooks))
-    looked_through, values = _looked_through("", wanted, below)
-    parts = {
-        "looked_through": sql.SQL(looked_through.as_string(conn).replace("webhook_id = %(webhook_id)s", "webhook_id = w.id")),
-        "each": sql.Literal(each), "order": _ORDER, "columns": _COLUMNS, "limit": sql.Literal(limit + 1),
-        "filters": _and(_filters(wanted)), "page_order": sql.SQL("ORDER BY page.created_at DESC, page.delivery_id DESC"),
-    }  # fmt: skip
-    values |= {"account_id": account_id}
+    looked_through, values = _looked_through(None, wanted, below)
+    query = _ACCOUNT_PAGE.format(
+        looked_through=looked_through, each=each, order=_ORDER, columns=_COLUMNS, limit=limit + 1,
+        filters=_and(_filters(wanted)),
+    )  # fmt: skip
     conn.execute(_ALONG_INDEXES)
-    rows = conn.execute(_ACCOUNT_PAGE.format(**parts), values).fetchall()
-    found = [_account_delivery(row[:-2]) for row in rows]
+    rows = conn.execute(query, values | {"account_id": account_id}).fetchall()
+    floor_at, floor_id = rows[0][:2]
+    found = [_account_delivery(row[2:]) for row in rows if row[2] is not None]
     if len(found) > limit:
         return AccountPage(found[:limit], _place(found[limit - 1]))
-    floor = rows[0][-2:] if rows else conn.execute(_ACCOUNT_FLOOR.format(**parts), values).fetchone() or (None, None)
-    return AccountPage(found, None if floor[0] is None else Place(*floor))
+    return AccountPage(found, None if floor_at is None else Place(floor_at, floor_id))
 
 
 def event_page(
-    conn: Connection[Any], account_id: str, event_id: str, wanted: Filter, limit: int, below: Place | None = None
+    conn: Connection[Any],
+    account_id: str,
+    event_id: str,
+    wanted: Filter,
+    limit: int,
+    below: Place | None = None,
+    webhook_id: str | None = None,
 ) -> AccountPage:
-    """Where one event went: its deliveries, newest first."""
-    owned = conn.execute("SELECT id FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id])
+    """Where one event went: its deliveries, newest first; only that to one of the account's webhooks, if it is named."""
+    owned = conn.execute(
+        """SELECT id FROM webhooks WHERE account_id = %(account_id)s AND deleted_at IS NULL
+           AND (%(id)s::text IS NULL OR id = %(id)s)""",
+        {"account_id": account_id, "id": webhook_id},
+    )
     values = wanted._asdict() | {"account_id": account_id, "ids": [delivery_id(event_id, each) for (each,) in owned]}
     filters = _filters(wanted)
     filters += ["created_at >= %(since)s"] if wanted.since is not None else []
@@ -305,7 +310,7 @@ def event_page(
     if below is not None:
         filters.append("(created_at, delivery_id) < (%(below_at)s, %(below_id)s)")
         values |= {"below_at": below.created_at, "below_id": below.delivery_id}
-    query = _OF_EVENT.format(columns=_COLUMNS, filters=_and(filters), order=_ORDER, limit=sql.Literal(limit + 1))
+    query = _OF_EVENT.format(columns=_COLUMNS, filters=_and(filters), order=_ORDER, limit=limit + 1)
     found = [_account_delivery(row) for row in conn.execute(query, values)]
     return AccountPage(found[:limit], _place(found[limit - 1]) if len(found) > limit else None)
 

@@ -55,9 +55,7 @@ def _page(conn: Session, query: AccountDeliveriesQuery, below: Place | None) -> 
     if query.webhook is not None:
         own_webhook(conn, query.webhook)
     if query.event_id is not None:
-        page = deliveries.event_page(conn, account_id(), query.event_id, wanted, query.per_page, below)
-        kept = [each for each in page.deliveries if query.webhook in (None, each.webhook_id)]
-        return page._replace(deliveries=kept)
+        return deliveries.event_page(conn, account_id(), query.event_id, wanted, query.per_page, below, query.webhook)
     if query.webhook is not None:
         rows, ended = deliveries.page(conn, query.webhook, wanted, query.per_page, below)
         return AccountPage([AccountDelivery(query.webhook, row) for row in rows], ended)

@@ -70,7 +70,7 @@ def create_app(
         app.register_blueprint(resource.blueprint)
     app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(docs_page.blueprint)
-    dashboard.register(app)
+    dashboard.register(app, settings)
     app.register_blueprint(health_blueprint(Readiness(pool, delivery_writer), registry))
     return app
 

@@ -47,7 +47,25 @@ class SecretHeader(TypedDict):
 
 
 @described
-class Webhook(TypedDict):
+class WebhookSettings(TypedDict):
+    """What a webhook may be given besides name, URL and events."""
+
+    description: str | None
+    """What its owner says about it."""
+    metadata: dict[str, str]
+    """Its owner's own; nothing here reads it."""
+    headers: dict[str, str | SecretHeader]
+    """Headers of its owner's on every request; a secret value is null."""
+    rateLimit: float | None
+    """Requests per second at most; null for no limit."""
+    maxConcurrency: int | None
+    """Requests under way at once at most; null for no limit of its own."""
+    filter: dict[str, list[Any]] | None
+    """What an event's data must be for it to be delivered; null for all events."""
+
+
+@described
+class Webhook(WebhookSettings):
     """A webhook as its owner sees it."""
 
     id: str
@@ -66,18 +84,6 @@ class Webhook(TypedDict):
     """When it was disabled, by failures or by its owner; null while it is active."""
     disabledReason: str | None
     """Why it was disabled; null where its owner did it."""
-    description: str | None
-    """What its owner says about it."""
-    metadata: dict[str, str]
-    """Its owner's own; nothing here reads it."""
-    headers: dict[str, str | SecretHeader]
-    """Headers of its owner's on every request; a secret value is null."""
-    rateLimit: float | None
-    """Requests per second at most; null for no limit."""
-    maxConcurrency: int | None
-    """Requests under way at once at most; null for no limit of its own."""
-    filter: dict[str, list[Any]] | None
-    """What an event's data must be for it to be delivered; null for all events."""
     createdAt: Moment
     """When it was made."""
     updatedAt: Moment

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, WithJsonSchema
-from typing_extensions import TypedDict
 
 from go2hooks.codec import DATA_FIELDS
 from go2hooks.core import custom_headers
@@ -20,7 +19,7 @@ from go2hooks.postgres.webhooks import SettingColumn, WebhookRow
 from services.api.bodies import Body
 from services.api.context import services
 from services.api.errors import invalid, webhook_not_found
-from services.api.shapes import SecretHeader
+from services.api.shapes import SecretHeader, WebhookSettings
 
 _MAX_DESCRIPTION_CHARS: Final = 500
 _MAX_METADATA: Final = 20
@@ -212,18 +211,7 @@ class SettingsBody(Body):
 # --- what it gets
 
 
-class Settings(TypedDict):
-    """These fields of a webhook."""
-
-    description: str | None
-    metadata: dict[str, str]
-    headers: dict[str, str | SecretHeader]
-    rateLimit: float | None
-    maxConcurrency: int | None
-    filter: dict[str, list[Any]] | None
-
-
-def shown_settings(webhook: WebhookRow) -> Settings:
+def shown_settings(webhook: WebhookRow) -> WebhookSettings:
     return {
         "description": webhook.description,
         "metadata": webhook.metadata or {},

@@ -114,6 +114,12 @@ def test_a_session_ends_with_its_key_and_with_signing_out(acme_browser, database
     assert acme_browser.client.get("/").status_code == 302
 
 
+def test_the_pages_note_that_the_key_was_used(acme_browser, database, key):
+    acme_browser.get("/")
+    [used] = database.execute("SELECT last_used_at FROM api_keys WHERE id = %s", [key.id]).fetchone()
+    assert used is not None
+
+
 def test_a_session_that_was_tampered_with_is_none(acme_browser):
     cookie = acme_browser.client.get_cookie("go2hooks_session")
     acme_browser.client.set_cookie("go2hooks_session", cookie.value[:-2] + "xx")

@@ -42,8 +42,8 @@ def ask(method: str, path: str, body: Any = None, **query: Any) -> Reply:
     wanted = {name: value for name, value in query.items() if value not in (None, "")}
     builder = EnvironBuilder(f"/api/v1{path}", method=method, json=body, query_string=wanted)
     environ = builder.get_environ() | {SIGNED_IN: key(), "REMOTE_ADDR": request.remote_addr or ""}
-    response = Response.from_app(current_app.wsgi_app, environ)
-    return Reply(response.status_code, response.json)
+    with Response.from_app(current_app.wsgi_app, environ) as response:  # closed, it notes that the key was used
+        return Reply(response.status_code, response.json)
 
 
 def get(path: str, **query: Any) -> Any:

@@ -10,6 +10,7 @@ from flask import Blueprint, Flask, Response, flash, g, redirect, render_templat
 from flask_wtf.csrf import CSRFError
 
 from go2hooks.postgres.api_keys import Scope
+from go2hooks.settings import Settings
 from services.api.dashboard import calls, words
 from services.api.dashboard.calls import PageError, Reply, ask
 from services.api.dashboard.session import csrf, register_sessions, sign_in, sign_out, signed_in
@@ -27,9 +28,9 @@ blueprint = Blueprint(
 )
 
 
-def register(app: Flask) -> None:
+def register(app: Flask, settings: Settings) -> None:
     """Add the pages to the API's app."""
-    register_sessions(app)
+    register_sessions(app, settings)
     app.register_blueprint(blueprint)
 
 

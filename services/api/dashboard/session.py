@@ -12,6 +12,7 @@ from flask_wtf.csrf import CSRFProtect
 
 from go2hooks.postgres import api_keys
 from go2hooks.postgres.api_keys import KnownKey
+from go2hooks.settings import Settings
 from services.api.auth import log_in
 from services.api.context import services
 
@@ -32,9 +33,9 @@ class _Cookies(SecureCookieSessionInterface):
         return request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
 
 
-def register_sessions(app: Flask) -> None:
+def register_sessions(app: Flask, settings: Settings) -> None:
     """Signed by keys derived from those that encrypt secrets: every API process reads every cookie, and keys may rotate."""
-    first, *older = (_derived(key) for key in services_of(app))
+    first, *older = (_derived(key) for key in settings.encryption_keys())
     app.secret_key = first
     app.session_interface = _Cookies()
     app.config.update(
@@ -48,11 +49,6 @@ def register_sessions(app: Flask) -> None:
         WTF_CSRF_SSL_STRICT=False,  # it would ask for a Referer, which our pages do not send
     )
     csrf.init_app(app)
-
-
-def services_of(app: Flask) -> tuple[bytes, ...]:
-    with app.app_context():
-        return services().settings.encryption_keys()
 
 
 def _derived(key: bytes) -> bytes:

@@ -20,6 +20,12 @@ GO2HOOKS = Path(sys.executable).with_name("go2hooks")
 STARTED_S = 60.0
 
 
+def _heed_signals() -> None:
+    """As in a terminal: what `nohup` or a shell's `&` has these tests ignore, the listener would ignore, too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Listener:
     """A `go2hooks listen` at a free port."""
 
@@ -28,8 +34,9 @@ class Listener:
         env = clean_environment() | {"COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [GO2HOOKS, "listen", "--port", "0", *arguments], stdin=subprocess.PIPE, stdout=out, stderr=out, env=env
-            )
+                [GO2HOOKS, "listen", "--port", "0", *arguments],
+                stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, preexec_fn=_heed_signals,  # noqa: PLW1509  # no thread forks here
+            )  # fmt: skip
         self.process.stdin.write(stdin.encode())
         self.process.stdin.close()
 

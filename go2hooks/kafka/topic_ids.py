@@ -5,7 +5,8 @@ commit names its topic, in its metadata, and who begins to read at a commit abou
 reads already ends: its client has positions, epochs and commits in mind that are about the first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S: Final = 5.0
 _ANSWER_S: Final = 5.0
+_CONTROLLER_S: Final = 1.0
 _MARK: Final = "topic-id:"  # others may keep metadata of their own with the commits that they make for us
 _UNKNOWN: Final = ""
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the id of topics from before Kafka gave ids
@@ -40,8 +42,21 @@ class TopicIds:
         self._looked_at = 0.0
 
     def ask(self, keys: Iterable[PartitionKey]) -> Asked:
-        """Ask for the ids of their topics; for `begin`, when there was time for an answer. Does not block."""
+        """Ask for the ids of their topics; for `begin`, when there was time for an answer. Blocks for a second at most.
+
+        The controller answers. Librdkafka goes on asking one that has died until its next look at the cluster, which may be
+        half a minute away: so it is made to look now.
+        """
         topics = {key.topic for key in keys}
+        if topics:
+            try:
+                self._admin.list_topics(next(iter(topics)), timeout=_CONTROLLER_S)
+            except KafkaException as error:
+                log.info("kafka does not say who its controller is", error=str(error))
+        return self._ask(topics)
+
+    def _ask(self, topics: Collection[str]) -> Asked:
+        """Does not block."""
         return self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S) if topics else {}
 
     def begin(self, spans: Mapping[PartitionKey, Span], asked: Asked, timeout_s: float) -> list[Assignment]:
@@ -68,7 +83,7 @@ class TopicIds:
         """
         self._admin.poll(0)
         if not self._looking and now - self._looked_at >= _LOOK_S:
-            self._looking, self._looked_at = self.ask(self._read), now
+            self._looking, self._looked_at = self._ask({key.topic for key in self._read}), now
         elif all(future.done() for future in self._looking.values()):
             found, self._looking = _answered(self._looking, 0), {}
             for topic, topic_id in found.items():
@@ -105,9 +120,10 @@ class TopicIds:
 def _answered(asked: Asked, timeout_s: float) -> dict[str, str | None]:
     """The ids, without those that Kafka does not tell in time; None for a topic that is not there."""
     found: dict[str, str | None] = {}
+    deadline = time.monotonic() + timeout_s
     for topic, future in asked.items():
         try:
-            topic_id = str(future.result(timeout_s).topic_id)
+            topic_id = str(future.result(max(0.0, deadline - time.monotonic())).topic_id)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 found[topic] = None

@@ -1,0 +1,90 @@
+"""What every page has: who is admitted, the headers of its answer, what it says when something goes wrong."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flask import Blueprint, Response, flash, g, redirect, render_template, request, url_for
+from flask_wtf.csrf import CSRFError
+
+from go2hooks.postgres.api_keys import Scope
+from services.api.dashboard import calls, words
+from services.api.dashboard.calls import PageError, Reply
+from services.api.dashboard.session import csrf, signed_in
+
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+_OPEN: Final = frozenset({"dashboard.sign_in_form", "dashboard.sign_in_now", "dashboard.static"})
+
+blueprint = Blueprint(
+    "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static/dashboard"
+)
+
+
+@blueprint.before_request
+def _admit() -> Any:
+    if request.endpoint not in _OPEN:
+        known = signed_in()
+        if known is None:
+            return redirect(
+                url_for("dashboard.sign_in_form", next=request.full_path if request.method == "GET" else None)
+            )
+        g.dashboard_key = known
+        g.account_id = known.account_id
+    csrf.protect()
+    return None
+
+
+@blueprint.after_request
+def _harden(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"
+    if request.endpoint != "dashboard.static":
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@blueprint.errorhandler(PageError)
+def _refused(error: PageError) -> tuple[str, int]:
+    details = error.reply.error["details"]
+    page = render_template("error.html", title="That did not work", message=str(error), details=details)
+    return page, error.reply.status
+
+
+@blueprint.errorhandler(CSRFError)
+def _forged(_error: CSRFError) -> tuple[str, int]:
+    message = "This form is no longer valid. Go back, reload the page, and try again; nothing was changed."
+    return render_template("error.html", title="Nothing was changed", message=message), 400
+
+
+@blueprint.context_processor
+def _about_reader() -> dict[str, Any]:
+    known = g.get("dashboard_key")
+    may_write = known is not None and known.may(Scope.WRITE)
+    return {"reader": known, "may_write": may_write, "now": datetime.now(UTC)}
+
+
+for _name, _filter in words.FILTERS.items():
+    blueprint.add_app_template_filter(_filter, _name)
+
+
+# --- for the pages
+
+
+def events() -> Any:
+    """The event types, for a choice of them."""
+    return calls.get("/event-types")["data"]
+
+
+def done(reply: Reply) -> Any:
+    """The data of an answer. Raises PageError for a refusal."""
+    if not reply.ok:
+        raise PageError(reply)
+    return reply.data
+
+
+def back(webhook_id: str, told: str, kind: str = "info") -> Any:
+    """To the webhook's page, which says this."""
+    flash(told, kind)
+    return redirect(url_for("dashboard.show_webhook", webhook_id=webhook_id))

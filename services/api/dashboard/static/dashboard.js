@@ -1,0 +1,2 @@
+// What pages do beyond htmx, a module for each thing. Reading, enabling and sending again work without any of it.
+import "./times.js";

@@ -78,7 +78,7 @@ class EventProducer:
         schema_dir: Path | None = None,
         prefix: str = "go2",
     ) -> None:
-        """Connect in the background: an absent broker shows in `send` and `close`, not here.
+        """Connect in the background when it is first used: an absent broker shows in `send` and `close`, not here.
 
         `config` holds librdkafka settings that override ours. `send_timeout_s` bounds how long `send` waits for room in
         the queue. `prefix` is what topics begin with. Raises ValueError for a setting that librdkafka does not know.
@@ -86,7 +86,8 @@ class EventProducer:
         self._config = DEFAULTS | _LOGGER | (config or {}) | {"bootstrap.servers": bootstrap_servers}
         self._topics = TopicNames(prefix)
         self._producer: Producer | None = None
-        self._client()
+        self._making = Lock()
+        _try_out(self._config)
         self._codec = EventCodec(schema_dir)
         self._send_timeout_s = send_timeout_s
         self._close_timeout_s = close_timeout_s
@@ -141,7 +142,7 @@ class EventProducer:
 
     def flush(self, timeout_s: float) -> int:
         """Wait at most `timeout_s` for every report. Returns how many events are still waiting."""
-        return int(self._client().flush(timeout_s))
+        return 0 if self._producer is None else int(self._producer.flush(timeout_s))
 
     def close(self) -> None:
         """Wait at most `close_timeout_s`, then let go of what is left. Closing twice is fine.
@@ -180,12 +181,15 @@ class EventProducer:
             error.add_note(str(lost))  # the error that ended the block goes first
 
     def _client(self) -> Producer:
-        """Librdkafka's producer, made when it is first needed in this process."""
+        """Librdkafka's producer, made when it is first needed in this process.
+
+        Not before: a process that forks while a thread of it looks up an address leaves glibc's resolver locked in the child
+        for ever. A producer that has not been used looks nothing up.
+        """
         if self._producer is None:
-            try:
-                self._producer = Producer(self._config)
-            except KafkaException as error:
-                raise ValueError(f"librdkafka refuses its configuration: {error}") from error
+            with self._making:
+                if self._producer is None:
+                    self._producer = Producer(self._config)
         return self._producer
 
     def _forked(self) -> None:
@@ -196,7 +200,7 @@ class EventProducer:
         if self._producer is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
         self._producer = None
-        self._counting = Lock()  # a thread of the parent may have held it
+        self._making, self._counting = Lock(), Lock()  # a thread of the parent may have held them
         self._delivered = self._failed = 0
 
     def _queued(self, topic: str, key: bytes, value: bytes, on_delivery: OnDelivery | None) -> bool:
@@ -239,6 +243,17 @@ def _renew_producers() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_producers)
+
+
+def _try_out(config: dict[str, Any]) -> None:
+    """Make a client that connects to nothing, and drop it: only librdkafka knows all settings and their rules."""
+    nowhere = {
+        name: value for name, value in config.items() if name not in ("bootstrap.servers", "metadata.broker.list")
+    }
+    try:
+        Producer(nowhere | {"log_level": 0})
+    except KafkaException as error:
+        raise ValueError(f"librdkafka refuses its configuration: {error}") from error
 
 
 def _refusal(error: KafkaError, size: int) -> InvalidEventError | UnavailableError:

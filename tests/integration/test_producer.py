@@ -25,6 +25,15 @@ NOWHERE = "127.0.0.1:1"  # nothing listens there
 DEADLINE_S = 30.0
 
 
+_IMPORTS = """
+import sys
+from go2hooks.producer import EventProducer, new_event_id
+from go2hooks.core.event import Event
+from go2hooks.core.samples import example_payload
+"""
+_EVENT = 'Event(new_event_id(), "{account}", "click", 1_700_000_000_000, example_payload("click").data)'
+
+
 @pytest.fixture(scope="module")
 def bootstrap(kafka_bootstrap: str) -> str:
     """A broker that has the event topics."""
@@ -231,18 +240,39 @@ def test_event_ids_sort_by_time_and_never_repeat() -> None:
     assert all(len(event_id) == 36 for event_id in earlier)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_a_producer_that_is_not_used_looks_up_no_address(bootstrap: str, account: str) -> None:
+    """Or a fork at that moment would leave glibc's resolver locked in the child."""
+    program = f"""
+from pathlib import Path
+from go2hooks.producer import EventProducer
+
+def to_brokers():
+    return [task for task in Path("/proc/self/task").glob("*/comm") if task.read_text().startswith("rdk:broker")]
+
+producer = EventProducer({bootstrap!r})
+assert not to_brokers(), to_brokers()
+producer.send({_EVENT.format(account=account)})
+assert to_brokers()
+producer.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTS + program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_producer_that_a_forked_process_inherits_works_there_and_in_the_parent(bootstrap: str, account: str) -> None:
     """As of gunicorn --preload: its threads stay in the parent, so that a client used in the child would send nothing."""
     program = f"""
-import os, sys
-from go2hooks.producer import EventProducer, new_event_id
-from go2hooks.core.event import Event
-from go2hooks.core.samples import example_payload
+import os
 
 def event():
-    return Event(new_event_id(), {account!r}, "click", 1_700_000_000_000, example_payload("click").data)
+    return {_EVENT.format(account=account)}
 
 used, unused, idle = (EventProducer({bootstrap!r}) for _ in range(3))
+used.send(event())
+assert used.flush(30) == 0  # it is connected
 used.send(event())
 child = os.fork()
 if child == 0:
@@ -253,8 +283,10 @@ if child == 0:
     sys.exit(0 if (used.delivered, unused.delivered) == (1, 1) else 3)  # as workers end, with what they inherited
 assert os.waitpid(child, 0)[1] == 0
 used.close()
-assert used.delivered == 1, used.delivered
+assert used.delivered == 2, used.delivered
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTS + program], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(received(bootstrap, account, 3)) == 3
+    assert len(received(bootstrap, account, 4)) == 4

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 import trustme
+from browsing import acme_browser, browser, key  # noqa: F401  # fixtures of the dashboard's tests
 from calling import Caller, Described
 from environment import clean_environment
 from flask import Flask

@@ -11,14 +11,14 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
-from go2hooks.core.delivery import Position, delivery_id
+from go2hooks.core.delivery import Position
 from go2hooks.core.event import EventType
 from go2hooks.core.outcome import State
 from go2hooks.core.record import AttemptRecord, timestamptz
 
-_COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
+COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
     error_code, error_message, next_attempt_at, attempted_at, response_excerpt""")
-_ORDER: Final = sql.SQL("ORDER BY created_at DESC, delivery_id DESC, attempt DESC")
+ORDER: Final = sql.SQL("ORDER BY created_at DESC, delivery_id DESC, attempt DESC")
 # What is looked through is cut off before the filters, which stand outside: a LIMIT that they were within would let a page
 # read on and on for rows that pass. It is one index range, so a page that is full early ends there. The limits are no
 # parameters: a plan for all values would have to guess them, and Postgres would plan over all days for each page instead.
@@ -38,13 +38,13 @@ _NO_LATER: Final = """NOT EXISTS (SELECT 1 FROM attempts later WHERE later.webho
     AND later.created_at = a.created_at AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt)"""
 # Along the index whatever the statistics say: of a webhook that they do not know yet, all rows
 # might be read and sorted.
-_ALONG_INDEXES: Final = "SET LOCAL enable_sort = off"
+ALONG_INDEXES: Final = "SET LOCAL enable_sort = off"
 # Of two filters with an index, one leads and the other is looked for in what it leads to. These states lead, since most
 # webhooks have few such deliveries; there are as many rows of the others as of everything, if not more.
 _LEADING: Final = (State.FAILED, State.SKIPPED)
 #: How many rows a page looks through: 0.15 s even with each one's later attempts, far from the statement timeout where they
 #: have to come from the disk. A filter that finds less than a page in so many gives a short page, and a place to go on.
-_MOST_READ: Final = 20_000
+MOST_READ: Final = 20_000
 #: Of one delivery: who sends it again and again does not make it unreadable.
 MOST_ATTEMPTS: Final = 200
 
@@ -123,7 +123,7 @@ def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, bel
     another than the one up to which the first has read.
     """
     with conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
-        cursor.execute(_ALONG_INDEXES)
+        cursor.execute(ALONG_INDEXES)
         rows = cursor.execute(*page_query(webhook_id, wanted, limit + 1, below)).fetchall()
         if len(rows) > limit:
             return Page(rows[:limit], Place(rows[limit - 1].created_at, rows[limit - 1].delivery_id))
@@ -135,22 +135,28 @@ def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, bel
 def page_query(
     webhook_id: str, wanted: Filter, limit: int, below: Place | None = None
 ) -> tuple[sql.Composed, dict[str, Any]]:
-    looked_through, values = _looked_through(webhook_id, wanted, below)
-    filters = _and(_filters(wanted))
+    reading, values = looked_through(webhook_id, wanted, below)
+    filters = all_of(row_filters(wanted))
     query = _PAGE.format(
-        columns=_COLUMNS, looked_through=looked_through, most=_MOST_READ, filters=filters, order=_ORDER, limit=limit
+        columns=COLUMNS, looked_through=reading, most=MOST_READ, filters=filters, order=ORDER, limit=limit
     )
     return query, values
 
 
 def end_query(webhook_id: str, wanted: Filter, below: Place | None = None) -> tuple[sql.Composed, dict[str, Any]]:
     """Where `page_query` stops reading, if there is that much."""
-    looked_through, values = _looked_through(webhook_id, wanted, below)
-    return _END.format(looked_through=looked_through, most=_MOST_READ), values
+    reading, values = looked_through(webhook_id, wanted, below)
+    return _END.format(looked_through=reading, most=MOST_READ), values
 
 
-def _looked_through(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[sql.Composed, dict[str, Any]]:
+def looked_through(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[sql.Composed, dict[str, Any]]:
     """Rows in the order of an index, whatever is left out of them later; without a limit. None: of each webhook `w`."""
+    conditions, values = conditions_of(webhook_id, wanted, below)
+    return _LOOKED_THROUGH.format(columns=COLUMNS, conditions=all_of(conditions), order=ORDER), values
+
+
+def conditions_of(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[list[str], dict[str, Any]]:
+    """Which range of which index it is."""
     whose = "webhook_id = w.id" if webhook_id is None else "webhook_id = %(webhook_id)s"
     conditions = [whose, *_leading(wanted)]
     values: dict[str, Any] = {"webhook_id": webhook_id} | wanted._asdict()
@@ -162,7 +168,7 @@ def _looked_through(webhook_id: str | None, wanted: Filter, below: Place | None)
         # The first alone would do; the second is what leaves out whole partitions.
         conditions += ["(created_at, delivery_id) < (%(below_at)s, %(below_id)s)", "created_at <= %(below_at)s"]
         values |= {"below_at": below.created_at, "below_id": below.delivery_id}
-    return _LOOKED_THROUGH.format(columns=_COLUMNS, conditions=_and(conditions), order=_ORDER), values
+    return conditions, values
 
 
 def _leading(wanted: Filter) -> list[str]:
@@ -174,14 +180,14 @@ def _leading(wanted: Filter) -> list[str]:
     return ["event = %(event)s", "event <> 'click'"] if by_event else []
 
 
-def _filters(wanted: Filter) -> list[str]:
+def row_filters(wanted: Filter) -> list[str]:
     """A status is that of a delivery's last row: not only retries are overtaken, a failed delivery may be sent again."""
     status = ["state = %(status)s", _NO_LATER] if wanted.status is not None else []
     event = ["event = %(event)s"] if wanted.event is not None else []
     return [*status, *event] or ["true"]
 
 
-def _and(conditions: list[str]) -> sql.Composed:
+def all_of(conditions: list[str]) -> sql.Composed:
     return sql.SQL(" AND ").join(map(sql.SQL, conditions))
 
 
@@ -197,7 +203,7 @@ def attempts(conn: Connection[Any], webhook_id: str, delivery_id: str) -> list[A
     [created_at] = conn.execute(_PLACED, [delivery_id, webhook_id]).fetchone() or [None]
     if created_at is None:
         return []
-    query = _ATTEMPTS.format(columns=_COLUMNS, most=MOST_ATTEMPTS)
+    query = _ATTEMPTS.format(columns=COLUMNS, most=MOST_ATTEMPTS)
     return [_attempt_row(row) for row in conn.execute(query, [webhook_id, created_at, delivery_id])]
 
 
@@ -228,96 +234,3 @@ def forget_pending(conn: Connection[Any], record: AttemptRecord) -> None:
            AND attempt = %s AND state = 'pending'""",
         [record.webhook_id, timestamptz(record.created_ms), record.delivery_id, record.attempt],
     )
-
-
-# --- of all webhooks of an account
-
-# Each webhook's newest rows, and where its reading ended: a page goes down to the newest of these ends, below which others may
-# have rows that were not read.
-_ACCOUNT_PAGE: Final = sql.SQL("""
-WITH looked AS MATERIALIZED (
-    SELECT r.*, row_number() OVER (PARTITION BY r.webhook_id
-        ORDER BY r.created_at DESC, r.delivery_id DESC, r.attempt DESC) AS place
-    FROM webhooks w, LATERAL ({looked_through} LIMIT {each}) r WHERE w.account_id = %(account_id)s AND w.deleted_at IS NULL
-), floor AS MATERIALIZED (
-    SELECT created_at, delivery_id FROM looked WHERE place = {each} ORDER BY created_at DESC, delivery_id DESC LIMIT 1
-), page AS (
-    SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM looked a
-    WHERE {filters} AND NOT EXISTS (SELECT FROM floor f WHERE (a.created_at, a.delivery_id) < (f.created_at, f.delivery_id))
-    {order} LIMIT {limit}
-) SELECT floor.created_at, floor.delivery_id, page.* FROM (VALUES (0)) always LEFT JOIN floor ON true LEFT JOIN page ON true
-    ORDER BY page.created_at DESC, page.delivery_id DESC""")
-# Delivery ids follow from event and webhook, so those that there may be are known, and asked for by the index of ids.
-_OF_EVENT: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM attempts a
-    WHERE delivery_id || '' = ANY(%(ids)s) AND account_id = %(account_id)s AND {filters} {order} LIMIT {limit}""")
-_EACH_AT_LEAST: Final = 10  # rows of a webhook, however many there are
-
-
-class AccountDelivery(NamedTuple):
-    """A delivery, and whose."""
-
-    webhook_id: str
-    row: DeliveryRow
-
-
-class AccountPage(NamedTuple):
-    """Some deliveries of an account, and where the next page begins; None when there are no more."""
-
-    deliveries: list[AccountDelivery]
-    ended: Place | None
-
-
-def account_page(
-    conn: Connection[Any], account_id: str, wanted: Filter, limit: int, below: Place | None = None
-) -> AccountPage:
-    """Like `page`, of all the account's webhooks: reads some rows of each, `_MOST_READ` in all or ten of each."""
-    count = conn.execute("SELECT count(*) FROM webhooks WHERE account_id = %s AND deleted_at IS NULL", [account_id])
-    [webhooks] = count.fetchone() or (0,)
-    each = max(_EACH_AT_LEAST, _MOST_READ // max(1, webhooks))
-    looked_through, values = _looked_through(None, wanted, below)
-    query = _ACCOUNT_PAGE.format(
-        looked_through=looked_through, each=each, order=_ORDER, columns=_COLUMNS, limit=limit + 1,
-        filters=_and(_filters(wanted)),
-    )  # fmt: skip
-    conn.execute(_ALONG_INDEXES)
-    rows = conn.execute(query, values | {"account_id": account_id}).fetchall()
-    floor_at, floor_id = rows[0][:2]
-    found = [_account_delivery(row[2:]) for row in rows if row[2] is not None]
-    if len(found) > limit:
-        return AccountPage(found[:limit], _place(found[limit - 1]))
-    return AccountPage(found, None if floor_at is None else Place(floor_at, floor_id))
-
-
-def event_page(
-    conn: Connection[Any],
-    account_id: str,
-    event_id: str,
-    wanted: Filter,
-    limit: int,
-    below: Place | None = None,
-    webhook_id: str | None = None,
-) -> AccountPage:
-    """Where one event went: its deliveries, newest first; only that to one of the account's webhooks, if it is named."""
-    owned = conn.execute(
-        """SELECT id FROM webhooks WHERE account_id = %(account_id)s AND deleted_at IS NULL
-           AND (%(id)s::text IS NULL OR id = %(id)s)""",
-        {"account_id": account_id, "id": webhook_id},
-    )
-    values = wanted._asdict() | {"account_id": account_id, "ids": [delivery_id(event_id, each) for (each,) in owned]}
-    filters = _filters(wanted)
-    filters += ["created_at >= %(since)s"] if wanted.since is not None else []
-    filters += ["created_at < %(until)s"] if wanted.until is not None else []
-    if below is not None:
-        filters.append("(created_at, delivery_id) < (%(below_at)s, %(below_id)s)")
-        values |= {"below_at": below.created_at, "below_id": below.delivery_id}
-    query = _OF_EVENT.format(columns=_COLUMNS, filters=_and(filters), order=_ORDER, limit=limit + 1)
-    found = [_account_delivery(row) for row in conn.execute(query, values)]
-    return AccountPage(found[:limit], _place(found[limit - 1]) if len(found) > limit else None)
-
-
-def _account_delivery(row: tuple[Any, ...]) -> AccountDelivery:
-    return AccountDelivery(row[0], DeliveryRow(*row[1:]))
-
-
-def _place(delivery: AccountDelivery) -> Place:
-    return Place(delivery.row.created_at, delivery.row.delivery_id)

@@ -7,7 +7,8 @@ from psycopg import IsolationLevel
 from pydantic import Field
 
 from go2hooks.postgres import deliveries
-from go2hooks.postgres.deliveries import AccountDelivery, AccountPage, Filter, Place
+from go2hooks.postgres.account_deliveries import AccountDelivery, AccountPage, account_page, event_page
+from go2hooks.postgres.deliveries import Filter, Place
 from go2hooks.postgres.session import Session
 from services.api.answers import success
 from services.api.auth import require_account
@@ -38,7 +39,7 @@ class AccountDeliveriesQuery(DeliveriesQuery):
 def list_account_deliveries(query: AccountDeliveriesQuery) -> Response:
     """Newest first. `meta.nextCursor` continues where this page ended.
 
-    A page reads a bounded part of each webhook's history. It may therefore have fewer deliveries than `perPage`, or none,
+    A page reads a bounded part of the webhooks' history. It may therefore have fewer deliveries than `perPage`, or none,
     though there are more: go on while `meta.hasMore` is true.
     """
     name = f"{account_id()} {query.webhook} {query.event_id}"
@@ -55,11 +56,11 @@ def _page(conn: Session, query: AccountDeliveriesQuery, below: Place | None) -> 
     if query.webhook is not None:
         own_webhook(conn, query.webhook)
     if query.event_id is not None:
-        return deliveries.event_page(conn, account_id(), query.event_id, wanted, query.per_page, below, query.webhook)
+        return event_page(conn, account_id(), query.event_id, wanted, query.per_page, below, query.webhook)
     if query.webhook is not None:
         rows, ended = deliveries.page(conn, query.webhook, wanted, query.per_page, below)
         return AccountPage([AccountDelivery(query.webhook, row) for row in rows], ended)
-    return deliveries.account_page(conn, account_id(), wanted, query.per_page, below)
+    return account_page(conn, account_id(), wanted, query.per_page, below)
 
 
 def _shown(each: AccountDelivery) -> DeliveryOfAccount:

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from go2hooks.core.delivery import delivery_id
-from go2hooks.postgres import deliveries
+from go2hooks.postgres import account_deliveries
+from go2hooks.postgres.account_deliveries import account_page
 from go2hooks.postgres.deliveries import Filter
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -45,9 +46,9 @@ def pages(acme, query="", **_):
     raise AssertionError("it does not end")
 
 
-def test_all_are_there_once_newest_first_whatever_the_page(acme, hooks, record, monkeypatch):
-    monkeypatch.setattr(deliveries, "_MOST_READ", 3)  # so that pages end where a webhook's reading does
-    monkeypatch.setattr(deliveries, "_EACH_AT_LEAST", 4)
+@pytest.mark.parametrize("most_read", [3, 20_000])  # with few, pages end where a webhook's reading does
+def test_all_are_there_once_newest_first_whatever_the_page(acme, hooks, record, monkeypatch, most_read):
+    monkeypatch.setattr(account_deliveries, "MOST_READ", most_read)
     for number in range(40):  # the first webhook is busy, the last has old deliveries alone
         record(hooks[0], number)
         if number % 10 == 0:
@@ -121,23 +122,23 @@ def test_a_cursor_of_another_list_is_refused(acme, hooks, record):
         assert acme("GET", f"{other}cursor={cursor}").status_code == 422
 
 
-def test_a_page_reads_some_rows_of_each_along_an_index(database_url, acme, hooks, record, monkeypatch):
-    """No more for a longer history."""
-    monkeypatch.setattr(deliveries, "_MOST_READ", 60)
+def test_a_page_reads_few_rows_of_the_newest_webhooks_along_an_index(database_url, acme, hooks, record, monkeypatch):
+    """No more for a longer history, and one of each other webhook."""
     for number in range(60):
-        for webhook_id in hooks:
-            record(webhook_id, number)
+        for place, webhook_id in enumerate(hooks):
+            record(webhook_id, number + place * 100)
     asked = []
     with psycopg.connect(database_url) as conn:
         real = conn.execute
         monkeypatch.setattr(
             conn, "execute", lambda query, values=None: (asked.append((query, values)), real(query, values))[1]
         )
-        page = deliveries.account_page(conn, "acme", Filter(), 20)
-        [query, values] = asked[2]
+        page = account_page(conn, "acme", Filter(until=NOON + timedelta(hours=1)), 1)
+        _, [query, values] = asked  # the setting, and one query: what is newest lies within a day before
         [[plan]] = real("EXPLAIN (ANALYZE, FORMAT JSON) " + query.as_string(conn), values).fetchall()
-    assert page.deliveries[0].row.created_at == NOON + timedelta(seconds=59)
-    assert len(page.deliveries) == 20
+    assert [(each.webhook_id, each.row.created_at) for each in page.deliveries] == [
+        (hooks[2], NOON + timedelta(seconds=259))
+    ]
     scans = [
         node
         for node in walk(plan["Plan"] if isinstance(plan, dict) else plan[0]["Plan"])
@@ -145,7 +146,7 @@ def test_a_page_reads_some_rows_of_each_along_an_index(database_url, acme, hooks
     ]
     assert scans
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
-    assert sum(node["Actual Loops"] * node["Actual Rows"] for node in scans) == 60
+    assert sum(node["Actual Loops"] * node["Actual Rows"] for node in scans) == len(hooks) + 2 * 2
 
 
 def walk(node):

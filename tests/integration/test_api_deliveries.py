@@ -174,7 +174,7 @@ def walk_on(acme, hook):
      "event=link.created&status=failed", "event=link.created&status=delivered", "event=click&status=retrying"],
 )  # fmt: skip
 def test_a_page_ends_where_it_has_read_enough_and_the_next_goes_on_there(hook, history, walk_on, monkeypatch, query):
-    monkeypatch.setattr(deliveries, "_MOST_READ", 7)
+    monkeypatch.setattr(deliveries, "MOST_READ", 7)
     wanted = dict(each.split("=") for each in query.split("&"))
     expected = []
     for number in range(60):
@@ -194,7 +194,7 @@ def test_a_page_ends_where_it_has_read_enough_and_the_next_goes_on_there(hook, h
 
 def test_what_comes_and_goes_while_a_page_is_read_moves_no_cursor(database, hook, history, walk_on, monkeypatch):
     """Retries are dated by their event, so that they lie in the middle; a test event that Kafka refused is taken back."""
-    monkeypatch.setattr(deliveries, "_MOST_READ", 10)
+    monkeypatch.setattr(deliveries, "MOST_READ", 10)
     for number in range(40):
         history(f"dlv_{number:03d}", 1, "retrying", minute=number)
         history(f"dlv_{number:03d}", 2, "delivered" if number % 6 == 0 else "failed", minute=number)
@@ -320,7 +320,7 @@ def explain(database_url, wanted, below=None, webhook="wh_1"):
     """Every node of the plan, as it was executed."""
     query, values = deliveries.page_query(webhook, wanted, 21, below)
     with psycopg.connect(database_url) as connection:
-        connection.execute(deliveries._ALONG_INDEXES)
+        connection.execute(deliveries.ALONG_INDEXES)
         [[plan]] = connection.execute(
             "EXPLAIN (ANALYZE, FORMAT JSON) " + query.as_string(connection), values
         ).fetchall()
@@ -366,7 +366,7 @@ def test_a_page_reads_few_rows_of_a_long_history(big_database_url, name):
     ids=str,
 )
 def test_a_page_gives_up_after_so_many_rows(big_database_url, wanted, monkeypatch):
-    monkeypatch.setattr(deliveries, "_MOST_READ", 200)
+    monkeypatch.setattr(deliveries, "MOST_READ", 200)
     assert (
         rows_read(explain(big_database_url, wanted)) < 2 * 200 + 10
     )  # each, its later attempts, the first of each day
@@ -401,7 +401,7 @@ def test_the_small_indexes_serve_statements_that_were_planned_without_their_valu
     query, values = deliveries.page_query("wh_1", wanted, 21)
     names = [name for name, value in values.items() if value is not None]
     with psycopg.connect(big_database_url) as connection:
-        connection.execute(deliveries._ALONG_INDEXES)
+        connection.execute(deliveries.ALONG_INDEXES)
         numbered = query.as_string(connection) % {name: f"${names.index(name) + 1}" for name in names}
         types = ", ".join("text" for _ in names)
         arguments = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)

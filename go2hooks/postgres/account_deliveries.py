@@ -1,0 +1,142 @@
+"""SQL of `attempts`, as the API asks it of all webhooks of an account: their deliveries, newest first."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection, sql
+
+from go2hooks.core.delivery import delivery_id
+from go2hooks.postgres.deliveries import (
+    ALONG_INDEXES,
+    COLUMNS,
+    MOST_READ,
+    ORDER,
+    DeliveryRow,
+    Filter,
+    Place,
+    all_of,
+    conditions_of,
+    looked_through,
+    row_filters,
+)
+
+# A page of `most` deliveries is of the `most` webhooks that have the newest rows: those of all others are older than each of
+# these. Of each it looks through some rows. It goes down to where the last webhook's rows begin, and not below the end of
+# what was looked through of any: further down there may be rows that were not read.
+_PAGE: Final = sql.SQL("""
+WITH newest AS MATERIALIZED (
+    SELECT w.id, r.created_at, r.delivery_id
+    FROM webhooks w, LATERAL (SELECT created_at, delivery_id FROM attempts WHERE {conditions} {order} LIMIT 1) r
+    WHERE w.account_id = %(account_id)s AND w.deleted_at IS NULL
+    ORDER BY r.created_at DESC, r.delivery_id DESC LIMIT {most}
+), looked AS MATERIALIZED (
+    SELECT r.*, row_number() OVER (PARTITION BY r.webhook_id
+        ORDER BY r.created_at DESC, r.delivery_id DESC, r.attempt DESC) AS place
+    FROM newest w, LATERAL ({looked_through} LIMIT {each}) r
+), floor AS MATERIALIZED (
+    SELECT created_at, delivery_id FROM looked WHERE place = {each}
+    UNION ALL (SELECT created_at, delivery_id FROM newest ORDER BY created_at DESC, delivery_id DESC OFFSET {most} - 1)
+    ORDER BY created_at DESC, delivery_id DESC LIMIT 1
+), page AS (
+    SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM looked a
+    WHERE {filters} AND NOT EXISTS (SELECT FROM floor f WHERE (a.created_at, a.delivery_id) < (f.created_at, f.delivery_id))
+    {order} LIMIT {most}
+) SELECT (SELECT count(*) FROM newest), floor.created_at, floor.delivery_id, page.*
+    FROM (VALUES (0)) always LEFT JOIN floor ON true LEFT JOIN page ON true
+    ORDER BY page.created_at DESC, page.delivery_id DESC""")
+# Delivery ids follow from event and webhook, so those that there may be are known, and asked for by the index of ids.
+_OF_EVENT: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) webhook_id, {columns} FROM attempts a
+    WHERE delivery_id || '' = ANY(%(ids)s) AND account_id = %(account_id)s AND {filters} {order} LIMIT {limit}""")
+# In how much time before a page's upper end the newest rows are looked for first: few partitions, where each webhook's rows are
+# looked for once, rather than one for each day that is kept.
+_RECENT: Final = timedelta(days=1)
+
+
+class AccountDelivery(NamedTuple):
+    """A delivery, and whose."""
+
+    webhook_id: str
+    row: DeliveryRow
+
+
+class AccountPage(NamedTuple):
+    """Some deliveries of an account, and where the next page begins; None when there are no more."""
+
+    deliveries: list[AccountDelivery]
+    ended: Place | None
+
+
+def account_page(
+    conn: Connection[Any], account_id: str, wanted: Filter, limit: int, below: Place | None = None
+) -> AccountPage:
+    """Like `deliveries.page`, of all the account's webhooks.
+
+    Reads one row of each webhook, and of the newest ones first as few as a page needs; where these give less, up to
+    `MOST_READ` in all.
+    """
+    conn.execute(ALONG_INDEXES)
+    most = limit + 1
+    upper = min(filter(None, (below and below.created_at, wanted.until, datetime.now(UTC))))
+    recent: datetime | None = upper - _RECENT
+    each = most
+    while True:
+        rows = conn.execute(*_page_query(account_id, wanted, most, each, below, recent)).fetchall()
+        webhooks, *floor = rows[0][:3]
+        found = [_account_delivery(row[3:]) for row in rows if row[3] is not None]
+        if webhooks < most and recent is not None:
+            recent = None
+        elif len(found) < most and floor[0] is not None and each < MOST_READ // most:
+            each = MOST_READ // most
+        else:
+            break
+    if len(found) > limit:
+        return AccountPage(found[:limit], _place(found[limit - 1]))
+    return AccountPage(found, None if floor[0] is None else Place(*floor))
+
+
+def _page_query(
+    account_id: str, wanted: Filter, most: int, each: int, below: Place | None, recent: datetime | None
+) -> tuple[sql.Composed, dict[str, Any]]:
+    conditions, values = conditions_of(None, wanted, below)
+    if recent is not None:
+        conditions.append("created_at >= %(recent)s")
+    query = _PAGE.format(
+        conditions=all_of(conditions), looked_through=looked_through(None, wanted, below)[0], most=most, each=each,
+        columns=COLUMNS, filters=all_of(row_filters(wanted)), order=ORDER,
+    )  # fmt: skip
+    return query, values | {"account_id": account_id, "recent": recent}
+
+
+def event_page(
+    conn: Connection[Any],
+    account_id: str,
+    event_id: str,
+    wanted: Filter,
+    limit: int,
+    below: Place | None = None,
+    webhook_id: str | None = None,
+) -> AccountPage:
+    """Where one event went: its deliveries, newest first; only that to one of the account's webhooks, if it is named."""
+    owned = conn.execute(
+        """SELECT id FROM webhooks WHERE account_id = %(account_id)s AND deleted_at IS NULL
+           AND (%(id)s::text IS NULL OR id = %(id)s)""",
+        {"account_id": account_id, "id": webhook_id},
+    )
+    values = wanted._asdict() | {"account_id": account_id, "ids": [delivery_id(event_id, each) for (each,) in owned]}
+    filters = row_filters(wanted)
+    filters += ["created_at >= %(since)s"] if wanted.since is not None else []
+    filters += ["created_at < %(until)s"] if wanted.until is not None else []
+    if below is not None:
+        filters.append("(created_at, delivery_id) < (%(below_at)s, %(below_id)s)")
+        values |= {"below_at": below.created_at, "below_id": below.delivery_id}
+    query = _OF_EVENT.format(columns=COLUMNS, filters=all_of(filters), order=ORDER, limit=limit + 1)
+    found = [_account_delivery(row) for row in conn.execute(query, values)]
+    return AccountPage(found[:limit], _place(found[limit - 1]) if len(found) > limit else None)
+
+
+def _account_delivery(row: tuple[Any, ...]) -> AccountDelivery:
+    return AccountDelivery(row[0], DeliveryRow(*row[1:]))
+
+
+def _place(delivery: AccountDelivery) -> Place:
+    return Place(delivery.row.created_at, delivery.row.delivery_id)

@@ -172,8 +172,8 @@ def shown(round_: dict[str, report.Figures]) -> str:
 
 
 def fill(running: Stack, ids: list[str], first: int, last: int, total: int) -> None:
-    """Attempts of these webhooks, spread over three days."""
-    step_ms = 3 * 86_400_000 / total
+    """Attempts of these webhooks, spread over the last day."""
+    step_ms = 86_400_000 / total
     began = datetime.now(UTC) - timedelta(days=1)
     with psycopg.connect(running.database.url(), autocommit=True) as connection:
         for start in range(first, last, _FILL_STEP):

@@ -48,15 +48,21 @@ def up(
         data_dir=data_dir, api_port=api_port, brokers=brokers, secure=secure, dispatchers=dispatchers
     )
 
-    def on_ready(endpoints: dict[str, Any]) -> None:
-        _announce(console, endpoints, data_dir)
+    def on_ready(endpoints: dict[str, Any], sign_in_link: str | None) -> None:
+        _announce(console, endpoints, sign_in_link, data_dir)
 
     with console.status("Starting …"):
         run_stack(options, lambda line: console.print(line, markup=False), on_ready)
 
 
-def _announce(console: Any, endpoints: dict[str, Any], data_dir: Path) -> None:
+def _announce(console: Any, endpoints: dict[str, Any], sign_in_link: str | None, data_dir: Path) -> None:
     console.print(f"[bold green]All ready.[/] API {endpoints['api']}")
-    console.print(f"Dashboard {endpoints['dashboard']} (sign in with the API key of endpoints.json)", markup=False)
     where = data_dir / "endpoints.json"
     console.print(f"Addresses, API key and process ids: {where} · Ctrl-C stops everything.", markup=False)
+    if sign_in_link is None:
+        console.print(f"Dashboard: {endpoints['dashboard']} (sign in with that API key)", markup=False)
+    else:
+        console.print(
+            f"Dashboard: {endpoints['dashboard']} · this link signs you in, once, within 5 minutes:", markup=False
+        )
+        console.print(f"  {sign_in_link}", markup=False)

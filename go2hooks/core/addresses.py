@@ -188,3 +188,8 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
 
 def _within(address: Address, networks: tuple[Network, ...]) -> bool:
     return any(address in network for network in networks if network.version == address.version)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a setting or a URL names it, is this machine as only itself reaches it. Looks nothing up."""
+    return host == "localhost" or classify(host) is Verdict.LOOPBACK

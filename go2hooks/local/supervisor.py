@@ -14,6 +14,7 @@ import psycopg
 
 from go2hooks import __version__
 from go2hooks.build import BUILD
+from go2hooks.core.addresses import is_loopback
 from go2hooks.environment import is_given, variable
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.local.broker import Broker, brokers_of
@@ -26,7 +27,8 @@ from go2hooks.local.security import Security, kept_security, secure
 from go2hooks.local.server import Server
 from go2hooks.local.service import Service
 from go2hooks.local.watch import Watch
-from go2hooks.postgres.api_keys import create_key, list_keys
+from go2hooks.postgres import sign_in_links
+from go2hooks.postgres.api_keys import CreatedKey, create_key, list_keys
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings, load_settings
@@ -48,8 +50,8 @@ class StackOptions:
     dispatchers: int = 1
 
 
-def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[str, Any]], None]) -> None:
-    """Run until SIGINT or SIGTERM; `on_ready` gets the endpoints whenever they change. Main thread only.
+def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[str, Any], str | None], None]) -> None:
+    """Run until SIGINT or SIGTERM; `on_ready` gets the endpoints whenever they change, and a new sign-in link. Main thread only.
 
     Raises StackError, SettingsError or UnavailableError when it cannot start; all children are ended by then.
     """
@@ -58,7 +60,7 @@ def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[st
             stack.start()
             while True:
                 if (endpoints := stack.step(time.monotonic())) is not None:
-                    on_ready(endpoints)
+                    on_ready(endpoints, stack.sign_in_link())
                 time.sleep(_INTERVAL_S)
         except KeyboardInterrupt:
             report("Stopping: services first, then Kafka and Postgres. Press Ctrl-C again to hurry.")
@@ -104,7 +106,7 @@ class Stack:
         self._services: dict[str, list[Service]] = {}
         self._watches: list[Watch] = []
         self._announced: dict[str, Any] | None = None
-        self._api_key = ""
+        self._api_key = CreatedKey("", "")
 
     def start(self) -> None:
         """Start everything and wait until it serves. A death on the way is an error, not a reason to try again."""
@@ -136,6 +138,21 @@ class Stack:
         self._dir.write_json("endpoints.json", endpoints)
         self._announced = endpoints
         return endpoints
+
+    def sign_in_link(self) -> str | None:
+        """An address that signs in to the dashboard once, as the key of endpoints.json; None where there can be none.
+
+        It is told to who reads the terminal, and written nowhere: programs have the key.
+        """
+        if not is_loopback(self._settings.api_host):
+            return None
+        try:
+            with Session.connect(self._settings.database_url.get_secret_value(), name="up") as connection:
+                token = sign_in_links.make(connection, self._api_key.id)
+                connection.commit()
+        except psycopg.OperationalError:  # Postgres has just died: it is started again, and announced again
+            return None
+        return f"{self._services['api'][0].url}/sign-in/link?token={token}"
 
     def stop(self) -> None:
         """Services drain side by side, then Kafka and Postgres stop. An interrupt meanwhile kills what is left."""
@@ -226,7 +243,7 @@ class Stack:
         pids: dict[str, Any] = {name: [service.pid for service in group] for name, group in self._services.items()}
         return {
             "api": f"{api}/api/v1",
-            "apiKey": self._api_key,
+            "apiKey": self._api_key.key,
             "account": ACCOUNT,
             "kafka": settings.kafka_bootstrap_servers,
             "postgres": settings.database_url.get_secret_value(),
@@ -246,17 +263,16 @@ def _one_or_all(pids: list[int | None]) -> int | list[int | None] | None:
     return pids if len(pids) > 1 else next(iter(pids), None)
 
 
-def _ensure_api_key(connection: psycopg.Connection[Any], data_dir: DataDir) -> str:
+def _ensure_api_key(connection: psycopg.Connection[Any], data_dir: DataDir) -> CreatedKey:
     """The key for endpoints.json: the one kept here while the database still knows it, otherwise a new one."""
     kept = data_dir.read_json("api-key.json")
     usable = {key.id for key in list_keys(connection, ACCOUNT) if key.revoked_at is None}
     if kept is None or kept["id"] not in usable:
         created = create_key(connection, ACCOUNT, "go2hooks up")
         connection.commit()
-        kept = {"id": created.id, "key": created.key}
+        kept = created._asdict()
         data_dir.write_json("api-key.json", kept)
-    key: str = kept["key"]
-    return key
+    return CreatedKey(**kept)
 
 
 def _stop_together(servers: Sequence[Server]) -> None:

@@ -51,6 +51,7 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
         Right(("SELECT", "INSERT"), "replays"),
         Right(("UPDATE",), "replays", ("status", "finished_at")),
         Right(_READ, "attempt_rollups"),
+        Right(("SELECT", "DELETE"), "sign_in_links"),
     ),
     Role.ROUTER: (*_COMMON, Right(_READ, "webhooks")),
     Role.REPLAYER: (

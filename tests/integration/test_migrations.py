@@ -34,6 +34,7 @@ def test_an_empty_database_gets_every_table_and_a_second_run_changes_nothing(emp
         "0011",
         "0009",
         "0012",
+        "0013",
     )
     migrate(empty_database_url)
     migrate(empty_database_url)
@@ -49,7 +50,7 @@ def test_starters_that_migrate_at_the_same_time_do_not_clash(empty_database_url)
     with ThreadPoolExecutor(5) as starters:
         list(starters.map(migrate, [empty_database_url] * 5))
     with psycopg.connect(empty_database_url) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0012",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0013",)]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url):

@@ -1,6 +1,7 @@
 """`go2hooks up`: the whole stack as its users start, stop, kill and start it again."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -8,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import psutil
 import psycopg
@@ -17,6 +19,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from up_command import GO2HOOKS, UpCommand, call_api, children, wait_gone
 from usable_topics import watermarks
+from waiting import eventually
 
 
 def webhooks_of(endpoints: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +49,19 @@ def test_it_announces_everything_that_a_client_needs(stack: UpCommand):
     for urls in endpoints["metrics"].values():
         for url in [urls] if isinstance(urls, str) else urls:
             assert b"# HELP" in urlopen(url, timeout=10).read()
+
+
+def test_it_prints_a_link_that_signs_in_to_the_dashboard_once(stack: UpCommand):
+    endpoints = stack.endpoints()
+    link = eventually(lambda: re.search(r"http://\S+/sign-in/link\?token=(\S+)", stack.log.read_text()))
+    browser = build_opener(HTTPCookieProcessor())
+    page = browser.open(link[0], timeout=10).read().decode()
+    [csrf] = re.findall(r'name="csrf_token" value="([^"]*)"', page)
+    form = urlencode({"csrf_token": csrf, "token": link[1]}).encode()
+    with browser.open(link[0].partition("?")[0], form, timeout=10) as answer:
+        assert answer.url == endpoints["dashboard"]
+        assert "<span>local</span>" in answer.read().decode()
+    assert link[1] not in (stack.dir / "endpoints.json").read_text() + (stack.dir / "logs" / "api.log").read_text()
 
 
 @pytest.mark.parametrize("name", ["endpoints.json", "secret-key", "api-key.json", "postgres/password"])

@@ -75,7 +75,7 @@ def _run(options: DemoOptions, screen: Screen, stack: Stack, data_dir: Path) -> 
         verdict = _play(options, screen, stack, endpoints, control, ledger, deadline)
         if verdict.problems:
             _keep_logs(data_dir, screen)
-        _offer(options, screen, endpoints, data_dir)
+        _offer(options, screen, stack, endpoints, data_dir)
         if options.keep:
             _keep(stack, screen)
     return verdict.problems
@@ -141,12 +141,12 @@ def _play(
     return verdict
 
 
-def _offer(options: DemoOptions, screen: Screen, endpoints: Endpoints, data_dir: Path) -> None:
+def _offer(options: DemoOptions, screen: Screen, stack: Stack, endpoints: Endpoints, data_dir: Path) -> None:
     if not options.keep:
         screen.say(
             f"\nThe API was at {endpoints['api']}; everything stops now. To look around, leave it running:\n"
             "  make demo ARGS=--keep\n"
-            "and then, with the key that it shows:\n"
+            "It prints a link to the dashboard, and a key for the API:\n"
             f'  curl -H "Authorization: Bearer $KEY" {endpoints["api"]}/webhooks'
         )
         return
@@ -156,6 +156,11 @@ def _offer(options: DemoOptions, screen: Screen, endpoints: Endpoints, data_dir:
         f"{_program()} emit click --account {endpoints['account']} --count 10 --data-dir {data_dir}",
     ):
         screen.put(Text(f"  {command}"))
+    if (link := stack.sign_in_link()) is not None:
+        screen.say(
+            "The dashboard shows these webhooks and every delivery. This link signs you in, once, within 5 minutes:"
+        )
+        screen.put(Text(f"  {link}"))
 
 
 def _program() -> str:

@@ -15,7 +15,9 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
-_OPEN: Final = frozenset({"dashboard.sign_in_form", "dashboard.sign_in_now", "dashboard.static"})
+_OPEN: Final = frozenset(
+    f"dashboard.{name}" for name in ("sign_in_form", "sign_in_now", "open_link", "use_link", "static")
+)
 
 blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static/dashboard"

@@ -10,7 +10,7 @@ from flask import Flask, g, request, session
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 
-from go2hooks.postgres import api_keys
+from go2hooks.postgres import api_keys, sign_in_links
 from go2hooks.postgres.api_keys import KnownKey
 from go2hooks.settings import Settings
 from services.api.auth import log_in
@@ -57,7 +57,22 @@ def _derived(key: bytes) -> bytes:
 
 def sign_in(key: str) -> None:
     """Begin a new session of whose key this is. Raises ApiError 401 or 429."""
-    known = log_in(key)
+    _begin(log_in(key))
+
+
+def sign_in_by_link(token: str) -> bool:
+    """Begin a new session of the key that the token stands for, unless it was used, is too old, or its key opens nothing."""
+    with services().pool.transaction() as conn:
+        key_id = sign_in_links.use(conn, token)
+        known = None if key_id is None else api_keys.look_up_id(conn, key_id)
+    if known is None or known.has_expired:
+        return False
+    _begin(known)
+    return True
+
+
+def _begin(known: KnownKey) -> None:
+    """Nothing of the session before is kept: who planted it gets nothing of this one."""
     session.clear()
     session.permanent = True
     session["key"], session["until"] = known.id, time.time() + LIFETIME.total_seconds()

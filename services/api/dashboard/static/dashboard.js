@@ -1,2 +1,3 @@
 // What pages do beyond htmx, a module for each thing. Reading, enabling and sending again work without any of it.
+import "./form.js";
 import "./times.js";

@@ -146,6 +146,12 @@ def find(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow 
     return _one(conn, f"SELECT {_COLUMNS} FROM webhooks WHERE {_OWN}", account_id, webhook_id)
 
 
+def names(conn: Connection[Any], account_id: str, webhook_ids: list[str]) -> dict[str, str]:
+    """What these webhooks are called."""
+    sql = "SELECT id, name FROM webhooks WHERE account_id = %s AND id = ANY(%s)"
+    return dict(conn.execute(sql, [account_id, webhook_ids]).fetchall())
+
+
 def lock(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow | None:
     """As `find`; and nobody else changes it until the caller's transaction ends."""
     return _one(conn, f"SELECT {_COLUMNS} FROM webhooks WHERE {_OWN} FOR NO KEY UPDATE", account_id, webhook_id)
@@ -189,6 +195,23 @@ def set_settings(
     values = {c: Jsonb(v) if c in _JSON_COLUMNS and v is not None else v for c, v in settings.items()}
     sql = f"UPDATE webhooks SET {assignments}, updated_at = clock_timestamp() WHERE {_OWN} RETURNING {_COLUMNS}"
     return _one(conn, sql, account_id, webhook_id, **values)
+
+
+class Sealed(NamedTuple):
+    """What a webhook's requests are made with that only `SecretBox` opens."""
+
+    secret: bytes
+    previous_secret: bytes | None  #: None when it does not sign any more
+    has_certificate: bool
+
+
+def sealed(conn: Connection[Any], account_id: str, webhook_id: str) -> Sealed | None:
+    """As it is at this moment."""
+    sql = f"""SELECT sealed_secret AS secret, client_certificate IS NOT NULL AS has_certificate,
+        CASE WHEN previous_secret_expires_at > now() THEN sealed_previous_secret END AS previous_secret
+        FROM webhooks WHERE {_OWN}"""
+    with conn.cursor(row_factory=class_row(Sealed)) as cursor:
+        return cursor.execute(sql, {"account": account_id, "id": webhook_id}).fetchone()
 
 
 def sealed_headers(conn: Connection[Any], account_id: str, webhook_id: str) -> bytes | None:

@@ -38,8 +38,8 @@ DELIVERY_ID: Final = re.compile(r"dlv_[0-9A-Za-z_]{1,64}")
 @operation("A delivery, with every attempt", Answer(DeliveryDetail))
 def get_delivery(webhook_id: str, delivery_id: str) -> Response:
     """Request and payload are as the receiver got them. Kafka keeps the payload, for as long as the operator has it do so."""
-    webhook, rows = _find(webhook_id, delivery_id)
-    delivery = _read_back(delivery_id, rows)
+    webhook, rows = find_delivery(webhook_id, delivery_id)
+    delivery = read_back(delivery_id, rows)
     return success(_detail(webhook, rows, delivery))
 
 
@@ -56,9 +56,9 @@ def redeliver(webhook_id: str, delivery_id: str, query: WaitQuery, body: NoBody)
     It counts neither towards disabling the webhook nor against it, and is not retried. 202, or with `wait=true` 200 with the
     attempt's result, as a test event has it.
     """
-    _, rows = _find(webhook_id, delivery_id)
+    _, rows = find_delivery(webhook_id, delivery_id)
     _refuse_unfinished(rows[0].delivery)
-    kept = _read_back(delivery_id, rows)
+    kept = read_back(delivery_id, rows)
     if kept is None:
         raise ApiError(410, "payload_expired", "Kafka no longer has the payload of this delivery.")
     delivery = redelivered(kept, rows[0].delivery.attempt + 1)
@@ -67,7 +67,7 @@ def redeliver(webhook_id: str, delivery_id: str, query: WaitQuery, body: NoBody)
     return answer_sent(delivery, accepted, _shown_result, wait=query.wait)
 
 
-def _find(webhook_id: str, delivery_id: str) -> tuple[WebhookRow, list[AttemptRow]]:
+def find_delivery(webhook_id: str, delivery_id: str) -> tuple[WebhookRow, list[AttemptRow]]:
     """The account's webhook, and the rows of its delivery, the last one first. Raises ApiError 404."""
     with services().pool.transaction() as conn:
         webhook = own_webhook(conn, webhook_id)
@@ -78,7 +78,7 @@ def _find(webhook_id: str, delivery_id: str) -> tuple[WebhookRow, list[AttemptRo
     return webhook, rows
 
 
-def _read_back(delivery_id: str, rows: list[AttemptRow]) -> Delivery | None:
+def read_back(delivery_id: str, rows: list[AttemptRow]) -> Delivery | None:
     """The delivery from Kafka; None when Kafka no longer has it, or no place of it is recorded yet."""
     positions = dict.fromkeys(row.position for row in rows if row.position is not None)
     if not positions:

@@ -228,6 +228,8 @@ class DeliveryOfAccount(Delivery):
 
     webhookId: str
     """`wh_…`: the webhook that it goes to."""
+    webhookName: str
+    """What its owner calls that."""
 
 
 @described
@@ -252,6 +254,18 @@ class AcceptedRedelivery(TypedDict):
     """The number of this attempt."""
     message: NotRequired[str]
     """Why there is no result, where one was asked for."""
+
+
+@described
+class CurlCommand(TypedDict):
+    """A delivery as a command, to be sent from a terminal."""
+
+    command: str
+    """For bash, zsh or ksh: a request that is signed now. Most receivers take its signature for 5 minutes."""
+    secretHeaders: list[str]
+    """The webhook's own headers that are secret, and so not in it."""
+    needsClientCertificate: bool
+    """Whether the receiver may ask for the webhook's client certificate, which is not in it."""
 
 
 @described

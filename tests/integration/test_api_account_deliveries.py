@@ -7,7 +7,7 @@ import pytest
 
 from go2hooks.core.delivery import delivery_id
 from go2hooks.postgres import account_deliveries
-from go2hooks.postgres.account_deliveries import account_page
+from go2hooks.postgres.account_deliveries import Ids, account_page, page_by_id
 from go2hooks.postgres.deliveries import Filter
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -149,7 +149,44 @@ def test_a_page_reads_few_rows_of_the_newest_webhooks_along_an_index(database_ur
     assert sum(node["Actual Loops"] * node["Actual Rows"] for node in scans) == len(hooks) + 2 * 2
 
 
+@pytest.mark.parametrize("ids", [Ids(event_id="evt_1"), Ids(delivery_id="dlv_1")])
+def test_ids_are_looked_for_by_their_index_however_many_they_are(database_url, acme, hooks, record, monkeypatch, ids):
+    for number in range(60):
+        record(hooks[0], number)
+    monkeypatch.setattr(Ids, "of", lambda self, owned: [delivery_id("evt_1", str(n)) for n in range(3000)])
+    asked = []
+    with psycopg.connect(database_url) as conn:
+        conn.execute("ANALYZE attempts")
+        real = conn.execute
+        monkeypatch.setattr(
+            conn, "execute", lambda query, values=None: (asked.append((query, values)), real(query, values))[1]
+        )
+        page_by_id(conn, "acme", ids, Filter(), 20)
+        _, [query, values] = asked
+        [[plan]] = real("EXPLAIN (FORMAT JSON) " + query.as_string(conn), values).fetchall()
+    [whole] = plan
+    scans = [node for node in walk(whole["Plan"]) if "attempts" in node.get("Relation Name", "")]
+    assert scans
+    assert all("wanted.id" in node.get("Index Cond", node.get("Filter", "")) for node in scans)
+
+
 def walk(node):
     yield node
     for child in node.get("Plans", ()):
         yield from walk(child)
+
+
+def test_a_delivery_is_found_by_its_id_alone_and_says_what_its_webhook_is_called(acme, rival, hooks, record):
+    theirs = rival.create()["id"]
+    record(hooks[0], 1)
+    record(hooks[1], 1)
+    record(theirs, 1, account="rival")
+    wanted = delivery_id("evt_1", hooks[0])
+    [found] = pages(acme, f"deliveryId={wanted}")[0]
+    assert (found["id"], found["webhookId"], found["webhookName"]) == (wanted, hooks[0], "Click Tracker")
+    assert len(pages(acme, f"deliveryId={wanted}&eventId=evt_1")[0]) == 1
+    for nothing in (f"deliveryId={delivery_id('evt_1', theirs)}", f"deliveryId={wanted}&eventId=evt_2",
+                    f"deliveryId={wanted}&webhook={hooks[1]}", f"deliveryId={wanted}&status=failed"):  # fmt: skip
+        assert pages(acme, nothing)[0] == []
+    acme("DELETE", f"/webhooks/{hooks[0]}")
+    assert pages(acme, f"deliveryId={wanted}")[0] == []

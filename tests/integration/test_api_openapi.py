@@ -135,6 +135,7 @@ def test_optional_bodies_and_parameters_are_told_as_such(app):
         "changeWebhook": True,
         "sendTestEvent": False,
         "redeliver": False,
+        "makeCurl": False,
         "rotateSecret": False,
         "putCertificate": True,
         "createKey": True,

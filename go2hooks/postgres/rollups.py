@@ -1,8 +1,9 @@
 """SQL of `attempt_deltas` and `attempt_rollups`: gather what batches of records added, and read a webhook's statistics."""
 
 import asyncio
-from collections.abc import Iterable
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -34,9 +35,12 @@ SELECT w, s, to_timestamp(a), delivered, failed, skipped, retried, histogram FRO
     %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[]) AS k(w, s, a, delivered, failed, skipped, retried, histogram)
 ON CONFLICT (webhook_id, step, at) DO UPDATE SET delivered = excluded.delivered, failed = excluded.failed,
     skipped = excluded.skipped, retried = excluded.retried, histogram = excluded.histogram"""
+# An index range per webhook, whatever the statistics say.
 _SERIES: Final = """
-SELECT at, delivered, failed, skipped, retried, histogram FROM attempt_rollups
-WHERE webhook_id = %s AND step = %s AND at >= %s AND at < %s"""
+SELECT w.id, found.* FROM unnest(%(webhook_ids)s::text[]) AS w(id),
+LATERAL (SELECT r.at, r.delivered, r.failed, r.skipped, r.retried, r.histogram FROM attempt_rollups r
+         WHERE r.webhook_id = w.id AND r.step = %(step_s)s AND r.at >= %(begin)s AND r.at < %(end)s
+         ORDER BY r.at LIMIT %(most)s) found"""
 
 _Step = tuple[str, int, int, Rollup]
 
@@ -49,10 +53,14 @@ class Span(NamedTuple):
     step_s: int
 
 
-def series(conn: Connection[Any], webhook_id: str, span: Span) -> dict[datetime, Rollup]:
-    """By the beginning of each step; those without any attempt are left out."""
-    rows = conn.execute(_SERIES, [webhook_id, span.step_s, span.begin, span.end]).fetchall()
-    return {at: _rollup(*counts) for at, *counts in rows}
+def series(conn: Connection[Any], webhook_ids: Sequence[str], span: Span) -> defaultdict[str, dict[datetime, Rollup]]:
+    """By webhook, and by the beginning of each step; those without any attempt are left out."""
+    most = (span.end - span.begin) // timedelta(seconds=span.step_s)
+    values = span._asdict() | {"webhook_ids": list(webhook_ids), "most": most}
+    found: defaultdict[str, dict[datetime, Rollup]] = defaultdict(dict)
+    for webhook_id, at, *counts in conn.execute(_SERIES, values):
+        found[webhook_id][at] = _rollup(*counts)
+    return found
 
 
 async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:

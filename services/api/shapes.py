@@ -28,6 +28,8 @@ TRIGGERS: Final = {Kind.EVENT: "schedule", Kind.TEST: "test", Kind.REPLAY: "repl
 Trigger = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TRIGGERS.values())})]
 WebhookState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(STATES)})]
 WebhookSort = Annotated[str, WithJsonSchema({"type": "string", "enum": list(SORTS)})]
+INCLUDED: Final = ("stats",)
+Included = Annotated[str, WithJsonSchema({"type": "string", "enum": list(INCLUDED)})]
 
 #: For TypedDicts whose fields are described by the strings below them.
 described: Final = with_config(ConfigDict(use_attribute_docstrings=True))
@@ -83,7 +85,7 @@ class Webhook(WebhookSettings):
     disabledAt: Moment | None
     """When it was disabled, by failures or by its owner; null while it is active."""
     disabledReason: str | None
-    """Why it was disabled; null where its owner did it."""
+    """Why it was disabled; `disabled_by_user` where its owner did it, null while it is active."""
     createdAt: Moment
     """When it was made."""
     updatedAt: Moment
@@ -468,6 +470,14 @@ _TOTALS = Annotated[Counts, Field(description="All of it together.")]
 Stats = TypedDict(
     "Stats", {"from": _FROM, "to": _TO, "stepSeconds": _STEP, "series": _SERIES, "totals": _TOTALS}
 )  # `from` is a word of Python's
+
+
+@described
+class WebhookInList(Webhook):
+    """A webhook as its owner sees it, with what was asked for besides."""
+
+    stats: NotRequired[Stats]
+    """With `include=stats`: the last 24 hours, hour by hour; the last of them is the present one."""
 
 
 @described

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Final
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from go2hooks.core.rollup import STEPS_S, Rollup
+from go2hooks.core.rollup import STEPS_S
 from go2hooks.postgres import rollups
 from go2hooks.postgres.rollups import Span
-from services.api.answers import iso, success
+from services.api.answers import success
 from services.api.bodies import Query
 from services.api.context import services
 from services.api.deliveries import Time
 from services.api.errors import invalid
 from services.api.operations import Answer, operation
-from services.api.shapes import Counts, Point, Stats
+from services.api.series import EPOCH, told, whole_steps
+from services.api.shapes import Stats
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("stats", __name__, url_prefix=URL_PREFIX)
@@ -24,9 +25,7 @@ blueprint.before_request(admit)
 
 _MOST_POINTS: Final = 1000
 _DAY: Final = timedelta(days=1)
-_FRACTIONS: Final = (0.5, 0.95, 0.99)
 _STEPS: Final = ", ".join(map(str, STEPS_S))
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _read_step(text: Any) -> int:
@@ -61,62 +60,25 @@ def get_stats(webhook_id: str, query: StatsQuery) -> Response:
     span = _span(query)
     with services().pool.transaction() as conn:
         own_webhook(conn, webhook_id)
-        found = rollups.series(conn, webhook_id, span)
-    total, nothing = Rollup(), _counts(Rollup())
-    for rollup in found.values():
-        total.merge(rollup)
-    series: list[Point] = []
-    step, at = timedelta(seconds=span.step_s), span.begin
-    while at < span.end:
-        series.append({"at": iso(at), **(_counts(found[at]) if at in found else nothing)})
-        at += step
-    stats: Stats = {
-        "from": iso(span.begin),
-        "to": iso(span.end),
-        "stepSeconds": span.step_s,
-        "series": series,
-        "totals": _counts(total),
-    }
-    return success(stats)
-
-
-def _counts(rollup: Rollup) -> Counts:
-    p50, p95, p99 = (_rounded(each) for each in rollup.percentiles(_FRACTIONS))
-    return {
-        "delivered": rollup.delivered,
-        "failed": rollup.failed,
-        "skipped": rollup.skipped,
-        "retried": rollup.retried,
-        "p50Ms": p50,
-        "p95Ms": p95,
-        "p99Ms": p99,
-    }
-
-
-def _rounded(ms: float | None) -> float | None:
-    return None if ms is None else round(ms, 2)
+        found = rollups.series(conn, [webhook_id], span)
+    return success(told(found[webhook_id], span))
 
 
 def _span(query: StatsQuery) -> Span:
     """Whole steps. Raises ApiError 422 for a time that ends before it begins, and for too many steps."""
     to = query.to or datetime.fromtimestamp(time.time(), UTC)
-    begin = query.begin or max(to - _DAY, _EPOCH)
+    begin = query.begin or max(to - _DAY, EPOCH)
     if begin >= to:
         raise invalid({"to": "must be later than from"})
     if query.step is not None:
-        spans = [_whole(begin, to, query.step)]
+        spans = [whole_steps(begin, to, query.step)]
     else:
-        spans = [_whole(begin, to, step_s) for step_s in STEPS_S]
+        spans = [whole_steps(begin, to, step_s) for step_s in STEPS_S]
     for span in spans:
         if _points(span) <= _MOST_POINTS:
             return span
     says = f"there would be {_points(spans[-1])} steps, and {_MOST_POINTS} are allowed: ask for less time"
     raise invalid({"step": f"{says}, or for longer steps ({_STEPS})"} if query.step is not None else {"from": says})
-
-
-def _whole(begin: datetime, to: datetime, step_s: int) -> Span:
-    step = timedelta(seconds=step_s)
-    return Span(begin - (begin - _EPOCH) % step, to + (_EPOCH - to) % step, step_s)
 
 
 def _points(span: Span) -> int:

@@ -3,6 +3,7 @@
 import re
 import secrets
 import string
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -20,11 +21,12 @@ from go2hooks.core.errors import TargetError
 from go2hooks.core.event import SUBSCRIBABLE
 from go2hooks.core.signing import SECRET_BYTES, generate_secret
 from go2hooks.core.target import MAX_URL_CHARS, check_target
-from go2hooks.postgres import webhooks
+from go2hooks.postgres import rollups, webhooks
 from go2hooks.postgres.audit import Action, Changes, fingerprint
 from go2hooks.postgres.session import Session
 from go2hooks.postgres.webhooks import NewWebhook, WebhookChange, WebhookFilter, WebhookRow
 from go2hooks.settings import Settings
+from services.api import series
 from services.api.answers import iso, success
 from services.api.auth import require_account
 from services.api.bodies import Body, Query, one_of
@@ -35,11 +37,14 @@ from services.api.etags import check_if_match, etag_of, unless_known
 from services.api.operations import Answer, operation
 from services.api.patches import Patch
 from services.api.shapes import (
+    INCLUDED,
     DeletedWebhook,
+    Included,
     PageMeta,
     RotatedWebhook,
     Subscribed,
     Webhook,
+    WebhookInList,
     WebhookSort,
     WebhookState,
     WebhookWithSecret,
@@ -192,7 +197,7 @@ class PageQuery(Query):
 
 
 class WebhooksQuery(PageQuery):
-    """Query string: ?search=&event=&state=&sort= as well, all optional."""
+    """Query string: ?search=&event=&state=&sort=&include= as well, all optional."""
 
     search: Search | None = None
     """Those with this in name, URL or id, whatever its case."""
@@ -202,6 +207,8 @@ class WebhooksQuery(PageQuery):
     """Those in this state; `failing` ones are active, and have failed since their last success."""
     sort: Annotated[WebhookSort, one_of(webhooks.SORTS)] = "createdAt"
     """Their order; descending with `-`."""
+    include: Annotated[Included, one_of(INCLUDED)] | None = None
+    """`stats`: with each webhook's statistics of the last 24 hours."""
 
 
 # --- what it gets
@@ -240,12 +247,12 @@ def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
 
 
 @blueprint.get("")
-@operation("The account's webhooks", Answer(list[Webhook], meta=PageMeta))
+@operation("The account's webhooks", Answer(list[WebhookInList], meta=PageMeta))
 def list_webhooks(query: WebhooksQuery) -> Response:
     """`search` is looked for in name, URL and id, in any case. `event` finds those that subscribe to it by name or by `*`.
 
     Of those that are `active`, the `failing` ones have failed since they last succeeded. `sort` begins with `-` for the
-    other direction.
+    other direction. `include=stats` adds to each what `GET /webhooks/{id}/stats` tells, of the last 24 hours by the hour.
     """
     wanted, offset = WebhookFilter(query.search, query.event, query.state), (query.page - 1) * query.per_page
     with services().pool.transaction() as conn:
@@ -257,7 +264,8 @@ def list_webhooks(query: WebhooksQuery) -> Response:
             "total": total,
             "hasMore": query.page * query.per_page < total,
         }
-        return success([shown(row) for row in rows], meta=meta)
+        listed = _with_stats(conn, rows) if query.include == "stats" else [shown(row) for row in rows]
+        return success(listed, meta=meta)
 
 
 @blueprint.post("")
@@ -335,6 +343,12 @@ def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  #
         expires = iso(row.previous_secret_expires_at)
         rotated: RotatedWebhook = {**shown_with_secret(row, secret), "previousSecretExpiresAt": expires}
         return success(rotated, etag=_etag(row))
+
+
+def _with_stats(conn: Session, rows: Sequence[WebhookRow]) -> list[WebhookInList]:
+    span = series.last_day()
+    found = rollups.series(conn, [row.id for row in rows], span)
+    return [{**shown(row), "stats": series.told(found[row.id], span)} for row in rows]
 
 
 def _told(conn: Session, webhook: WebhookRow) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Finding webhooks among many: search, filters, order."""
 
 import time
+from datetime import UTC, datetime, timedelta
+from struct import Struct
 
 import pytest
 from psycopg import sql
+
+from go2hooks.core.rollup import bucket_of
 
 
 def names(answer):
@@ -112,3 +116,24 @@ def test_a_search_among_thousands_is_quick(acme, database):
     began = time.monotonic()
     assert names(acme("GET", "/webhooks?search=NEEDLE&sort=name")) == ["the needle"]
     assert time.monotonic() - began < 1  # takes 0.03 s
+
+
+def test_the_list_tells_each_webhook_s_last_day_where_it_is_asked_to(acme, database):
+    busy, quiet = acme.create(name="busy")["id"], acme.create(name="quiet")["id"]
+    database.execute(
+        """INSERT INTO attempt_rollups (webhook_id, step, at, delivered, failed, skipped, retried, histogram)
+           SELECT %s, step, date_trunc('hour', now()) - h * interval '1 hour', 3, 1, 0, 2, %s
+           FROM generate_series(0, 24) h, unnest(ARRAY[3600, 86400]) step""",
+        [busy, Struct("<HI").pack(bucket_of(50.0), 4)],
+    )
+    assert "stats" not in acme("GET", "/webhooks").json["data"][0]
+    told = {each["id"]: each["stats"] for each in acme("GET", "/webhooks?include=stats").json["data"]}
+    assert (told[busy]["stepSeconds"], len(told[busy]["series"])) == (3600, 24)
+    end = datetime.fromisoformat(told[busy]["to"])
+    assert timedelta(0) < end - datetime.now(UTC) <= timedelta(hours=1)
+    assert end - datetime.fromisoformat(told[busy]["from"]) == timedelta(days=1)
+    totals = told[busy]["totals"]
+    assert (totals["delivered"], totals["failed"], totals["retried"]) == (72, 24, 48)  # of the 25th hour nothing
+    assert totals["p95Ms"] == pytest.approx(50, rel=0.05)
+    assert (told[quiet]["totals"]["delivered"], told[quiet]["totals"]["p95Ms"]) == (0, None)
+    assert acme("GET", "/webhooks?include=secrets").status_code == 422

@@ -52,7 +52,7 @@ def counts(database_url):
     def read(webhook, step_s=86400):
         with psycopg.connect(database_url, options="-c timezone=UTC") as connection:
             span = Span(NOON - timedelta(days=3), NOON + timedelta(days=3), step_s)
-            found = series(connection, webhook, span)
+            found = series(connection, [webhook], span)[webhook]
         return {
             at: (r.delivered, r.failed, r.skipped, r.retried, sum(r.histogram.values()))
             for at, r in sorted(found.items())

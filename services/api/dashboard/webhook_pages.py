@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
 
-from services.api.dashboard import calls, words
+from services.api.dashboard import calls, charts, words
 from services.api.dashboard.blueprint import back, blueprint, done, events
 from services.api.dashboard.calls import ask
 
@@ -12,9 +12,9 @@ from services.api.dashboard.calls import ask
 @blueprint.get("/")
 def list_webhooks() -> str:
     filters = {name: request.args.get(name, "") for name in ("search", "event", "state", "sort")}
-    found = calls.get("/webhooks", page=request.args.get("page"), perPage=25, **filters)
+    found = calls.get("/webhooks", page=request.args.get("page"), perPage=25, include="stats", **filters)
     return render_template(
-        "webhooks.html", webhooks=found["data"], meta=found["meta"], filters=filters, events=events()
+        "webhooks.html", webhooks=found["data"], meta=found["meta"], filters=filters, events=events(), charts=charts
     )
 
 

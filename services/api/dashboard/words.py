@@ -5,6 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from go2hooks.postgres.webhooks import DISABLED_BY_USER
+
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 RANGES: Final = {"the last hour": 1, "the last day": 24, "the last 3 days": 72, "the last week": 168}  #: in hours
@@ -54,6 +56,12 @@ def state_of(webhook: dict[str, Any]) -> str:
     return "failing" if webhook["consecutiveFailures"] else "active"
 
 
+def why_disabled(webhook: dict[str, Any]) -> str:
+    """As it stands after a colon, or alone."""
+    reason: str = webhook["disabledReason"] or DISABLED_BY_USER
+    return "by its owner" if reason == DISABLED_BY_USER else reason
+
+
 def told_of_result(result: dict[str, Any]) -> str:
     """What came of a request that was waited for."""
     if "delivered" not in result:
@@ -71,4 +79,5 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "later": later,
     "milliseconds": milliseconds,
     "state": state_of,
+    "why_disabled": why_disabled,
 }

@@ -1,0 +1,62 @@
+"""Statistics as answers tell them: step by step, and all together."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from go2hooks.core.rollup import Rollup
+from go2hooks.postgres.rollups import Span
+from services.api.answers import iso
+from services.api.shapes import Counts, Point, Stats
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR_S: Final = 3600
+_DAY: Final = timedelta(days=1)
+_FRACTIONS: Final = (0.5, 0.95, 0.99)
+
+
+def whole_steps(begin: datetime, to: datetime, step_s: int) -> Span:
+    """From the step with `begin` to the end of the step before `to`, or with it."""
+    step = timedelta(seconds=step_s)
+    return Span(begin - (begin - EPOCH) % step, to + (EPOCH - to) % step, step_s)
+
+
+def last_day() -> Span:
+    """24 hours, the last of which is the present one."""
+    end = whole_steps(EPOCH, datetime.now(UTC), _HOUR_S).end
+    return Span(end - _DAY, end, _HOUR_S)
+
+
+def told(found: dict[datetime, Rollup], span: Span) -> Stats:
+    """Every step of the span; `found` has those with attempts, by their beginning."""
+    total, nothing = Rollup(), _counts(Rollup())
+    for rollup in found.values():
+        total.merge(rollup)
+    series: list[Point] = []
+    step, at = timedelta(seconds=span.step_s), span.begin
+    while at < span.end:
+        series.append({"at": iso(at), **(_counts(found[at]) if at in found else nothing)})
+        at += step
+    return {
+        "from": iso(span.begin),
+        "to": iso(span.end),
+        "stepSeconds": span.step_s,
+        "series": series,
+        "totals": _counts(total),
+    }
+
+
+def _counts(rollup: Rollup) -> Counts:
+    p50, p95, p99 = (_rounded(each) for each in rollup.percentiles(_FRACTIONS))
+    return {
+        "delivered": rollup.delivered,
+        "failed": rollup.failed,
+        "skipped": rollup.skipped,
+        "retried": rollup.retried,
+        "p50Ms": p50,
+        "p95Ms": p95,
+        "p99Ms": p99,
+    }
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 2)

@@ -33,12 +33,13 @@ from go2hooks.postgres.rollups import gather
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
+from services.dispatcher.clock import now_ms
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Intake, Surroundings, Ticket
 from services.dispatcher.notices import NoticeRelay
 from services.dispatcher.overflow import OverflowIntake
-from services.dispatcher.pipeline import Collaborators, Pipeline, now_ms
+from services.dispatcher.pipeline import Collaborators, Pipeline
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
 from services.dispatcher.senders import Sender
@@ -93,14 +94,13 @@ class Dispatcher:
             Collaborators(
                 self._webhooks, Requests(self._webhooks, identities, settings.webhook_id_header), sender,
                 self._producer, self._topics, self._recorder, self._lanes, self._claims,
-                RetryPolicy(settings.retry_delays),
+                RetryPolicy(settings.retry_delays), self._hold,
             )
         )  # fmt: skip
         self._stopping = threading.Event()
         self._deployments: set[str] = set()
         self._intakes = self._build_intakes()
         _main, _retry, self._overflow = self._intakes
-        self._pipeline.hold = self._overflow.hold
         self._tasks: list[asyncio.Task[None]] = []
         self._expose()
 
@@ -175,17 +175,16 @@ class Dispatcher:
 
     def _build_intakes(self) -> tuple[Intake, RetryIntake, OverflowIntake]:
         s = self._settings
-        admit = self._pipeline.admit
+        admit, deferral = self._pipeline.admit, self._pipeline.deferral
         around = Surroundings(
             self._lanes.evict, self._pipeline.bury, self._find_states, self._claims, self._deployments
         )
-        main = Intake("main", admit, around)
-        main.hand_on = partial(self._pipeline.overflow, why="handed_on")
+        main = Intake("main", admit, around, hand_on=partial(deferral.overflow, why="handed_on"))
         retry = RetryIntake(
             admit, around, turn_away=self._pipeline.park_if_blocked, buffer_messages=s.retry_buffer_messages,
             max_due=s.window_deliveries, delays_s={self._topics.retry(delay): delay for delay in s.retry_delays},
         )  # fmt: skip
-        overflow = OverflowIntake(admit, around, room=self._pipeline.room, send_round=self._pipeline.send_round)
+        overflow = OverflowIntake(admit, around, room=self._pipeline.room, send_round=deferral.send_round)
         topics, groups = self._topics, GroupNames(s.kafka_prefix)
         self._consume(main, [topics.deliveries], s.window_deliveries, consumer_config(s, groups.dispatcher))
         unhurried = partial(consumer_config, s, prefetch_kib=1024, in_no_hurry=True)
@@ -225,6 +224,9 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)
         if self._following and changes_allowance(old, webhook):
             self._loop.call_soon_threadsafe(self._pipeline.change_allowance, webhook.id)
+
+    def _hold(self, ticket: Ticket) -> None:
+        self._overflow.hold(ticket)
 
     async def _find_states(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         """What Postgres refuses as a key is in no record."""
@@ -269,7 +271,7 @@ class Dispatcher:
     def _shed(self) -> None:
         """Have what fills the window behind receivers that have become slow come round again: others are to be read."""
         for ticket in self._lanes.surplus(time.monotonic(), _SHED):
-            self._pipeline.overflow(ticket, "busy")
+            self._pipeline.deferral.overflow(ticket, "busy")
 
     def _tidy(self) -> None:
         """Have what is new looked through for garbage while it is little.

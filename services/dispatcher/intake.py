@@ -120,10 +120,18 @@ class Surroundings(NamedTuple):
 class Intake:
     """The sink of one consumer. Everything runs on the event loop."""
 
-    def __init__(self, source: Source, admit: Callable[[Ticket], None], surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        source: Source,
+        admit: Callable[[Ticket], None],
+        surroundings: Surroundings,
+        *,
+        hand_on: Callable[[Ticket], None] | None = None,
+    ) -> None:
+        """`hand_on` moves aside what waits when its partition is given back."""
         self.source = source
         self.consumer: PolledConsumer
-        self.hand_on: Callable[[Ticket], None] | None = None  #: moves aside what waits when its partition is given back
+        self._hand_on = hand_on
         self._admit = admit
         self._evict, self._bury, self._find_states, self._claims, self._deployments = surroundings
         self._partitions: dict[PartitionKey, Partition] = {}
@@ -189,8 +197,8 @@ class Intake:
             heir.finish()
 
     def dropped(self, ticket: Ticket) -> None:
-        if ticket.partition.leaving and self.hand_on is not None:
-            self.hand_on(ticket)
+        if ticket.partition.leaving and self._hand_on is not None:
+            self._hand_on(ticket)
             return
         self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
         self._abandon(ticket)

@@ -11,7 +11,9 @@ import structlog
 from psycopg import AsyncConnection
 
 from go2hooks.core.allowance import Allowance
+from go2hooks.core.delivery import ON_REQUEST, Delivery
 from go2hooks.core.errors import SealError
+from go2hooks.core.outcome import Skip, SkipReason
 from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.postgres.away import REFUSED
 from go2hooks.postgres.live import find_webhook
@@ -58,6 +60,17 @@ class Webhooks:
     def get(self, webhook_id: str) -> Webhook | None:
         """The webhook; None when it is deleted or not known."""
         return self._by_id.get(webhook_id)
+
+    def reason_to_skip(self, delivery: Delivery) -> Skip | None:
+        """Why its webhook, which is known, does not get it; None when it does."""
+        webhook = self._by_id.get(delivery.webhook_id)
+        if webhook is None or webhook.account_id != delivery.account_id:
+            return Skip(SkipReason.DELETED)
+        if delivery.kind in ON_REQUEST:
+            return None
+        if not webhook.is_active:
+            return Skip(SkipReason.DISABLED)
+        return None if webhook.wants(delivery.event) else Skip(SkipReason.UNSUBSCRIBED)
 
     def is_limited(self, webhook_id: str) -> bool:
         """Whether its customer allows only so many requests to it."""

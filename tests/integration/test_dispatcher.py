@@ -32,7 +32,7 @@ from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
-from services.dispatcher import intake, pipeline
+from services.dispatcher import intake, settlement
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.intake import Ticket
 from services.dispatcher.senders import build_sender
@@ -281,7 +281,7 @@ async def test_an_answer_that_cannot_be_judged_is_a_failed_attempt(run, put, rec
             raise RuntimeError("a defect of ours")
         return classify(response, at_ms)
 
-    monkeypatch.setattr(pipeline, "classify", broken)
+    monkeypatch.setattr(settlement, "classify", broken)
     dispatcher = await run(ScriptedSender(lambda headers: 599 if headers["X-Webhook-Attempt"] == "1" else 200))
     delivery = put()
     await until(lambda: records(delivery) == [(1, "retrying"), (2, "delivered")])

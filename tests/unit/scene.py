@@ -104,22 +104,27 @@ class Scene:
         self.pipeline = Pipeline(
             Collaborators(
                 self.webhooks, Requests(self.webhooks, None, "webhook"), self.receivers, self, NAMES, self.recorder,  # type: ignore[arg-type]
-                self.lanes, self.claims, RetryPolicy(),
+                self.lanes, self.claims, RetryPolicy(), self._hold,
             )
         )  # fmt: skip
         self.states: dict[AttemptKey, str] = {}  # what is recorded, as the records say when they are asked
         self.held: list[Ticket] = []
-        self.pipeline.hold = self.held.append
         self.intakes = {source: self._intake(source) for source in TOPICS}
         self.offsets = dict.fromkeys(TOPICS, 0)
         self.change()
 
     def _intake(self, source: Source) -> Intake:
         around = Surroundings(self.lanes.evict, self.pipeline.bury, self._find, self.claims)
-        intake = Intake(source, self.pipeline.admit, around)
+        intake = Intake(source, self.pipeline.admit, around, hand_on=self._hand_on if source == "main" else None)
         intake.consumer = Consumer()  # type: ignore[assignment]
         intake.assigned([Assignment(PartitionKey(TOPICS[source], 0), 0)])
         return intake
+
+    def _hold(self, ticket: Ticket) -> None:
+        self.held.append(ticket)
+
+    def _hand_on(self, ticket: Ticket) -> None:
+        self.pipeline.deferral.overflow(ticket, "handed_on")
 
     async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         return {key: self.states[key] for key in keys if key in self.states}

@@ -102,7 +102,6 @@ async def test_what_cannot_be_handed_on_is_left_to_the_partitions_next_owner(sce
     """It is neither tried again and again while the partition leaves, nor passed over."""
     key = PartitionKey(TOPICS["main"], 0)
     intake = scene.intakes["main"]
-    intake.hand_on = lambda ticket: scene.pipeline.overflow(ticket, "handed_on")
     scene.read()
     scene.read(DELIVERY._replace(id="dlv_waits"))
     leaving = asyncio.create_task(intake.revoked([key]))

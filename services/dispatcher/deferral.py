@@ -1,0 +1,90 @@
+"""A delivery that cannot be sent now is moved aside, without using an attempt: to the overflow topic, or to a retry tier."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from go2hooks.codec import encode_delivery
+from go2hooks.core.delivery import Delivery
+from go2hooks.core.duplicates import Claims
+from go2hooks.core.lanes import Lanes
+from go2hooks.core.record import record_pending
+from go2hooks.core.retry import RetryPolicy
+from go2hooks.kafka.producer import LoopProducer
+from go2hooks.kafka.topics import TopicNames
+from go2hooks.telemetry import metrics
+from services.dispatcher.clock import now_ms
+from services.dispatcher.intake import Ticket
+from services.dispatcher.recorder import Recorder
+
+
+class Deferral:
+    """On the event loop. `send_anyway` is given what Kafka does not keep elsewhere."""
+
+    def __init__(
+        self, lanes: Lanes[Ticket], claims: Claims[Ticket], policy: RetryPolicy, producer: LoopProducer, topics: TopicNames,
+        recorder: Recorder, send_anyway: Callable[[Ticket], None],
+    ) -> None:  # fmt: skip
+        self._lanes = lanes
+        self._claims = claims
+        self._policy = policy
+        self._producer = producer
+        self._topics = topics
+        self._recorder = recorder
+        self._send_anyway = send_anyway
+        self._longest_s = max(policy.delays_s)
+
+    def overflow(self, ticket: Ticket, why: Literal["busy", "circuit", "handed_on"]) -> None:
+        """Its lane has no room, or its partition is being given back: let it come round again by the overflow topic."""
+        metrics.OVERFLOWED.add(1, why)
+        on_kept = self._show_pending(ticket) if why == "circuit" else ticket.finish
+        self._move(ticket, self._topics.overflow, ticket.delivery, on_kept)
+
+    def park(self, ticket: Ticket) -> None:
+        """Let it wait in the tier that fits: its circuit is open until the next probe, or its turn comes later."""
+        webhook_id, at_ms = ticket.delivery.webhook_id, now_ms()
+        wait_s = self._lanes.turn_in_s(webhook_id, time.monotonic(), self._longest_s)
+        step = self._policy.wait(0, wait_s, at_ms)
+        # A turn is not to be missed, and hurries nobody: in its partition all that is older is due as early.
+        due_ms = step.due_ms if self._lanes.is_blocked(webhook_id) else min(step.due_ms, at_ms + round(wait_s * 1000))
+        metrics.OVERFLOWED.add(1, "parked")
+        on_kept = self._show_pending(ticket)
+        topic = self._topics.retry(self._policy.delays_s[step.tier])
+        self._move(ticket, topic, ticket.delivery._replace(due_ms=due_ms), on_kept)
+
+    def to_main(self, ticket: Ticket) -> None:
+        """The process that has the webhook's partition of the main topic makes all its attempts."""
+        metrics.OVERFLOWED.add(1, "limited")
+        moved = ticket.delivery._replace(suspect=True)  # looked up there, as it has been here
+        self._move(ticket, self._topics.deliveries, moved, ticket.finish)
+
+    def send_round(self, ticket: Ticket) -> None:
+        """It has been held for long enough: make place for what lies behind it."""
+        if self._lanes.is_blocked(ticket.delivery.webhook_id):
+            self.park(ticket)
+        else:
+            self.overflow(ticket, "busy")
+
+    def _show_pending(self, ticket: Ticket) -> Callable[[], None]:
+        """What finishes a ticket that is moved aside for long enough to be shown: it is recorded as pending, the first time."""
+        if ticket.delivery.attempt != 1 or ticket.delivery.due_ms or ticket.source != "main":
+            return ticket.finish
+        pending = record_pending(ticket.delivery, ticket.position, now_ms())
+        return lambda: self._recorder.add(pending, ticket.finish)  # within the window until recorded
+
+    def _move(self, ticket: Ticket, topic: str, delivery: Delivery, on_kept: Callable[[], None]) -> None:
+        # The claim goes first: the message may come back to us before its acknowledgement does.
+        self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
+        self._producer.produce(
+            topic, delivery.webhook_id, encode_delivery(delivery), on_kept, partial(self._stay, ticket, topic)
+        )
+
+    def _stay(self, ticket: Ticket, topic: str, _why: str) -> None:
+        metrics.REFUSED.add(1, topic)
+        if not ticket.take_back():
+            return
+        if ticket.is_outdated(time.monotonic()):
+            ticket.ask_again(lambda still_open: self._send_anyway(ticket) if still_open else None)
+        else:
+            self._send_anyway(ticket)

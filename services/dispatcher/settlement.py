@@ -1,0 +1,99 @@
+"""An attempt's response is judged, and what follows from it is kept.
+
+outcome = classify(response, now)                     pure
+step    = next_step(delivery, outcome, now, policy)   pure
+keep(step), then record, then finish                  retry or dead letter in Kafka, row in Postgres, offset
+"""
+
+from typing import NamedTuple, assert_never
+
+import structlog
+
+from go2hooks.core.classify import classify
+from go2hooks.core.delivery import Kind
+from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Outcome, Response, RetryAt, Skip, Step
+from go2hooks.core.record import AttemptRecord, record_attempt
+from go2hooks.core.retry import RetryPolicy, next_step
+from go2hooks.telemetry import metrics
+from services.dispatcher.attempt import Attempt
+from services.dispatcher.clock import now_ms
+from services.dispatcher.intake import Ticket
+from services.dispatcher.keeper import Keeper
+from services.dispatcher.requests import FAILED_INSIDE
+
+log = structlog.get_logger(__name__)
+
+
+class Verdict(NamedTuple):
+    """What a response means, what comes next, and what is recorded of it."""
+
+    outcome: Outcome
+    step: Step
+    record: AttemptRecord
+    took_s: float  #: until the response
+
+
+class Settlement:
+    """On the event loop. Nothing here blocks."""
+
+    def __init__(self, policy: RetryPolicy, keeper: Keeper) -> None:
+        self._policy = policy
+        self._keeper = keeper
+
+    def judge(self, attempt: Attempt, response: Response) -> Verdict:
+        """What cannot be judged is a failed attempt: what a receiver does must not keep the delivery, its place in the lane
+        and its offset for good.
+        """
+        ended_ms = now_ms()
+        try:
+            verdict = self._judge(attempt, response, ended_ms)
+        except Exception:
+            log.exception("answer could not be judged", delivery_id=attempt.ticket.delivery.id)
+            verdict = self._judge(attempt, FAILED_INSIDE, ended_ms)
+        _measure(attempt, verdict, ended_ms)
+        return verdict
+
+    def keep(self, ticket: Ticket, verdict: Verdict) -> None:
+        """The next attempt or the dead letter, and the record; then the ticket is finished."""
+        step = verdict.step
+        match step:
+            case Done():
+                self._keeper.record(ticket, verdict.record)
+            case RetryAt():
+                self._keeper.retry(ticket, step, verdict.record)
+            case DeadLetter():
+                self._keeper.dead_letter(ticket, verdict.outcome, verdict.record)
+            case Skip():
+                self.skip(ticket, step)
+            case _:
+                assert_never(step)
+
+    def skip(self, ticket: Ticket, skip: Skip) -> None:
+        """It is not sent, and recorded so."""
+        self._keeper.skip(ticket, skip, now_ms())
+
+    def _judge(self, attempt: Attempt, response: Response, ended_ms: int) -> Verdict:
+        ticket = attempt.ticket
+        outcome = classify(response, ended_ms)
+        step = next_step(ticket.delivery, outcome, ended_ms, self._policy)
+        record = record_attempt(ticket.delivery, ticket.position, outcome, step, attempt.began_ms, response)
+        return Verdict(outcome, step, record, response.duration_ms / 1000)
+
+
+def _measure(attempt: Attempt, verdict: Verdict, ended_ms: int) -> None:
+    ticket = attempt.ticket
+    delivery = ticket.delivery
+    metrics.REQUEST_SECONDS.observe(verdict.took_s)
+    if delivery.attempt > 1 and delivery.due_ms:
+        metrics.RETRY_LATENESS_SECONDS.observe(max(0, attempt.began_ms - delivery.due_ms) / 1000)
+    outcome = verdict.outcome
+    match outcome:
+        case Delivered():
+            metrics.ATTEMPTS.add(1, "delivered")
+            metrics.DELIVERIES_FINISHED.add(1, "delivered")
+            if delivery.attempt == 1 and delivery.kind != Kind.REPLAY:  # whose event may be days old
+                is_direct = ticket.source == "main" and not delivery.due_ms
+                latency = metrics.DELIVERY_SECONDS if is_direct else metrics.DEFERRED_SECONDS
+                latency.observe(max(0, ended_ms - delivery.origin_ms) / 1000)
+        case Failed(failure):
+            metrics.ATTEMPTS.add(1, failure)

@@ -1,0 +1,81 @@
+"""What waits in the lanes is started as they have room: when an attempt ends, or when an allowance lets the next one go."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from math import inf
+
+from go2hooks.core.lanes import YOUNG_S, Lanes
+from services.dispatcher.intake import Ticket
+from services.dispatcher.senders import Sender
+
+
+class Waiting:
+    """On the event loop. `start` is given each ticket whose turn it is; its place in the lane is taken by then."""
+
+    def __init__(self, lanes: Lanes[Ticket], sender: Sender, start: Callable[[Ticket], None]) -> None:
+        self._lanes = lanes
+        self._sender = sender
+        self._start = start
+        self._loop = asyncio.get_running_loop()
+        self._starting = False  # whether `_start_all` is to run
+        self._ageing: asyncio.TimerHandle | None = None
+        self._turn: asyncio.TimerHandle | None = None
+        self._turn_at = inf  # when it fires
+
+    def start_soon(self) -> None:
+        """Once for all that end in this turn of the loop; by then a connection that its receiver has closed is known to be."""
+        if self._starting:
+            return
+        if self._lanes.has_startable:
+            self._starting = True
+            self._loop.call_soon(self._start_all)
+        elif self._lanes.next_turn_at < self._turn_at:
+            self._wait_for_turn()
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Its turn has come, and it is not sent: the next one may take its place."""
+        self._lanes.forgo(ticket.delivery.webhook_id)
+        self.start_soon()
+
+    def _wait_for_turn(self) -> None:
+        """Start what waits as soon as an allowance lets it."""
+        if self._turn is not None:
+            self._turn.cancel()
+        self._turn_at = self._lanes.next_turn_at
+        self._turn = self._loop.call_later(max(0.0, self._turn_at - time.monotonic()), self._turn_has_come)
+
+    def _turn_has_come(self) -> None:
+        self._turn, self._turn_at = None, inf
+        if not self._starting:
+            self._starting = True
+            self._start_all()
+
+    def _start_all(self) -> None:
+        self._starting = False
+        now = time.monotonic()
+        self._sender.cork()
+        try:
+            for ticket in self._lanes.startable(now):
+                if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
+                    ticket.ask_again(partial(self._start_asked, ticket))
+                else:
+                    self._start(ticket)
+        finally:
+            self._sender.uncork()
+        if self._ageing is None and self._lanes.has_startable:
+            self._ageing = self._loop.call_later(YOUNG_S, self._aged)
+        if self._lanes.next_turn_at < self._turn_at:
+            self._wait_for_turn()
+
+    def _aged(self) -> None:
+        """Those that had just begun, and kept others waiting, are older: should none of them end, the others start now."""
+        self._ageing = None
+        self.start_soon()
+
+    def _start_asked(self, ticket: Ticket, still_open: bool) -> None:  # noqa: FBT001  # the records' answer
+        if still_open:
+            self._start(ticket)
+        else:
+            self.give_up(ticket)

@@ -21,6 +21,9 @@ CONFIG = """\
 hooks = {hooks}
 max-failures = 20
 
+[checks.negative_data_rejection]  # what is wrong may be too large besides
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "431"]
+
 [auth.wfc]
 path = {auth}
 peers = ["one", "other"]

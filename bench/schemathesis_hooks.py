@@ -33,6 +33,8 @@ def _fit(body: dict[str, Any]) -> None:
         body["headers"] = {name: header for name, header in body["headers"].items() if _is_allowed(name, header)}
     if body.get("filter"):
         body["events"] = ["*"]
+    elif "events" in body:
+        body["filter"] = None  # the webhook may have one that does not fit them
 
 
 def _is_allowed(name: str, header: Any) -> bool:

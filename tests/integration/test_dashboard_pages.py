@@ -106,7 +106,8 @@ def test_a_webhook_is_made_shown_changed_and_deleted(acme_browser, acme):
     assert "Click Tracker" in acme_browser.page
     acme_browser.get(f"/webhooks/{webhook_id}")
     assert secret not in acme_browser.page
-    assert "webhook.created" in acme_browser.page
+    acme_browser.get(f"/webhooks/{webhook_id}/log")
+    assert "created" in acme_browser.page
     acme_browser.post(f"/webhooks/{webhook_id}/edit", name="Renamed", url=URL, events=["*"])
     assert acme("GET", f"/webhooks/{webhook_id}").json["data"]["events"] == ["*"]
     acme_browser.post(f"/webhooks/{webhook_id}/delete", name="Click Tracker")

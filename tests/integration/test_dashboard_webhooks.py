@@ -5,6 +5,7 @@ from html import unescape
 from struct import Struct
 
 import pytest
+from browsing import EVIL, assert_only_our_scripts
 
 from go2hooks.core.rollup import bucket_of
 
@@ -66,3 +67,88 @@ def test_the_list_has_pages_that_keep_the_filter(acme_browser, acme):
     acme_browser.get(following)
     assert "hook 01" in acme_browser.page
     assert 'rel="next"' not in acme_browser.page
+
+
+def test_a_webhook_shows_its_figures_and_charts_of_the_time_that_is_asked_for(
+    acme_browser, acme, attempts_in_statistics
+):
+    webhook_id = acme.create()["id"]
+    attempts_in_statistics(webhook_id, delivered=98, failed=2, retried=1900, ms=120.0)
+    for asked, steps in (("1h", 60), ("24h", 24), ("7d", 168), ("30d", 30)):
+        acme_browser.get(f"/webhooks/{webhook_id}?range={asked}")
+        page = text(acme_browser.page)
+        assert "Delivered 98 Failed attempts 1,902 Succeeded 4.9 %" in page
+        assert "98 delivered, 1,900 failed, to be retried, 2 failed for good" in acme_browser.page
+        assert acme_browser.page.count('<g class="step">') == steps
+        assert f'id="range-{asked}" href="/webhooks/{webhook_id}?range={asked}"' in acme_browser.page
+        assert re.search(rf'id="range-{asked}"[^>]*aria-current', acme_browser.page)
+        [row] = re.findall(r"<tbody><tr>.*?</tr></tbody>", acme_browser.page)  # the same as a table
+        assert re.search(r" 98 1,900 2 0 (11\d|12\d) ms ", text(row))
+
+
+def test_a_webhook_without_attempts_says_so_instead_of_drawing(acme_browser, acme):
+    webhook_id = acme.create()["id"]
+    acme_browser.get(f"/webhooks/{webhook_id}?range=nonsense")
+    assert "Nothing was sent in the last 24 hours." in text(acme_browser.page)
+    assert "Nothing was answered in the last 24 hours." in text(acme_browser.page)
+    assert "<svg" not in acme_browser.page.partition('class="axes"')[2]
+
+
+def test_the_charts_alone_are_given_where_they_alone_are_asked_for(acme_browser, acme):
+    webhook_id = acme.create()["id"]
+    answer = acme_browser.client.get(
+        f"/webhooks/{webhook_id}?range=7d", headers={"HX-Request": "true", "HX-Target": "charts"}
+    )
+    assert answer.text.lstrip().startswith('<section id="charts">')
+    assert "The last 7 days" in answer.text
+    assert "<html" not in answer.text
+
+
+def test_the_answer_to_a_test_event_appears_in_place_or_on_the_page(acme_browser, acme, outbox, database):
+    webhook_id = acme.create()["id"]
+    outbox.on_write = lambda sent: database.execute(
+        """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at,
+                                 status_code, duration_ms, error_message, response_excerpt)
+           VALUES (%s, to_timestamp(%s / 1000.0), %s, 1, 'acme', %s, %s, 'test', 'failed', now(), 500, 12, 'The receiver answered 500.', %s)""",
+        [webhook_id, sent.origin_ms, sent.id, sent.event_id, sent.event, EVIL],
+    )
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    fields = {
+        "csrf_token": re.search(r'name="csrf_token" value="([^"]*)"', acme_browser.page)[1],
+        "event": "qr.scanned",
+    }
+    path = f"/webhooks/{webhook_id}/test"
+    answer = acme_browser.client.post(path, data=fields, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    assert "Not delivered. The receiver answered 500. (12 ms)" in text(answer.text)
+    assert f'href="/webhooks/{webhook_id}/deliveries/{outbox.deliveries[0].id}"' in answer.text
+    assert "<html" not in answer.text
+    assert EVIL not in answer.text
+    acme_browser.post(path, event="click")
+    assert "The receiver answered 500. (12 ms)" in text(acme_browser.page)
+    assert [sent.event for sent in outbox.deliveries] == ["qr.scanned", "click"]
+    outbox.is_away = True
+    answer = acme_browser.client.post(path, data=fields, headers={"HX-Request": "true"})
+    assert "A server that the API needs is away" in text(answer.text)
+
+
+def test_the_log_tells_what_was_changed_from_what_to_what_page_by_page(acme_browser, acme):
+    webhook_id = acme.create(name="first name")["id"]
+    acme("PATCH", f"/webhooks/{webhook_id}", {"name": EVIL, "events": ["*"]})
+    for number in range(25):
+        acme("PATCH", f"/webhooks/{webhook_id}", {"description": f"change {number}"})
+    acme_browser.get(f"/webhooks/{webhook_id}/log")
+    assert "change 23 change 24" in text(acme_browser.page)
+    assert "first name" not in acme_browser.page
+    acme_browser.get(unescape(re.search(r'href="([^"]*)" rel="next"', acme_browser.page)[1]))
+    page = text(acme_browser.page)
+    assert f"first name {EVIL}" in unescape(re.sub(r"</?(del|ins)>", "", acme_browser.page))
+    assert '["*"]' in page
+    assert "created" in page
+    assert_only_our_scripts(acme_browser.page)
+
+
+def test_another_account_s_webhook_has_no_page_of_any_kind(acme_browser, rival):
+    theirs = rival.create()["id"]
+    for page in ("", "/replays", "/log", "?range=1h"):
+        acme_browser.get(f"/webhooks/{theirs}{page}", 404)

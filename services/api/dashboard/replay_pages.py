@@ -3,11 +3,18 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import request
+from flask import flash, redirect, render_template, request, url_for
 
-from services.api.dashboard import words
-from services.api.dashboard.blueprint import back, blueprint, done
+from services.api.dashboard import calls, words
+from services.api.dashboard.blueprint import blueprint, done
 from services.api.dashboard.calls import ask
+
+
+@blueprint.get("/webhooks/<webhook_id>/replays")
+def list_replays(webhook_id: str) -> str:
+    webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
+    found = calls.get(f"/webhooks/{webhook_id}/replays", perPage=20)
+    return render_template("webhook_replays.html", webhook=webhook, replays=found["data"], ranges=words.RANGES)
 
 
 @blueprint.post("/webhooks/<webhook_id>/replays")
@@ -20,10 +27,15 @@ def start_replay(webhook_id: str) -> Any:
             "POST", f"/webhooks/{webhook_id}/replays", {"from": since.isoformat(), "only": request.form.get("only", "")}
         )
     )
-    return back(webhook_id, "The replay has begun. Reload this page to see how far it has come.")
+    return _back(webhook_id, "The replay has begun.")
 
 
 @blueprint.post("/webhooks/<webhook_id>/replays/<replay_id>/stop")
 def stop_replay(webhook_id: str, replay_id: str) -> Any:
     done(ask("DELETE", f"/webhooks/{webhook_id}/replays/{replay_id}"))
-    return back(webhook_id, "The replay is stopped. What was sent takes its course.")
+    return _back(webhook_id, "The replay is stopped. What was sent takes its course.")
+
+
+def _back(webhook_id: str, told: str, kind: str = "info") -> Any:
+    flash(told, kind)
+    return redirect(url_for("dashboard.list_replays", webhook_id=webhook_id))

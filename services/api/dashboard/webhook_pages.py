@@ -1,5 +1,6 @@
 """The list of webhooks, and one of them with what can be done to it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -21,14 +22,32 @@ def list_webhooks() -> str:
 @blueprint.get("/webhooks/<webhook_id>")
 def show_webhook(webhook_id: str) -> str:
     webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
+    shown = _charts(webhook_id)
+    if request.headers.get("HX-Target") == "charts":
+        return render_template("webhook_charts.html", webhook=webhook, **shown)
     filters = {name: request.args.get(name, "") for name in ("status", "event")}
     found = calls.get(f"/webhooks/{webhook_id}/deliveries", cursor=request.args.get("cursor"), **filters)
-    changes = calls.get(f"/webhooks/{webhook_id}/audit", perPage=10)["data"]
-    replays = calls.get(f"/webhooks/{webhook_id}/replays", perPage=5)["data"]
     return render_template(
-        "webhook.html", webhook=webhook, deliveries=found["data"], meta=found["meta"], filters=filters, changes=changes,
-        replays=replays, ranges=words.RANGES, events=events(),
+        "webhook.html", webhook=webhook, deliveries=found["data"], meta=found["meta"], filters=filters, events=events(),
+        **shown,
     )  # fmt: skip
+
+
+def _charts(webhook_id: str) -> dict[str, Any]:
+    """What the charts of a page are drawn from; of the range that the address names."""
+    asked = request.args.get("range", "")
+    name = asked if asked in charts.RANGES else "24h"
+    stats = calls.get(f"/webhooks/{webhook_id}/stats", **charts.span(name, datetime.now(UTC)))["data"]
+    chart = charts.chart(stats, name)
+    return {"charts": charts, "chart": chart, "stats": stats, "range": name, "ranges": charts.RANGES}
+
+
+@blueprint.get("/webhooks/<webhook_id>/log")
+def list_changes(webhook_id: str) -> str:
+    """The audit log, newest first."""
+    webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
+    found = calls.get(f"/webhooks/{webhook_id}/audit", cursor=request.args.get("cursor"), perPage=25)
+    return render_template("webhook_log.html", webhook=webhook, changes=found["data"], meta=found["meta"])
 
 
 @blueprint.post("/webhooks/<webhook_id>/<any(enable, disable):action>")
@@ -43,8 +62,16 @@ def switch_webhook(webhook_id: str, action: str) -> Any:
 
 @blueprint.post("/webhooks/<webhook_id>/test")
 def send_test(webhook_id: str) -> Any:
-    result = done(ask("POST", f"/webhooks/{webhook_id}/test", {"event": request.form.get("event", "")}, wait="true"))
-    return back(webhook_id, words.told_of_result(result), kind="info" if result.get("delivered", True) else "fault")
+    """Its answer is shown in the page that the form is in; without JavaScript, in that page loaded anew."""
+    reply = ask("POST", f"/webhooks/{webhook_id}/test", {"event": request.form.get("event", "")}, wait="true")
+    in_place = "HX-Request" in request.headers
+    if in_place and not reply.ok:
+        return render_template("test_answer.html", refused=reply.error["message"])
+    result = done(reply)
+    told, kind = words.told_of_result(result), "info" if result.get("delivered", True) else "fault"
+    if in_place:
+        return render_template("test_answer.html", webhook_id=webhook_id, result=result, told=told, kind=kind)
+    return back(webhook_id, told, kind)
 
 
 @blueprint.post("/webhooks/<webhook_id>/delete")

@@ -49,6 +49,11 @@ def pretty(payload: str | None) -> str | None:
     return None if payload is None else json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
 
 
+def written(value: Any) -> str:
+    """A setting's value as text: what is text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def state_of(webhook: dict[str, Any]) -> str:
     """`active`, `failing` or `disabled`."""
     if not webhook["isActive"]:
@@ -80,4 +85,5 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "milliseconds": milliseconds,
     "state": state_of,
     "why_disabled": why_disabled,
+    "written": written,
 }

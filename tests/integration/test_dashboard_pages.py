@@ -6,7 +6,6 @@ from html import unescape
 import pytest
 from browsing import EVIL, URL, assert_only_our_scripts, made
 
-from go2hooks.core.delivery import Position
 from go2hooks.postgres.api_keys import Scope, create_key, revoke_key
 
 
@@ -208,56 +207,6 @@ def test_the_resources_take_no_cookie(acme_browser):
 def test_a_wrong_filter_is_said_and_no_defect(acme_browser):
     acme_browser.get("/?state=nonsense", 422)
     assert "state" in acme_browser.page
-
-
-@pytest.fixture
-def failed_delivery(acme, outbox, database):
-    """The address of a delivery's page: it failed twice, and its payload is kept."""
-    webhook_id = acme.create()["id"]
-    acme("POST", f"/webhooks/{webhook_id}/test", {"event": "click"})
-    delivery = outbox.deliveries.pop()
-    position = Position("go2.deliveries", 0, 1)
-    outbox.log[position] = delivery._replace(kind="event")
-    database.execute("DELETE FROM attempts")
-    for attempt, state in ((1, "retrying"), (2, "failed")):
-        database.execute(
-            """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at,
-                                     status_code, duration_ms, error_message, response_excerpt, kafka_topic, kafka_partition, kafka_offset)
-               VALUES (%s, to_timestamp(%s / 1000.0), %s, %s, 'acme', %s, 'click', 'event', %s, now() + %s * interval '5 s', 500, 12,
-                       'The receiver answered 500.', %s, %s, %s, %s)""",
-            [webhook_id, delivery.origin_ms, delivery.id, attempt, delivery.event_id, state, attempt, EVIL, *position],
-        )
-    return f"/webhooks/{webhook_id}/deliveries/{delivery.id}"
-
-
-def test_a_delivery_shows_its_attempts_and_payload_as_text_and_is_sent_again(
-    acme_browser, failed_delivery, outbox, database
-):
-    acme_browser.get(failed_delivery)
-    page = unescape(acme_browser.page)
-    assert re.findall(r"<strong>(\d)\.</strong> 500", page) == ["1", "2"]
-    assert "5 s later" in page
-    assert '"event": "click"' in page
-    assert "X-Webhook-Event: click" in page
-    assert "signature:" not in page.lower()
-    assert_only_our_scripts(acme_browser.page)
-    outbox.on_write = lambda sent: database.execute(
-        """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at,
-                                 status_code, duration_ms)
-           SELECT webhook_id, created_at, delivery_id, %s, account_id, event_id, event, 'redeliver', 'delivered', now(), 204, 3
-           FROM attempts WHERE attempt = 1""",
-        [sent.attempt],
-    )
-    acme_browser.post(f"{failed_delivery}/redeliver")
-    assert "The receiver answered 204 in 3.0 ms." in acme_browser.page
-    assert [delivery.attempt for delivery in outbox.deliveries] == [3]
-
-
-def test_a_delivery_of_another_account_is_not_there(browser, database, failed_delivery, outbox):
-    browser.sign_in(create_key(database, "rival").key)
-    browser.get(failed_delivery, 404)
-    browser.post(f"{failed_delivery}/redeliver", 404)
-    assert outbox.deliveries == []
 
 
 def test_what_was_skipped_is_sent_again_by_a_form_and_stopped_by_a_button(acme_browser, acme):

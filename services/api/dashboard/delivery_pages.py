@@ -1,20 +1,120 @@
-"""Deliveries: one with its attempts, and sending it again."""
+"""Deliveries: those of an account or a webhook as they come in, and one of them with its attempts."""
 
-from typing import Any
+import json
+import re
+from hashlib import sha256
+from typing import Any, Final
 
-from flask import flash, redirect, render_template, url_for
+from flask import Response, flash, redirect, render_template, request, url_for
 
+from go2hooks.core.outcome import SkipReason, State
 from services.api.dashboard import calls, words
-from services.api.dashboard.blueprint import blueprint, done
-from services.api.dashboard.calls import ask
+from services.api.dashboard.blueprint import blueprint, done, events
+from services.api.dashboard.calls import PageError, Reply, ask
+from services.api.dashboard.remedies import remedy
+
+_FILTERS: Final = ("status", "event", "since", "until", "webhook", "id")
+_NO_ZONE: Final = re.compile(r"[\d.:T-]+")  # what a browser's field for a time gives: in UTC, where no script says more
+_IN_CHOICE: Final = 100  # webhooks: of more, the reader names the id
+_UNCHANGED: Final = 304
+_BY_REQUEST: Final = 422
+
+
+@blueprint.get("/deliveries")
+def list_deliveries() -> str:
+    found = calls.get("/webhooks", perPage=_IN_CHOICE, sort="name")
+    choice = [] if found["meta"]["hasMore"] else found["data"]
+    return _list(None, choice=choice)
+
+
+@blueprint.get("/webhooks/<webhook_id>/deliveries")
+def list_webhook_deliveries(webhook_id: str) -> str:
+    return _list(calls.get(f"/webhooks/{webhook_id}")["data"])
+
+
+@blueprint.get("/deliveries/rows")
+def show_newest() -> Any:
+    """The rows of the newest page; 304 while they are as the browser has them, so that it may ask often."""
+    wanted = _wanted()
+    reply = _ask(wanted, request.args.get("perPage"))
+    rows = done(reply)
+    webhook = {"id": wanted["webhook"]} if request.args.get("of") == "webhook" else None
+    return _unless_known(reply.body, lambda: render_template("delivery_rows.html", deliveries=rows, webhook=webhook))
+
+
+def _list(webhook: Any, **more: Any) -> str:
+    filters = _wanted() | ({} if webhook is None else {"webhook": webhook["id"]})
+    cursor = request.args.get("cursor")
+    reply = _ask(filters, 25, cursor)
+    if not reply.ok and "cursor" in reply.error["details"]:
+        raise PageError(reply)
+    faults = {} if reply.ok else _faults(reply)
+    return render_template(
+        "deliveries.html", webhook=webhook, filters=filters, faults=faults, statuses=tuple(State), events=events(), cursor=cursor,
+        deliveries=reply.data if reply.ok else [], meta=reply.body["meta"] if reply.ok else {}, **more,
+    )  # fmt: skip
+
+
+def _wanted() -> dict[str, str]:
+    return {name: request.args.get(name, "").strip() for name in _FILTERS}
+
+
+def _ask(filters: dict[str, str], per_page: Any, cursor: str | None = None) -> Reply:
+    """As the resource names them. An id is that of an event, a delivery or a webhook; what it begins with tells."""
+    query = {name: filters[name] for name in ("status", "event", "webhook")}
+    query |= {
+        name: f"{filters[name]}Z" if _NO_ZONE.fullmatch(filters[name]) else filters[name] for name in ("since", "until")
+    }
+    if wanted := filters["id"]:
+        kind = {"dlv": "deliveryId", "wh": "webhook"}.get(wanted.partition("_")[0], "eventId")
+        query[kind] = wanted
+    return ask("GET", "/deliveries", perPage=per_page, cursor=cursor, **query)
+
+
+def _faults(reply: Reply) -> dict[str, str]:
+    """What is wrong, by the field of the form. Raises PageError where it is none of theirs."""
+    faults = dict(reply.error["details"])
+    if reply.error["code"] == "webhook_not_found":
+        faults["webhook"] = reply.error["message"]
+    elif reply.status != _BY_REQUEST:
+        raise PageError(reply)
+    faults["id"] = next((faults.pop(name) for name in ("eventId", "deliveryId") if name in faults), "")
+    if request.args.get("id", "").strip().startswith("wh_") and "webhook" in faults:
+        faults["id"] = faults.pop("webhook")
+    return {name: fault for name, fault in faults.items() if fault}
+
+
+def _unless_known(body: Any, render: Any) -> Response:
+    """What `render` gives, or 304 when the browser has seen this `body`. Told apart by that: a page changes with each second."""
+    etag = sha256(json.dumps(body).encode()).hexdigest()[:32]
+    answer = Response(status=_UNCHANGED) if request.if_none_match.contains(etag) else Response(render())
+    answer.set_etag(etag)
+    return answer
+
+
+# --- one of them
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries/<delivery_id>")
 def show_delivery(webhook_id: str, delivery_id: str) -> str:
+    return render_template("delivery.html", **_detail(webhook_id, delivery_id))
+
+
+@blueprint.get("/webhooks/<webhook_id>/deliveries/<delivery_id>/progress")
+def show_progress(webhook_id: str, delivery_id: str) -> Any:
+    """How far it has come: 304 while that is as the browser has it. Only what has changed is read back from Kafka."""
+    last = calls.get("/deliveries", webhook=webhook_id, deliveryId=delivery_id, perPage=1)["data"]
+    return _unless_known(last, lambda: render_template("delivery_progress.html", **_detail(webhook_id, delivery_id)))
+
+
+def _detail(webhook_id: str, delivery_id: str) -> dict[str, Any]:
     webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
     delivery = calls.get(f"/webhooks/{webhook_id}/deliveries/{delivery_id}")["data"]
-    payload = words.pretty(delivery["request"]["payload"])
-    return render_template("delivery.html", webhook=webhook, delivery=delivery, payload=payload)
+    for each in delivery["attempts"]:
+        code = each["errorCode"]
+        each["state"] = "skipped" if code in tuple(SkipReason) else "failed" if code else "delivered"
+        each["remedy"] = remedy(each, webhook["url"])
+    return {"webhook": webhook, "delivery": delivery, "payload": words.pretty(delivery["request"]["payload"])}
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver")
@@ -22,3 +122,11 @@ def redeliver(webhook_id: str, delivery_id: str) -> Any:
     result = done(ask("POST", f"/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", wait="true"))
     flash(words.told_of_result(result), "info" if result.get("delivered", True) else "fault")
     return redirect(url_for("dashboard.show_delivery", webhook_id=webhook_id, delivery_id=delivery_id))
+
+
+@blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/curl")
+def show_curl(webhook_id: str, delivery_id: str) -> str:
+    """A page of its own, or where a script asks the part of it that it puts into the delivery's."""
+    made = done(ask("POST", f"/webhooks/{webhook_id}/deliveries/{delivery_id}/curl"))
+    template = "curl_command.html" if "HX-Request" in request.headers else "curl.html"
+    return render_template(template, curl=made, webhook_id=webhook_id, delivery_id=delivery_id)

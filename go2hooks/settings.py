@@ -181,6 +181,11 @@ class Settings(KafkaSettings, TargetSettings):
     api_requests_per_s: int = Field(
         200, ge=0, description="requests per second with one API key, ten seconds' worth at once; 0 for no limit"
     )
+    operators_account: str | None = Field(
+        None,
+        min_length=1,
+        description="account whose admin keys open the dashboard's page about the whole deployment; without it nobody's do",
+    )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics, /healthz and /readyz listen on")
     metrics_port: int = Field(
         9100, ge=0, le=65535, description="port of router's or dispatcher's /metrics; 0 takes a free one"

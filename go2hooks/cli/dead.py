@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _POSITION = re.compile(r"(events|deliveries)/(\d+)/(\d+)")
-_SHOWN_BYTES = 400
 
 
 def read_moment(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
@@ -53,7 +52,7 @@ class Wanted:
     def has(self, letter: "DeadLetter") -> bool:
         delivery = letter.delivery() if self.webhook else None
         return (
-            (not self.positions or _name(letter) in self.positions)
+            (not self.positions or letter.name in self.positions)
             and (self.reason is None or letter.reason == self.reason)
             and (self.until is None or letter.time_ms < self.until.timestamp() * 1000)
             and (self.webhook is None or (delivery is not None and delivery.webhook_id == self.webhook))
@@ -95,6 +94,7 @@ def list_(kind: str, limit: int, data_dir: Path | None, **filters: Any) -> None:
     from rich.table import Table
 
     from go2hooks.codec import EventCodec
+    from go2hooks.kafka.dead import told_time
     from go2hooks.kafka.reading import LogReader
 
     settings = find_settings(data_dir)
@@ -105,7 +105,7 @@ def list_(kind: str, limit: int, data_dir: Path | None, **filters: Any) -> None:
         newest = deque(found, maxlen=limit)
     for letter in newest:
         reason, what = escape(_visible(letter.reason)), escape(_visible(_summary(letter, codec)))
-        table.add_row(_name(letter), _time(letter.time_ms), reason, what, _time(letter.sent_back_ms))
+        table.add_row(letter.name, told_time(letter.time_ms), reason, what, told_time(letter.sent_back_ms))
     console = Console()
     if not console.is_terminal:
         console.width = 300  # a pipe has no width of its own: there every row stays on one line
@@ -119,6 +119,7 @@ def list_(kind: str, limit: int, data_dir: Path | None, **filters: Any) -> None:
 def show(position: str, data_dir: Path | None) -> None:
     """Show one dead letter, decoded where that is possible. POSITION is as `list` gives it: deliveries/0/17."""
     from go2hooks.codec import EventCodec
+    from go2hooks.kafka.dead import describe
     from go2hooks.kafka.reading import LogReader
 
     settings = find_settings(data_dir)
@@ -127,7 +128,7 @@ def show(position: str, data_dir: Path | None) -> None:
         letter = next(_find(settings, reader, _at(position)), None)
     if letter is None:
         raise click.ClickException(f"There is nothing at {position} (any more).")
-    for name, value in _details(letter, codec):
+    for name, value in describe(letter, codec):
         click.echo(f"{name + ':':<12} {_visible(value)}")
 
 
@@ -175,7 +176,7 @@ def requeue(
 def _announce(letters: Iterator["DeadLetter"], codec: "EventCodec") -> None:
     count = 0
     for count, letter in enumerate(letters, start=1):  # noqa: B007  # counted for the last line
-        click.echo(_visible(f"{_name(letter)}  {letter.reason}  {_summary(letter, codec)}"))
+        click.echo(_visible(f"{letter.name}  {letter.reason}  {_summary(letter, codec)}"))
     click.echo(f"{count} would be sent back. Add --yes to do it.", err=True)
 
 
@@ -183,7 +184,7 @@ def _send_back(letters: Iterator["DeadLetter"], way: "WayBack") -> None:
     sent, stuck = 0, []
     for letter in letters:
         if way.send(letter) is None:
-            stuck.append(_name(letter))
+            stuck.append(letter.name)
         else:
             sent += 1
     click.echo(f"{sent} sent back.", err=True)
@@ -208,18 +209,9 @@ def _at(position: str) -> Wanted:
     return Wanted(match[1], None, None, None, None, frozenset((position,)))
 
 
-def _name(letter: "DeadLetter") -> str:
-    kind = letter.position.topic.split(".")[-2]
-    return f"{kind}/{letter.position.partition}/{letter.position.offset}"
-
-
 def _visible(text: str) -> str:
     """Control characters as escapes: whoever wrote the message would steer the terminal by them, or make up a line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _time(ms: int | None) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}" if ms is not None else ""
 
 
 def _summary(letter: "DeadLetter", codec: "EventCodec") -> str:
@@ -228,27 +220,3 @@ def _summary(letter: "DeadLetter", codec: "EventCodec") -> str:
         return f"{delivery.id} of {delivery.event} to {delivery.webhook_id}, {delivery.attempt} attempts"
     event = letter.event(codec)
     return f"{event.type} {event.id} of {event.account_id}" if event is not None else letter.detail
-
-
-def _details(letter: "DeadLetter", codec: "EventCodec") -> Iterator[tuple[str, str]]:
-    from go2hooks.core.canonical import dumps
-
-    yield "position", _name(letter)
-    yield "buried", _time(letter.time_ms)
-    yield "reason", f"{letter.reason}: {letter.detail}"
-    yield "came from", "/".join(map(str, letter.origin)) if letter.origin else "the end of its schedule"
-    yield "sent back", _time(letter.sent_back_ms) or "never"
-    yield "key", (letter.key or b"").decode("utf-8", "replace")
-    delivery, event = letter.delivery(), letter.event(codec)
-    if delivery is not None:
-        for name in ("id", "webhook_id", "account_id", "event_id", "event", "attempt", "kind"):
-            yield name.replace("_", " "), str(getattr(delivery, name))
-        yield "payload", delivery.body.decode("utf-8", "replace")
-    elif event is not None:
-        yield "event", f"{event.type} {event.id} of {event.account_id}"
-        yield "data", dumps(event.data).decode()
-    elif letter.left_out:
-        yield "too large", f"its {letter.left_out} bytes are only where it came from"
-    else:
-        more = " …" if len(letter.value) > _SHOWN_BYTES else ""
-        yield f"{len(letter.value)} bytes", letter.value[:_SHOWN_BYTES].hex(" ") + more

@@ -2,16 +2,19 @@
 
 import logging
 import os
+import re
 import socket
 import threading
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
+from go2hooks import __version__
+from go2hooks.build import BUILD
 from go2hooks.core.errors import SettingsError
 from go2hooks.environment import file_variable, variable
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
@@ -19,6 +22,22 @@ from go2hooks.kafka_settings import KafkaSettings, parse_properties
 from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings, load_kafka_settings
 
 log = structlog.get_logger(__name__)
+
+
+_OURS: Final = re.compile(r"hooks-[a-z]+-(?P<version>[^-]+)-(?P<build>compiled|plain)-")
+
+
+class Running(NamedTuple):
+    """What a client of ours runs, as its name among Kafka's clients says."""
+
+    version: str
+    build: str  #: compiled, plain
+
+
+def running(client_id: str) -> Running | None:
+    """Told by the `client.id` that `connection_config` makes; None for one of an older version, or of somebody else."""
+    found = _OURS.search(client_id)
+    return None if found is None else Running(found["version"], found["build"])
 
 
 class GroupNames:
@@ -29,6 +48,7 @@ class GroupNames:
         self.dispatcher: Final = f"{prefix}hooks.dispatcher"
         self.retry: Final = f"{prefix}hooks.dispatcher.retry"
         self.overflow: Final = f"{prefix}hooks.dispatcher.overflow"
+        self.of_services: Final = (self.router, self.dispatcher, self.retry, self.overflow)
         self.reader: Final = f"{prefix}hooks.reader"  #: named because librdkafka asks for a name; nobody joins it
 
 
@@ -41,7 +61,7 @@ def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
     _try_out(frozenset(given.items()))
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
-        "client.id": f"{settings.kafka_prefix}hooks-{role}-{socket.gethostname()}",
+        "client.id": f"{settings.kafka_prefix}hooks-{role}-{__version__}-{BUILD.kind}-{socket.gethostname()}",
         **given,
         "logger": logging.getLogger("librdkafka"),  # or it writes to stderr past our masking
         # A broker that was away must be found again within a second, not after the default's ten.

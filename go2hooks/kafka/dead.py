@@ -6,23 +6,26 @@ way back needs no store of its own, and the same message is not sent back twice 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from confluent_kafka import Message
 
 from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
+from go2hooks.core.canonical import dumps
 from go2hooks.core.delivery import Delivery, Position, replayed
 from go2hooks.core.errors import EventError
 from go2hooks.core.event import Event
 from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.reading import LogReader, Span
-from go2hooks.kafka.sending import Sender
+from go2hooks.kafka.sending import GIVE_UP_S, Sender
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
 _DELIVERIES: Final = ".deliveries.dead"  # what the topic's name ends with, whatever the prefix
 _MARKER: Final = "go2hooks-sent-back"
 _LEFT_OUT: Final = "go2hooks-left-out"
+_SHOWN_BYTES: Final = 400  # of what cannot be decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,12 @@ class DeadLetter:
         except EventError:
             return None
 
+    @property
+    def name(self) -> str:
+        """Where it lies, as people name it: `deliveries/0/17`."""
+        kind = self.position.topic.split(".")[-2]
+        return f"{kind}/{self.position.partition}/{self.position.offset}"
+
 
 def dead_topic(kind: str, prefix: str) -> str:
     """Where the dead `events` or `deliveries` of a deployment lie."""
@@ -64,11 +73,17 @@ def dead_topic(kind: str, prefix: str) -> str:
     return names.deliveries_dead if kind == "deliveries" else names.events_dead
 
 
-def read_dead(reader: LogReader, topic: str, since_ms: int = 0) -> Iterator[DeadLetter]:
-    """The dead letters of a topic, oldest first. Reads it twice: what was sent back is known only at its end."""
+def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | None = None) -> Iterator[DeadLetter]:
+    """The dead letters of a topic, oldest first. Reads it twice: what was sent back is known only at its end.
+
+    With `newest`, those among so many messages at the end of each partition.
+    """
     keys = reader.partitions([topic])
     starts = reader.offsets_at(keys, since_ms) if since_ms else reader.starts(keys)
-    spans = [Span(key, starts[key], end) for key, end in reader.ends(keys).items()]
+    spans = [
+        Span(key, starts[key] if newest is None else max(starts[key], end - newest), end)
+        for key, end in reader.ends(keys).items()
+    ]
     sent_back: dict[tuple[int, int], int] = {}
     for message in reader.read(spans):
         marked = _headers(message).get(_MARKER)
@@ -114,6 +129,34 @@ def _origin(headers: Mapping[str, str]) -> Position | None:
         return None
 
 
+def describe(letter: DeadLetter, codec: EventCodec) -> Iterator[tuple[str, str]]:
+    """Everything about it, by name, decoded where that is possible."""
+    yield "position", letter.name
+    yield "buried", told_time(letter.time_ms)
+    yield "reason", f"{letter.reason}: {letter.detail}"
+    yield "came from", "/".join(map(str, letter.origin)) if letter.origin else "the end of its schedule"
+    yield "sent back", told_time(letter.sent_back_ms) or "never"
+    yield "key", (letter.key or b"").decode("utf-8", "replace")
+    delivery, event = letter.delivery(), letter.event(codec)
+    if delivery is not None:
+        for name in ("id", "webhook_id", "account_id", "event_id", "event", "attempt", "kind"):
+            yield name.replace("_", " "), str(getattr(delivery, name))
+        yield "payload", delivery.body.decode("utf-8", "replace")
+    elif event is not None:
+        yield "event", f"{event.type} {event.id} of {event.account_id}"
+        yield "data", dumps(event.data).decode()
+    elif letter.left_out:
+        yield "too large", f"its {letter.left_out} bytes are only where it came from"
+    else:
+        more = " …" if len(letter.value) > _SHOWN_BYTES else ""
+        yield f"{len(letter.value)} bytes", letter.value[:_SHOWN_BYTES].hex(" ") + more
+
+
+def told_time(ms: int | None) -> str:
+    """`2026-01-31 12:00:00`, UTC; empty for none."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}" if ms is not None else ""
+
+
 class WayBack:
     """Sends dead letters back to where they came from. Blocks; raises UnavailableError when Kafka does not take one.
 
@@ -122,8 +165,10 @@ class WayBack:
     it the receiver's way to recognise it.
     """
 
-    def __init__(self, settings: Settings, last_attempt: Callable[[Delivery], int]) -> None:
-        self._sender = Sender(settings)
+    def __init__(
+        self, settings: Settings, last_attempt: Callable[[Delivery], int], give_up_s: float = GIVE_UP_S
+    ) -> None:
+        self._sender = Sender(settings, give_up_s)
         self._names = TopicNames(settings.kafka_prefix)
         self._last_attempt = last_attempt
 

@@ -32,8 +32,10 @@ class LogReader:
     To be closed, or used as a context manager.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout_s: float = _TIMEOUT_S) -> None:
+        """Each answer of Kafka's is waited for `timeout_s`; then it takes up to ten seconds to say why there was none."""
         self._settings = settings
+        self._timeout_s = timeout_s
         self._reader = GroupNames(settings.kafka_prefix).reader
         self._consumer = self._consumer_of(self._reader)
         self._of_groups: dict[str, Consumer] = {}
@@ -51,7 +53,7 @@ class LogReader:
     def partitions(self, topics: Iterable[str]) -> list[PartitionKey]:
         """The partitions of these topics; a topic that is not there has none."""
         try:
-            there = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
+            there = self._consumer.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise self._away(error) from error
         return [PartitionKey(name, number) for name in topics if name in there for number in there[name].partitions]
@@ -70,7 +72,7 @@ class LogReader:
         """Where this group goes on after a restart; 0 where it has committed nothing."""
         consumer = self._of_groups.get(group) or self._of_groups.setdefault(group, self._consumer_of(group))
         try:
-            found = consumer.committed([TopicPartition(*key) for key in keys], timeout=_TIMEOUT_S) if keys else []
+            found = consumer.committed([TopicPartition(*key) for key in keys], timeout=self._timeout_s) if keys else []
         except KafkaException as error:
             raise self._away(error) from error
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
@@ -83,7 +85,7 @@ class LogReader:
         try:
             consumer.assign(starts)
             while left:
-                first = consumer.poll(_TIMEOUT_S)  # `consume` would wait until it has as many as it may give
+                first = consumer.poll(self._timeout_s)  # `consume` would wait until it has as many as it may give
                 if first is None:
                     raise UnavailableError(why_away(self._config(self._reader)))
                 messages = (first, *consumer.consume(_BATCH, 0))
@@ -107,7 +109,7 @@ class LogReader:
         try:
             consumer.assign([TopicPartition(*key, offsets[0]) for key, offsets in wanted.items()])
             while wanted:
-                first = consumer.poll(_TIMEOUT_S)
+                first = consumer.poll(self._timeout_s)
                 if first is None:
                     raise UnavailableError(why_away(self._config(self._reader)))
                 for message in (first, *consumer.consume(_BATCH, 0)):
@@ -121,7 +123,7 @@ class LogReader:
     def _look_up(self, keys: Sequence[PartitionKey], when: int) -> dict[PartitionKey, int]:
         asked = [TopicPartition(*key, when) for key in keys]
         try:
-            found = self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S) if asked else []
+            found = self._consumer.offsets_for_times(asked, timeout=self._timeout_s) if asked else []
         except KafkaException as error:
             raise self._away(error) from error
         for partition in found:

@@ -12,14 +12,15 @@ from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.producer import Headers
 from go2hooks.settings import Settings
 
-_GIVE_UP_S: Final = 30.0
+GIVE_UP_S: Final = 30.0
 
 
 class Sender:
-    """A producer that gives up after 30 s."""
+    """A producer that gives up after 30 s, or as it is told."""
 
-    def __init__(self, settings: Settings) -> None:
-        patience = {"message.timeout.ms": round(_GIVE_UP_S * 1000), "log_level": 0}
+    def __init__(self, settings: Settings, give_up_s: float = GIVE_UP_S) -> None:
+        self._give_up_s = give_up_s
+        patience = {"message.timeout.ms": round(give_up_s * 1000), "log_level": 0}
         self._producer = Producer(producer_config(settings) | patience)
 
     def send(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Position:
@@ -37,7 +38,7 @@ class Sender:
             self._producer.produce(topic, value, key, on_delivery=report, headers=list(headers))
         except (BufferError, KafkaException) as error:
             raise UnavailableError(f"Kafka takes nothing: {error}") from error
-        deadline = time.monotonic() + _GIVE_UP_S + 1.0
+        deadline = time.monotonic() + self._give_up_s + 1.0
         while not kept and not failed and time.monotonic() < deadline:
             self._producer.poll(0.1)
         if not kept:

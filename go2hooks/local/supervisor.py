@@ -199,6 +199,8 @@ class Stack:
             overrides["database_url"] = self._database.url()
         if self._security is not None:
             overrides |= self._security.client_settings()
+        if not is_given("operators_account"):
+            overrides["operators_account"] = ACCOUNT  # whoever has this machine
         if not is_given("secret_keys"):
             overrides["secret_keys"] = self._dir.secret_key()
         self._given = {variable(name): str(value) for name, value in overrides.items()}

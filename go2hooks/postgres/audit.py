@@ -56,6 +56,7 @@ class Action(StrEnum):
     REPLAY_STOPPED = "webhook.replay_stopped"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    DEAD_LETTERS_SENT_BACK = "dead_letters.sent_back"
 
 
 class Actor(NamedTuple):

@@ -15,6 +15,7 @@ from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs
 from go2hooks.telemetry.health import announce_port
 from services.api.app import create_app
+from services.api.operating import Operating
 from services.api.outbox import KafkaDeliveryWriter
 from services.api.server import ApiServer, bind
 
@@ -44,12 +45,15 @@ def serve(settings: Settings) -> None:
             raise unusable
         writer = KafkaDeliveryWriter(settings, cache(partial(_deployment, pool)))
         reader = PayloadReader(settings)
-        server = ApiServer(create_app(settings, pool, secret_box, writer, reader), listener, settings)
+        operating = Operating(settings, pool) if settings.operators_account is not None else None
+        server = ApiServer(create_app(settings, pool, secret_box, writer, reader, operating), listener, settings)
         announce_port(server.port)
         log.info("listening", host=settings.api_host, port=server.port)
         server.serve(shutdown)
         writer.close(_CLOSE_S)
         reader.close()
+        if operating is not None:
+            operating.close()
     log.info("drained")
 
 

@@ -27,6 +27,7 @@ from services.api.health import Readiness, health_blueprint
 from services.api.limits import Limits
 from services.api.observe import observe
 from services.api.openapi import openapi_blueprint
+from services.api.operating import Operating
 from services.api.places import Places
 
 
@@ -36,6 +37,7 @@ def create_app(
     secret_box: SecretBox,
     delivery_writer: DeliveryWriter,
     payload_reader: PayloadReader,
+    operating: Operating | None = None,
 ) -> Flask:
     """The whole API. Opens nothing: its adapters come as they are and stay the caller's to close."""
     app = Flask(__name__, static_folder=None)
@@ -51,6 +53,7 @@ def create_app(
         writing=Places(settings.api_threads // 2),
         limits=Limits(settings),
         watching=Places(settings.api_threads // 4),
+        operating=operating,
     )
     registry = observe(app)
     app.after_request(_harden)

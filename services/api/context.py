@@ -14,6 +14,7 @@ from go2hooks.postgres.secrets import SecretBox
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
 from services.api.limits import Limits
+from services.api.operating import Operating
 from services.api.places import Places
 
 EXTENSION = "go2hooks"
@@ -53,6 +54,7 @@ class Services:
     writing: Places  #: threads that may wait for Kafka at once: the others stay free for everybody else
     limits: Limits
     watching: Places  #: threads that may wait for an attempt's result at once
+    operating: Operating | None = None  #: what operators see and do; None where no account is theirs
 
 
 def services() -> Services:

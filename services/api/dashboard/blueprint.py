@@ -9,7 +9,7 @@ from flask_wtf.csrf import CSRFError
 from go2hooks.postgres.api_keys import Scope
 from services.api.dashboard import calls, words
 from services.api.dashboard.calls import PageError, Reply
-from services.api.dashboard.session import csrf, signed_in
+from services.api.dashboard.session import csrf, operates, signed_in
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -64,7 +64,8 @@ def _forged(_error: CSRFError) -> tuple[str, int]:
 def _about_reader() -> dict[str, Any]:
     known = g.get("dashboard_key")
     may_write = known is not None and known.may(Scope.WRITE)
-    return {"reader": known, "may_write": may_write, "now": datetime.now(UTC)}
+    may_operate = known is not None and operates(known)
+    return {"reader": known, "may_write": may_write, "may_operate": may_operate, "now": datetime.now(UTC)}
 
 
 for _name, _filter in words.FILTERS.items():

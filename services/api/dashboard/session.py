@@ -11,7 +11,7 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 
 from go2hooks.postgres import api_keys, sign_in_links
-from go2hooks.postgres.api_keys import KnownKey
+from go2hooks.postgres.api_keys import KnownKey, Scope
 from go2hooks.settings import Settings
 from services.api.auth import log_in
 from services.api.context import services
@@ -89,6 +89,12 @@ def signed_in() -> KnownKey | None:
     with services().pool.transaction() as conn:
         known = api_keys.look_up_id(conn, session["key"])
     return None if known is None or known.has_expired else known
+
+
+def operates(known: KnownKey) -> bool:
+    """Whether this is an admin's key of the operators' account: it sees all accounts. A customer's is not, whatever its scopes."""
+    account_id = services().settings.operators_account
+    return account_id is not None and known.account_id == account_id and known.may(Scope.ADMIN)
 
 
 def key() -> KnownKey:

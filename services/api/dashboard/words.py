@@ -31,6 +31,17 @@ def _rounded(seconds: float) -> str:
     return f"{seconds / unit_s:.0f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min`."""
+    return f"{seconds:.1f} s" if seconds < 10 else _rounded(seconds)  # noqa: PLR2004
+
+
+def rate(per_second: float) -> str:
+    """`0`, `0.25`, `12.3`, `1,234`."""
+    digits = 0 if per_second == 0 or per_second >= 100 else 1 if per_second >= 1 else 2  # noqa: PLR2004
+    return f"{per_second:,.{digits}f}"
+
+
 def exactly(moment: str | None) -> str:
     """`2024-01-01 12:00:00 UTC`, with milliseconds where there are any."""
     return "" if moment is None else f"{moment.replace('T', ' ').removesuffix('Z')} UTC"
@@ -79,10 +90,12 @@ def told_of_result(result: dict[str, Any]) -> str:
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     "ago": ago,
+    "duration": duration,
     "exactly": exactly,
     "grouped": grouped,
     "later": later,
     "milliseconds": milliseconds,
+    "rate": rate,
     "state": state_of,
     "why_disabled": why_disabled,
     "written": written,

@@ -2,5 +2,6 @@
 import "./form.js";
 import "./charts.js";
 import "./copy.js";
+import "./figures.js";
 import "./live.js";
 import "./times.js";

@@ -1,0 +1,330 @@
+"""How the whole pipeline stands, by what Kafka knows of it: what was written, what waits and since when, which processes read.
+
+For people who look. What alerts are made of, each process tells of itself in `/metrics`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple, TypeVar
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from go2hooks.codec import decode_delivery
+from go2hooks.core.errors import EventError, UnavailableError
+from go2hooks.kafka.admin import admin_client
+from go2hooks.kafka.client import GroupNames, consumer_config, report, running
+from go2hooks.kafka.diagnosis import Diagnosis
+from go2hooks.kafka.partitions import PartitionKey
+from go2hooks.kafka.topics import TopicNames
+from go2hooks.settings import Settings
+
+K = TypeVar("K")
+
+RATE_S: Final = 60  #: rates are of so many seconds before the question
+_REACH_S: Final = 1.0
+_ANSWERS_S: Final = 0.6  # all of them, since they are asked for at once
+_OLDEST_S: Final = 0.6
+_KEPT_S: Final = 60.0  # never come to: what librdkafka gives up itself may end the process, see membership.py
+_HEAD_BYTES: Final = 4096  # of each partition one message is read, and a larger one comes whole
+_DENIED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED))
+_NO_GROUP: Final = frozenset((KafkaError.GROUP_ID_NOT_FOUND,))
+
+
+class Stage(NamedTuple):
+    """A topic, between those who write to it and the group that reads it. None for what Kafka did not say."""
+
+    written: int | None  #: messages in the last RATE_S seconds
+    waiting: int | None  #: messages that the group has not finished
+    handled: int | None  #: messages that it has, ever: of use as a difference
+    late_s: float | None  #: age of the oldest that waits; of a retry, since it was due
+
+
+class Process(NamedTuple):
+    """One that reads, as Kafka lists it."""
+
+    service: str  #: router, dispatcher
+    version: str  #: "" where its client does not say
+    build: str
+    host: str
+    partitions: int
+
+
+class Survey(NamedTuple):
+    """What Kafka said, to within a second or two."""
+
+    at: float  #: seconds since the epoch
+    stages: dict[str, Stage]  #: by topic
+    dead: dict[str, int]  #: messages in the dead-letter topics, and marks of what was sent back, by topic
+    processes: list[Process]
+    faults: list[str]  #: what is not known and why, a sentence each
+
+
+class Surveyor:
+    """Keeps its clients open. For one thread at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens nothing yet."""
+        self._settings = settings
+        self._topics = TopicNames(settings.kafka_prefix)
+        self._groups = GroupNames(settings.kafka_prefix)
+        self._read_by = _read_by(settings)
+        self._dead = (self._topics.events_dead, self._topics.deliveries_dead)
+        reading = consumer_config(settings, self._groups.reader, prefetch_kib=1024)
+        self._config: dict[str, Any] = reading | {
+            "enable.auto.commit": False,
+            "fetch.message.max.bytes": _HEAD_BYTES,
+            "log_level": 0,
+        }
+        self._diagnosis = Diagnosis(self._config)
+        self._admin: AdminClient | None = None
+        self._consumer: Consumer | None = None
+
+    def look(self) -> Survey:
+        """Blocks for a second where Kafka is away, for two at most. Raises UnavailableError when no broker answers."""
+        if self._admin is None:
+            self._admin = admin_client(self._settings)
+        asking = _Asking(self._admin)
+        now = time.time()
+        keys = self._partitions(self._admin, asking)
+        events = [key for key in keys if key.topic not in self._dead]
+        ends = asking.offsets(keys, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        starts = asking.offsets(keys, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        before = asking.offsets(events, OffsetSpec.for_timestamp(round((now - RATE_S) * 1000)))
+        committed = asking.committed(self._groups.of_services)
+        members = asking.members((self._groups.router, self._groups.dispatcher))
+        found = _Offsets(
+            asking.collect(starts), asking.collect(ends), asking.collect(before), asking.collect(committed)
+        )
+        processes = asking.collect(members)
+        heads = self._heads(found.unfinished(self._read_by), asking.faults)
+        return Survey(
+            now,
+            {topic: found.stage(topic, group, heads) for topic, group in self._read_by.items()},
+            {topic: total for topic in self._dead if (total := found.total(topic)) is not None},
+            [each for group, described in processes.items() for each in self._processes(group, described)],
+            list(asking.faults),
+        )
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _partitions(self, admin: AdminClient, asking: "_Asking") -> list[PartitionKey]:
+        try:
+            there = admin.list_topics(timeout=_REACH_S).topics
+        except KafkaException as error:
+            self._diagnosis.look()
+            servers = self._settings.kafka_bootstrap_servers
+            raise UnavailableError(f"Kafka at {servers} does not answer ({error.args[0].str()}).") from error
+        keys = []
+        for topic in (*self._read_by, *self._dead):
+            if topic in there and there[topic].error is None:
+                keys += [PartitionKey(topic, number) for number in there[topic].partitions]
+            else:
+                asking.faults[
+                    f"The topic {topic} is not there, or the API may not see it: see `go2hooks topics acls`."
+                ] = None
+        return keys
+
+    def _processes(self, group: str, described: Any) -> Iterable[Process]:
+        service = "router" if group == self._groups.router else "dispatcher"
+        for member in described.members:
+            held = len(member.assignment.topic_partitions) if member.assignment is not None else 0
+            runs = running(member.client_id)
+            yield Process(service, *(runs or ("", "")), member.host.removeprefix("/"), held)
+
+    def _heads(self, wanted: dict[PartitionKey, int], faults: dict[str, None]) -> dict[PartitionKey, int]:
+        """When the message at each place was due, or written, in milliseconds; without those that did not come in time."""
+        if not wanted:
+            return {}
+        try:
+            if self._consumer is None:
+                self._consumer = self._open()
+            return _read_heads(self._consumer, dict(wanted))
+        except KafkaException as error:
+            faults[f"How old what waits is, Kafka does not say: {error.args[0].str()}."] = None
+            return {}
+
+    def _open(self) -> Consumer:
+        made: list[Consumer] = []
+
+        def on_error(error: KafkaError) -> None:
+            for consumer in made:
+                report(error, consumer)
+
+        made.append(Consumer(self._config | {"error_cb": on_error}))
+        return made[0]
+
+
+def _read_by(settings: Settings) -> dict[str, str]:
+    """Which group reads each topic, in the order of the pipeline."""
+    topics, groups = TopicNames(settings.kafka_prefix), GroupNames(settings.kafka_prefix)
+    return {
+        **dict.fromkeys(topics.events, groups.router),
+        topics.deliveries: groups.dispatcher,
+        **dict.fromkeys(topics.tiers(settings.retry_delays), groups.retry),
+        topics.overflow: groups.overflow,
+    }
+
+
+class _Asking:
+    """Questions that are all under way at once; what is not answered in time, or refused, becomes a sentence."""
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._until = time.monotonic() + _REACH_S + _ANSWERS_S
+        self.faults: dict[str, None] = {}  #: each once, in order
+
+    def offsets(self, keys: Sequence[PartitionKey], spec: OffsetSpec) -> dict[PartitionKey, "Future[Any]"]:
+        asked = {TopicPartition(*key): spec for key in keys}
+        answers = self._admin.list_offsets(asked, request_timeout=_KEPT_S) if asked else {}
+        return {PartitionKey(place.topic, place.partition): answer for place, answer in answers.items()}
+
+    def committed(self, groups: Iterable[str]) -> dict[str, "Future[Any]"]:
+        asked: dict[str, Future[Any]] = {}
+        for group in groups:  # the binding takes one at a time
+            wanted = [ConsumerGroupTopicPartitions(group)]
+            asked |= self._admin.list_consumer_group_offsets(wanted, request_timeout=_KEPT_S)
+        return asked
+
+    def members(self, groups: Sequence[str]) -> dict[str, "Future[Any]"]:
+        return dict(self._admin.describe_consumer_groups(list(groups), request_timeout=_KEPT_S))
+
+    def collect(self, asked: Mapping[K, "Future[Any]"]) -> dict[K, Any]:
+        """Of each what was answered; without those that were not."""
+        found: dict[K, Any] = {}
+        for key, answer in asked.items():
+            name = key.topic if isinstance(key, PartitionKey) else key
+            try:
+                found[key] = answer.result(max(0.0, self._until - time.monotonic()))
+            except KafkaException as error:
+                fault: KafkaError = error.args[0]
+                if fault.code() not in _NO_GROUP:
+                    self.faults[_refusal(name, fault)] = None
+            except TimeoutError:
+                self.faults[f"Kafka did not tell in time how {name} stands."] = None
+        return found
+
+
+def _refusal(name: object, error: KafkaError) -> str:
+    if error.code() in _DENIED:
+        return f"The API's login may not DESCRIBE {name}: see `go2hooks topics acls`."
+    return f"How {name} stands, Kafka does not say: {error.str()}."
+
+
+class _Offsets:
+    """The answers, put together by topic."""
+
+    def __init__(
+        self,
+        starts: Mapping[PartitionKey, Any],
+        ends: Mapping[PartitionKey, Any],
+        before: Mapping[PartitionKey, Any],
+        committed: Mapping[str, Any],
+    ) -> None:
+        self._starts: dict[PartitionKey, int] = {key: found.offset for key, found in starts.items()}
+        self._ends: dict[PartitionKey, int] = {key: found.offset for key, found in ends.items()}
+        self._before: dict[PartitionKey, int] = {key: found.offset for key, found in before.items()}
+        self._committed: dict[str, dict[PartitionKey, int]] = {
+            group: {PartitionKey(each.topic, each.partition): each.offset for each in found.topic_partitions}
+            for group, found in committed.items()
+        }
+        self._keys: dict[str, list[PartitionKey]] = {}
+        for key in self._ends:
+            self._keys.setdefault(key.topic, []).append(key)
+
+    def total(self, topic: str) -> int | None:
+        """Messages that lie in the topic."""
+        return self._sum(topic, lambda key: self._ends[key] - self._starts[key])
+
+    def unfinished(self, read_by: Mapping[str, str]) -> dict[PartitionKey, int]:
+        """Where each group goes on, in the partitions where something waits for it."""
+        found: dict[PartitionKey, int] = {}
+        for topic, group in read_by.items():
+            for key in self._keys.get(topic, ()):
+                at = self._next(group, key)
+                if at is not None and at < self._ends[key]:
+                    found[key] = at
+        return found
+
+    def stage(self, topic: str, group: str, heads: Mapping[PartitionKey, int]) -> Stage:
+        def waits(key: PartitionKey) -> int:
+            return max(0, self._ends[key] - self._at(group, key))
+
+        waiting = self._sum(topic, waits)
+        return Stage(
+            self._sum(topic, self._recent), waiting, self._sum(topic, lambda key: self._at(group, key)),
+            self._late_s(topic, waiting, heads),
+        )  # fmt: skip
+
+    def _late_s(self, topic: str, waiting: int | None, heads: Mapping[PartitionKey, int]) -> float | None:
+        if not waiting:
+            return None if waiting is None else 0.0
+        oldest = min((heads[key] for key in self._keys[topic] if key in heads), default=None)
+        return None if oldest is None else max(0.0, time.time() - oldest / 1000)
+
+    def _recent(self, key: PartitionKey) -> int:
+        """Written since `before`, which is -1 where nothing was."""
+        since = self._before[key]
+        return max(0, self._ends[key] - since) if since >= 0 else 0
+
+    def _at(self, group: str, key: PartitionKey) -> int:
+        at = self._next(group, key)
+        if at is None:
+            raise KeyError(key)
+        return at
+
+    def _next(self, group: str, key: PartitionKey) -> int | None:
+        """Where the group goes on: where the log begins, if it has committed nothing that is still there."""
+        if group not in self._committed or key not in self._starts:
+            return None
+        return max(self._committed[group].get(key, 0), self._starts[key])
+
+    def _sum(self, topic: str, of: Callable[[PartitionKey], int]) -> int | None:
+        """None unless it is known of every partition."""
+        keys = self._keys.get(topic)
+        try:
+            return sum(map(of, keys)) if keys else None
+        except KeyError:
+            return None
+
+
+def _read_heads(consumer: Consumer, wanted: dict[PartitionKey, int]) -> dict[PartitionKey, int]:
+    """One message of each partition, as many as come within _OLDEST_S."""
+    found: dict[PartitionKey, int] = {}
+    consumer.assign([TopicPartition(*key, offset) for key, offset in wanted.items()])
+    until = time.monotonic() + _OLDEST_S
+    while wanted and (left_s := until - time.monotonic()) > 0:
+        message = consumer.poll(left_s)
+        if message is None:
+            break
+        error = message.error()
+        if error is not None:
+            if error.code() in _DENIED:
+                raise KafkaException(error)
+            continue
+        key = PartitionKey(str(message.topic()), int(message.partition() or 0))
+        if wanted.pop(key, None) is not None:
+            found[key] = _due_ms(message)
+            consumer.pause([TopicPartition(*key)])
+    consumer.unassign()
+    return found
+
+
+def _due_ms(message: Message) -> int:
+    """When it is to be handled: a retry when it is due, all else at once."""
+    written_ms = message.timestamp()[1]
+    value = message.value()
+    try:
+        return max(written_ms, decode_delivery(value if isinstance(value, bytes) else b"").due_ms)
+    except EventError:  # an event, or nothing that we know
+        return written_ms

@@ -1,0 +1,189 @@
+"""What operators see of the whole deployment, and what they do about dead letters.
+
+Figures are asked for when somebody looks, once for all who do. Nothing here asks for rights: the pages that call it do.
+"""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from go2hooks.codec import EventCodec
+from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka.dead import DeadLetter, WayBack, dead_topic, read_dead
+from go2hooks.kafka.reading import LogReader
+from go2hooks.kafka.survey import Survey, Surveyor
+from go2hooks.kafka.topics import TopicNames
+from go2hooks.postgres import across_accounts, audit
+from go2hooks.postgres.across_accounts import Minute, Troubled, WebhookCounts
+from go2hooks.postgres.audit import Action, Actor, Change, differences
+from go2hooks.postgres.away import explain
+from go2hooks.postgres.history import last_attempt
+from go2hooks.postgres.pool import Pool
+from go2hooks.settings import Settings
+from services.api.shared import Shared
+
+_KAFKA_FRESH_S: Final = 2.0
+_POSTGRES_FRESH_S: Final = 5.0  # its figures are of a minute
+_POSTGRES_TIMEOUT_MS: Final = 1000
+_TROUBLED: Final = 50
+NEWEST: Final = 1000  #: messages at the end of a dead-letter topic that pages look at
+SHOWN: Final = 100
+AT_ONCE: Final = 200  #: dead letters that one request sends back
+_LOG_TIMEOUT_S: Final = 3.0
+_GIVE_UP_S: Final = 5.0
+_RATE_OVER_S: Final = 10.0
+
+
+class KafkaFigures(NamedTuple):
+    """The last that Kafka said."""
+
+    survey: Survey | None  #: None while it has said nothing yet
+    handled_per_s: float | None  #: deliveries that dispatchers finished with; None until it was asked twice
+    fault: str | None  #: why it says nothing now
+
+
+class PostgresFigures(NamedTuple):
+    """The last that Postgres said; None where a question took too long."""
+
+    minute: Minute | None
+    counts: WebhookCounts | None
+    troubled: list[Troubled]
+    fault: str | None
+
+
+class Found(NamedTuple):
+    """Dead letters, newest first."""
+
+    letters: list[DeadLetter]
+    more: bool  #: there are such that are not among them
+
+
+class SentBack(NamedTuple):
+    """What came of sending some back."""
+
+    sent: int
+    stuck: list[str]  #: those that have no way back
+    more: bool  #: others were left for the next time
+
+
+class Operating:
+    """Safe to share between threads."""
+
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        """Opens nothing yet."""
+        self._settings = settings
+        self._pool = pool
+        self._surveyor = Surveyor(settings)
+        self._surveys: deque[Survey] = deque(maxlen=round(_RATE_OVER_S / _KAFKA_FRESH_S))
+        self._kafka = Shared(self._ask_kafka, _KAFKA_FRESH_S)
+        self._postgres = Shared(self._ask_postgres, _POSTGRES_FRESH_S)
+        self.codec: Final = EventCodec(settings.schema_dir)
+        self.topics: Final = TopicNames(settings.kafka_prefix)
+
+    def kafka(self) -> KafkaFigures:
+        """Blocks for two seconds at most."""
+        return self._kafka.get()
+
+    def postgres(self) -> PostgresFigures:
+        """Blocks for a few seconds at most."""
+        return self._postgres.get()
+
+    def close(self) -> None:
+        self._surveyor.close()
+
+    def _ask_kafka(self) -> KafkaFigures:
+        last = self._surveys[-1] if self._surveys else None
+        try:
+            survey = self._surveyor.look()
+        except UnavailableError as error:
+            return KafkaFigures(last, None, str(error))
+        earlier = next((each for each in self._surveys if survey.at - each.at <= 2 * _RATE_OVER_S), None)
+        self._surveys.append(survey)
+        return KafkaFigures(survey, earlier and self._handled_per_s(earlier, survey), None)
+
+    def _handled_per_s(self, earlier: Survey, later: Survey) -> float | None:
+        counts = [[each.stages[topic].handled for topic in self._delivering(each)] for each in (earlier, later)]
+        if any(count is None for count in itertools.chain(*counts)):
+            return None
+        before, after = (sum(count or 0 for count in each) for each in counts)
+        return max(0.0, (after - before) / (later.at - earlier.at))
+
+    def _delivering(self, survey: Survey) -> list[str]:
+        return [topic for topic in survey.stages if topic not in self.topics.events]
+
+    def _ask_postgres(self) -> PostgresFigures:
+        try:
+            return PostgresFigures(
+                self._query(lambda conn: across_accounts.last_minute(conn, datetime.now(UTC))),
+                self._query(across_accounts.webhook_counts),
+                self._query(lambda conn: across_accounts.troubled(conn, _TROUBLED)) or [],
+                None,
+            )
+        except psycopg.Error as error:
+            return PostgresFigures(None, None, [], f"Postgres does not answer: {explain(error)}.")
+
+    def _query(self, question: Callable[[Any], Any]) -> Any:
+        """The answer; None when it takes longer than a second."""
+        try:
+            with self._pool.transaction() as conn:
+                conn.execute("SELECT set_config('statement_timeout', %s, true)", [str(_POSTGRES_TIMEOUT_MS)])
+                return question(conn)
+        except psycopg.errors.QueryCanceled:
+            return None
+
+    # --- dead letters
+
+    def find(self, kind: str, wanted: Callable[[DeadLetter], bool], most: int = SHOWN) -> Found:
+        """The newest of them, among the last NEWEST messages. Blocks for some seconds at most. Raises UnavailableError."""
+        with self._letters(kind) as letters:
+            newest = deque(filter(wanted, letters), maxlen=most + 1)
+        found = list(reversed(newest))
+        return Found(found[:most], len(found) > most)
+
+    def send_back(self, kind: str, wanted: Callable[[DeadLetter], bool], operator: tuple[str, Actor]) -> SentBack:
+        """Send back the oldest AT_ONCE of them that were not sent back before: `operator` has the account and who it is.
+
+        What is about to be sent is in the audit log first. Blocks for some seconds at most, or until Kafka takes nothing
+        for five. Raises UnavailableError.
+        """
+        with self._letters(kind) as letters:
+            waiting = (letter for letter in letters if letter.sent_back_ms is None and wanted(letter))
+            chosen = list(itertools.islice(waiting, AT_ONCE + 1))
+        more = len(chosen) > AT_ONCE
+        chosen = chosen[:AT_ONCE]
+        if not chosen:
+            return SentBack(0, [], more=False)
+        self._note(chosen, operator)
+        stuck = list(self._send(chosen))
+        return SentBack(len(chosen) - len(stuck), stuck, more)
+
+    def _note(self, chosen: Iterable[DeadLetter], operator: tuple[str, Actor]) -> None:
+        account_id, actor = operator
+        told = differences({}, {"positions": [letter.name for letter in chosen]})
+        with self._pool.transaction() as conn:
+            audit.record(conn, actor, Change(account_id, Action.DEAD_LETTERS_SENT_BACK, told))
+
+    def _send(self, chosen: Iterable[DeadLetter]) -> Iterator[str]:
+        """Those that have no way back."""
+        with self._pool.transaction() as conn:
+            way = WayBack(self._settings, lambda delivery: last_attempt(conn, delivery), _GIVE_UP_S)
+            for letter in chosen:
+                if way.send(letter) is None:
+                    yield letter.name
+
+    @contextmanager
+    def _letters(self, kind: str) -> Iterator[Iterator[DeadLetter]]:
+        topic = dead_topic(kind, self._settings.kafka_prefix)
+        with LogReader(self._settings, _LOG_TIMEOUT_S) as reader:
+            yield read_dead(reader, topic, newest=NEWEST)
+
+
+def age_s(survey: Survey) -> float:
+    """How old what it says is."""
+    return max(0.0, time.time() - survey.at)

@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: setup compiled wheel demo check test test-plain test-compiled nightly torture models hostile lint format lint-api audit sbom bench bench-builds \
 	bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-replay clean
 
-# Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's rehearsal runs beside it.
+# Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's AOT cache is made beside it.
 setup:
 	@$(MAKE) --no-print-directory -j2 OR_PLAIN=--or-plain $(READY) compiled
 	@echo "Ready. Next: make demo, make test, or .venv/bin/go2hooks --help"
@@ -37,7 +37,7 @@ $(PACKAGES): pyproject.toml constraints.txt tools/bootstrap.py
 	@touch $@
 
 $(READY): $(PACKAGES) go2hooks/local/kafka-jars.txt
-	@$(BIN)/python -m go2hooks.local.rehearsal
+	@$(BIN)/python -m go2hooks.local.aot_cache
 	@touch $@
 
 # The modules that every event and delivery passes, as machine code, unless there is a build of exactly these sources already.

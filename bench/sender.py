@@ -30,7 +30,7 @@ from go2hooks.core.request import SignedRequest
 from go2hooks.core.signing import body_signature, generate_secret, standard_signature
 from go2hooks.core.target import parse_target
 from services.dispatcher.guard import Guard
-from services.dispatcher.senders import Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders import HttpClient, Limits, Resolver, Sender
 from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.resolver import AresLookup
 from services.dispatcher.senders.tls import client_context
@@ -139,7 +139,7 @@ def ours(make: Callable[..., Sender]) -> Callable[[str, Path, int, int], Awaitab
     return client
 
 
-CLIENTS = {"aiohttp.ClientSession": bare, "AiohttpSender": ours(AiohttpSender), "ProtocolSender": ours(ProtocolSender)}
+CLIENTS = {"aiohttp.ClientSession": bare, "AiohttpSender": ours(AiohttpSender), "HttpClient": ours(HttpClient)}
 
 NGINX = """
 daemon off; worker_processes 1; pid {dir}/pid; error_log stderr crit;

@@ -128,7 +128,7 @@ class Shutdown:
         return self._requests.get(timeout=max(0.0, self._deadline - time.monotonic()))
 
 
-def settle_memory() -> None:
+def freeze_gc() -> None:
     """Call once what lives as long as the process is loaded: garbage collection then leaves that alone.
 
     A service makes and drops some fifty objects per delivery, none of them in cycles; with the default thresholds

@@ -84,10 +84,10 @@ def dispatcher_points() -> None:
     before(Intake, "assigned", "on_assign")
     look_up, produce = Intake._look_up, LoopProducer.produce
 
-    async def patched_look_up(self: Any, tickets: Any) -> None:
-        if tickets:
+    async def patched_look_up(self: Any, items: Any) -> None:
+        if items:
             reach("in_look_up")
-        await look_up(self, tickets)
+        await look_up(self, items)
 
     def patched(self: Any, topic: str, key: str, value: bytes, on_kept: Callable[[], None], *rest: Any) -> None:
         def kept() -> None:
@@ -139,17 +139,17 @@ def plant_commit_before_record() -> None:
     early: set[Any] = set()
     begin, finished = Pipeline._begin, Intake.finished
 
-    def patched_begin(self: Any, ticket: Any, **kwargs: Any) -> None:
-        ticket.partition.tracker.complete(ticket.position.offset)
-        early.add(ticket.position)
-        begin(self, ticket, **kwargs)
+    def patched_begin(self: Any, item: Any, **kwargs: Any) -> None:
+        item.partition.tracker.complete(item.position.offset)
+        early.add(item.position)
+        begin(self, item, **kwargs)
 
-    def patched_finished(self: Any, ticket: Any) -> None:
-        if ticket.position in early:
-            early.discard(ticket.position)
-            self._let_go(ticket)
+    def patched_finished(self: Any, item: Any) -> None:
+        if item.position in early:
+            early.discard(item.position)
+            self._let_go(item)
         else:
-            finished(self, ticket)
+            finished(self, item)
 
     Pipeline._begin = patched_begin  # type: ignore[method-assign]
     Intake.finished = patched_finished  # type: ignore[method-assign]
@@ -161,9 +161,9 @@ def plant_drop_on_rebalance() -> None:
 
     dropped = Intake.dropped
 
-    def patched(self: Any, ticket: Any) -> None:
-        ticket.partition.tracker.complete(ticket.position.offset)
-        dropped(self, ticket)
+    def patched(self: Any, item: Any) -> None:
+        item.partition.tracker.complete(item.position.offset)
+        dropped(self, item)
 
     Intake.dropped = patched  # type: ignore[method-assign]
 
@@ -181,14 +181,14 @@ def plant_double_retry() -> None:
             produce(self, topic, key, value, lambda: None, lambda _why: None)
         produce(self, topic, key, value, *rest)
 
-    async def patched_look_up(self: Any, tickets: Any) -> None:
-        asked = {ticket.delivery.id: ticket.delivery.attempt for ticket in tickets}
+    async def patched_look_up(self: Any, items: Any) -> None:
+        asked = {item.delivery.id: item.delivery.attempt for item in items}
 
         async def nothing(keys: Any) -> Any:
             return {key: "retrying" for key in keys if key.attempt != asked[key.delivery_id]}
 
         self._find_states = nothing
-        await look_up(self, tickets)
+        await look_up(self, items)
 
     LoopProducer.produce = patched  # type: ignore[method-assign]
     Intake._look_up = patched_look_up  # type: ignore[method-assign]

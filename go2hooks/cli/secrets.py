@@ -26,7 +26,7 @@ def rotate(batch: int, data_dir: Path | None) -> None:
 
     Exit status 1 when some webhooks still need an older key.
     """
-    from go2hooks.postgres.resealing import reseal_all
+    from go2hooks.postgres.key_rotation import reseal_all
     from go2hooks.postgres.secrets import SecretBox
 
     box = SecretBox(find_settings(data_dir).encryption_keys())

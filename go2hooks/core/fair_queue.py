@@ -9,7 +9,7 @@ Items of one key keep their order. Pure: time comes in as `now`, in seconds of a
 from collections import deque
 from typing import Final, Generic, TypeVar
 
-from go2hooks.core.company import Company
+from go2hooks.core.sole_key import SoleKeyDetector
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class FairQueue(Generic[K, T]):
         "_queues",
         "_ring",
         "_size",
-        "company",
+        "sole_key",
     )
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class FairQueue(Generic[K, T]):
         self._counted_since = 0.0
         self._heavy: frozenset[K] = frozenset()
         self._others_at = float("-inf")  # when somebody who is not heavy was last counted
-        self.company: Company[K] = Company()  #: of the keys that something is put in for
+        self.sole_key: SoleKeyDetector[K] = SoleKeyDetector()  #: of the keys that something is put in for
 
     def __len__(self) -> int:
         return self._size
@@ -73,7 +73,7 @@ class FairQueue(Generic[K, T]):
             self._ring.append(key)
         queue.append(item)
         self._size += 1
-        self.company.note(key, now)
+        self.sole_key.note(key, now)
         self._counts[key] = self._counts.get(key, 0) + 1
         self._counted += 1
 
@@ -95,7 +95,7 @@ class FairQueue(Generic[K, T]):
     def is_crowding(self, key: K, least: int, now: float) -> bool:
         """Whether at least `least` items of this key wait, half or more of all that do, and others come too."""
         waiting = len(self._queues.get(key, ()))
-        return waiting >= least and 2 * waiting >= self._size and not self.company.is_alone(key, now)
+        return waiting >= least and 2 * waiting >= self._size and not self.sole_key.is_sole(key, now)
 
     def _take_of(self, key: K) -> tuple[K, T]:
         queue = self._queues[key]

@@ -14,10 +14,10 @@ from go2hooks.core.failures import Streak
 
 T = TypeVar("T")
 
-NEW: Final = 0  #: standing of a lane: no attempt has ended yet
-PROMPT: Final = 1  #: the latest ended in time
-TARDY: Final = 2  #: it did not, or those under way take long; or there is no room for more that are new
-QUICK_S: Final = 1.0  #: an answer slower than this earns a lane nothing; an attempt that lasts longer makes it tardy
+UNPROVEN: Final = 0  #: standing of a lane: no attempt has ended yet
+FAST: Final = 1  #: the latest ended in time
+SLOW: Final = 2  #: it did not, or those under way take long; or there is no room for more that are new
+QUICK_S: Final = 1.0  #: an answer slower than this earns a lane nothing; an attempt that lasts longer makes it slow
 _STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
 _RATE_S: Final = 0.25  # how long a lane's rate is measured
 _QUICK_DRAIN_S: Final = 5.0
@@ -35,8 +35,8 @@ class LaneLimits:
     webhook_max_sends: int = 64
     webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
     queue_share: float = 0.25  #: of the free window, for one lane
-    tardy_share: float = 0.5  #: of `max_sends` and of the window, for all tardy lanes together
-    doubtful_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
+    slow_share: float = 0.5  #: of `max_sends` and of the window, for all slow lanes together
+    unproven_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
     circuit_failures: int = 5  #: consecutive ones, before the circuit opens
     probe_s: float = 1.0  #: pause before the first probe; grows by half each time
     probe_max_s: float = 30.0
@@ -92,7 +92,7 @@ class Lane(Generic[T]):
         self.waiting = 0  #: weight of the queue
         self.queue: deque[T] | None = None  #: an empty deque is 600 bytes: only lanes that wait have one
         self.probe_at = 0.0  #: when its open circuit admits the next
-        self.standing = NEW
+        self.standing = UNPROVEN
         self.used_at = 0.0
         self.rate = 0.0  #: attempts that ended per second, over the last quarter of a second
         self.progress_at = 0.0  #: when an attempt ended last, or the lane became busy
@@ -119,7 +119,7 @@ class Lane(Generic[T]):
     @property
     def is_slow(self) -> bool:
         """Whether it needs long for what waits, as far as anybody knows how quick it is."""
-        return self.standing == TARDY or 0.0 < _SLOW_DRAIN_S * self.rate < len(self.queue or ())
+        return self.standing == SLOW or 0.0 < _SLOW_DRAIN_S * self.rate < len(self.queue or ())
 
     @property
     def is_behind(self) -> bool:

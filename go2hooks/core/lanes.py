@@ -12,13 +12,13 @@ What keeps one webhook from delaying another:
   It may have filled the window so, and become slow since: then what it has beyond the share that it would be given now
   is taken out again.
 - Lanes that have something to start take turns, one attempt each.
-- A lane whose attempts last longer than a second is tardy, from the moment that they do. All tardy lanes together have half
+- A lane whose attempts last longer than a second is slow, from the moment that they do. All slow lanes together have half
   of the attempts and half of the window, however many they are, and with those that have not answered yet three quarters
   of the attempts: a thousand receivers that never answer leave the rest to those that do.
 - Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a connection
   that was used a moment ago is still in the processor's cache; what is under way for longer leaves its place to others.
 - A lane with an allowance of its customer's (`allowance.py`) starts nothing before its time. What its allowance keeps for
-  longer than a second makes it tardy, too.
+  longer than a second makes it slow, too.
 - After consecutive failures (`failures.py`) a lane's circuit opens: one probe at a time, with growing pauses, until one
   succeeds.
 
@@ -32,8 +32,8 @@ from math import ceil
 from typing import Final, Generic, TypeVar
 
 from go2hooks.core.allowance import Allowance
-from go2hooks.core.company import Company
-from go2hooks.core.lane import NEW, PROMPT, QUICK_S, TARDY, Lane, LaneLimits, Resting
+from go2hooks.core.lane import FAST, QUICK_S, SLOW, UNPROVEN, Lane, LaneLimits, Resting
+from go2hooks.core.sole_key import SoleKeyDetector
 
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ class Lanes(Generic[T]):
         self._allowance = allowance
         self.limits = limits
         self._weigh = weigh
-        self._tardy_sends = max(1, int(limits.max_sends * limits.tardy_share))
-        self._doubtful_sends = max(1, int(limits.max_sends * limits.doubtful_share))
+        self._slow_sends = max(1, int(limits.max_sends * limits.slow_share))
+        self._unproven_sends = max(1, int(limits.max_sends * limits.unproven_share))
         self.in_flight = 0
         self.queued = 0  #: items
         # Of the attempts begun since the first, and since the second time before it: those that are still under way.
@@ -77,12 +77,12 @@ class Lanes(Generic[T]):
         self._lanes: dict[str, Lane[T]] = {}
         self._sends_by = [0, 0, 0]  # under way, by their lanes' standing
         self._waiting_by = [0, 0, 0]  # weight of what waits, likewise
-        # Lanes that may start something, in the order of their turns; the tardy ones apart, as theirs may be to wait.
+        # Lanes that may start something, in the order of their turns; the slow ones apart, as theirs may be to wait.
         self._ring: OrderedDict[Lane[T], None] = OrderedDict()
-        self._tardy_ring: OrderedDict[Lane[T], None] = OrderedDict()
-        self._turn_is_tardy = False
+        self._slow_ring: OrderedDict[Lane[T], None] = OrderedDict()
+        self._turn_is_slow = False
         self._resting: Resting[T] = Resting()
-        self._company: Company[str] = Company()  # of the webhooks that something is offered for
+        self._sole_key: SoleKeyDetector[str] = SoleKeyDetector()  # of the webhooks that something is offered for
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -94,10 +94,10 @@ class Lanes(Generic[T]):
             lane = self._new_lane(webhook_id, now)
         lane.used_at = now
         self._age(now)
-        self._company.note(webhook_id, now)
+        self._sole_key.note(webhook_id, now)
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
-        self._becomes_tardy(lane, now)
+        self._becomes_slow(lane, now)
         if lane.is_open:
             return self._offer_probe(lane, now)
         if (
@@ -144,7 +144,7 @@ class Lanes(Generic[T]):
         self._forget_young(now - duration_s)
         lane.used_at = now
         lane.measure(now)
-        self._judge(lane, TARDY if duration_s > QUICK_S or lane.is_behind else PROMPT)
+        self._judge(lane, SLOW if duration_s > QUICK_S or lane.is_behind else FAST)
         if ok:
             lane.reward(duration_s, now)
         else:
@@ -154,7 +154,7 @@ class Lanes(Generic[T]):
         self._make_ready(lane)
         return []
 
-    def forgo(self, webhook_id: str) -> None:
+    def release_slot(self, webhook_id: str) -> None:
         """What was given out to be started was not attempted after all: its place is free, and nothing is learnt."""
         lane = self._lanes[webhook_id]
         self._count_sends(lane, -1)
@@ -163,13 +163,13 @@ class Lanes(Generic[T]):
     @property
     def has_startable(self) -> bool:
         """Whether something waits that may start now, or as soon as those that have just begun are older."""
-        return self._may_tardy_start() or (bool(self._ring) and self._free_sends(PROMPT) > 0)
+        return self._may_slow_start() or (bool(self._ring) and self._free_sends(FAST) > 0)
 
     def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
         self._age(now)
-        while self._may_start(PROMPT) and (lane := self._next_lane(now)) is not None:
-            if self._becomes_tardy(lane, now):  # it waits with these from now on
+        while self._may_start(FAST) and (lane := self._next_lane(now)) is not None:
+            if self._becomes_slow(lane, now):  # it waits with these from now on
                 continue
             if not lane.may_begin(now):
                 self._resting.add(lane)
@@ -205,7 +205,7 @@ class Lanes(Generic[T]):
         Nothing while half of the window is free, nor of a lane that works it off by itself in good time.
         """
         surplus: list[T] = []
-        if self._waiting <= self.limits.window * self.limits.tardy_share:
+        if self._waiting <= self.limits.window * self.limits.slow_share:
             return surplus
         for lane in self._lanes.values():
             queue = lane.queue
@@ -218,10 +218,10 @@ class Lanes(Generic[T]):
         return surplus
 
     def sweep(self, now: float, idle_s: float = 60.0) -> None:
-        """See who has become tardy. Forget lanes that have been idle for `idle_s` and have nothing against them."""
+        """See who has become slow. Forget lanes that have been idle for `idle_s` and have nothing against them."""
         idle: list[str] = []
         for lane in self._lanes.values():
-            self._becomes_tardy(lane, now)
+            self._becomes_slow(lane, now)
             is_held_against = lane.is_open and now - lane.probe_at < _FORGIVEN_S
             if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not is_held_against:
                 idle.append(lane.webhook_id)
@@ -240,7 +240,7 @@ class Lanes(Generic[T]):
         if lane is None:
             lane = Lane(webhook_id, self.limits)
             lane.allow(self._allowance(webhook_id), now)
-        self._becomes_tardy(lane, now)
+        self._becomes_slow(lane, now)
         self._age(now)
         if lane.is_open:
             return int(self._may_probe(lane, now))
@@ -294,19 +294,19 @@ class Lanes(Generic[T]):
     def _may_start(self, standing: int) -> bool:
         return self._free_sends(standing) > 0 and self._young + self._older < self.limits.young_sends
 
-    def _may_tardy_start(self) -> bool:
-        return bool(self._tardy_ring) and self._free_sends(TARDY) > 0
+    def _may_slow_start(self) -> bool:
+        return bool(self._slow_ring) and self._free_sends(SLOW) > 0
 
     def _next_lane(self, now: float) -> Lane[T] | None:
         """Whose turn it is. Tardy lanes and the others alternate while both have one that may start something."""
         for rested in self._resting.wake(now) if self._resting else ():
             if rested.queue and rested.in_flight < self._sends_allowed(rested):
                 self._ring_of(rested)[rested] = None
-        tardy = self._may_tardy_start() and (self._turn_is_tardy or not self._ring)
-        ring = self._tardy_ring if tardy else self._ring
+        slow = self._may_slow_start() and (self._turn_is_slow or not self._ring)
+        ring = self._slow_ring if slow else self._ring
         if not ring:
             return None
-        self._turn_is_tardy = not tardy
+        self._turn_is_slow = not slow
         lane, _ = ring.popitem(last=False)
         return lane
 
@@ -335,13 +335,13 @@ class Lanes(Generic[T]):
         elif began >= self._older_since:
             self._older -= 1
 
-    def _becomes_tardy(self, lane: Lane[T], now: float) -> bool:
-        if lane.standing == TARDY:
+    def _becomes_slow(self, lane: Lane[T], now: float) -> bool:
+        if lane.standing == SLOW:
             return False
         is_stuck = (lane.in_flight > 0 and now - lane.progress_at > QUICK_S) or lane.is_behind
-        if not is_stuck and (lane.standing == PROMPT or self._free_sends(NEW) > 0):
+        if not is_stuck and (lane.standing == FAST or self._free_sends(UNPROVEN) > 0):
             return False
-        self._judge(lane, TARDY)
+        self._judge(lane, SLOW)
         return True
 
     def _judge(self, lane: Lane[T], standing: int) -> None:
@@ -356,7 +356,7 @@ class Lanes(Generic[T]):
         self._make_ready(lane)
 
     def _ring_of(self, lane: Lane[T]) -> OrderedDict[Lane[T], None]:
-        return self._tardy_ring if lane.standing == TARDY else self._ring
+        return self._slow_ring if lane.standing == SLOW else self._ring
 
     def _make_ready(self, lane: Lane[T]) -> None:
         if lane.queue and lane.in_flight < self._sends_allowed(lane):
@@ -368,10 +368,10 @@ class Lanes(Generic[T]):
     def _free_sends(self, standing: int) -> int:
         """How many more attempts there may be, of all lanes of this standing."""
         free = self.limits.max_sends - self.in_flight
-        if standing == PROMPT:
+        if standing == FAST:
             return free
-        free = min(free, self._doubtful_sends - self._sends_by[NEW] - self._sends_by[TARDY])
-        return free if standing == NEW else min(free, self._tardy_sends - self._sends_by[TARDY])
+        free = min(free, self._unproven_sends - self._sends_by[UNPROVEN] - self._sends_by[SLOW])
+        return free if standing == UNPROVEN else min(free, self._slow_sends - self._sends_by[SLOW])
 
     def _sends_allowed(self, lane: Lane[T]) -> float:
         """The lane's limit, less when attempts run short in all; always at least one."""
@@ -381,15 +381,15 @@ class Lanes(Generic[T]):
         window, share = self.limits.window, self.limits.queue_share
         if lane.is_quick(now):
             room = window * QUICK_ROOM
-            if self._company.is_alone(lane.webhook_id, now):
+            if self._sole_key.is_sole(lane.webhook_id, now):
                 return room
             allowed = min(room - self._waiting, window * share)
         else:
             allowed = max(1.0, (window - self._waiting) * share)
         if lane.allowance is not None:
             allowed = min(allowed, lane.allowance.room)
-        if lane.standing == TARDY:
-            return min(allowed, (window * self.limits.tardy_share - self._waiting_by[TARDY]) * share)
+        if lane.standing == SLOW:
+            return min(allowed, (window * self.limits.slow_share - self._waiting_by[SLOW]) * share)
         return allowed
 
     def _has_surplus(self, lane: Lane[T], now: float) -> bool:

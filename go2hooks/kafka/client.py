@@ -100,11 +100,11 @@ def _security(settings: KafkaSettings) -> dict[str, str]:
 
 
 def consumer_config(
-    settings: Settings, group: str, *, prefetch_kib: int = 8192, in_no_hurry: bool = False
+    settings: Settings, group: str, *, prefetch_kib: int = 8192, batch_fetches: bool = False
 ) -> dict[str, Any]:
     """Settings of a consumer in `group` that stores its offsets by hand. `prefetch_kib` bounds what librdkafka holds.
 
-    `in_no_hurry`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is by the
+    `batch_fetches`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is by the
     request, and what waits in a retry tier or in the overflow can wait for that long.
 
     The classic protocol, because there the client sets the session timeout: with `group.protocol=consumer` a broker
@@ -123,8 +123,8 @@ def consumer_config(
         "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
         # A fetch names the partitions that there is room for at the moment. Of a burst there may be only quiet ones, and all
         # others have to wait until it is answered. An idle broker pays for shorter waits.
-        "fetch.wait.max.ms": 100 if in_no_hurry else 50,
-        "fetch.min.bytes": 65_536 if in_no_hurry else 1,
+        "fetch.wait.max.ms": 100 if batch_fetches else 50,
+        "fetch.min.bytes": 65_536 if batch_fetches else 1,
         # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
         "fetch.message.max.bytes": 65_536,
         "queued.min.messages": 1000,  # of all partitions, though it says of each; the default is 100,000

@@ -72,11 +72,10 @@ class PolledConsumer:
         self._revoke_timeout_s = revoke_timeout_s
         self._batch = batch
         self._paused: set[PartitionKey] = set()  # at the sink's wish
-        self._tellings: dict[PartitionKey, int] = {}  # what came to us with the n-th telling of the sink
-        self._telling = 0
-        self._told = (
-            0  # tellings that the sink has heard: what it says of a partition that came later is about one that went
-        )
+        self._generations: dict[PartitionKey, int] = {}  # which partitions came with which
+        self._generation = 0
+        # The last one that the sink has heard of: what it says of a partition that came later is about one that went.
+        self._heard_generation = 0
         self._stalled = False  # all are paused, until there is room
         # Each counter has one writer (poll thread, event loop), so their difference needs no lock.
         self._handed = 0
@@ -98,9 +97,9 @@ class PolledConsumer:
         """Messages not yet read, by partition; a second old at most."""
         return self._membership.lags
 
-    def blind_s(self) -> float:
+    def lag_unknown_s(self) -> float:
         """Seconds since `lags` was the whole truth; 0 while it is."""
-        return self._membership.blind_s()
+        return self._membership.lag_unknown_s()
 
     def start(self) -> None:
         self._poll_thread.start()
@@ -124,19 +123,19 @@ class PolledConsumer:
 
     def store(self, offsets: dict[PartitionKey, int]) -> None:
         """Have librdkafka commit these offsets soon. Does not block; a partition that has moved away is left alone."""
-        told = self._told
+        told = self._heard_generation
         self._commands.put(
             lambda: self._membership.store({k: o for k, o in offsets.items() if self._is_known(k, told)})
         )
 
     def pause(self, key: PartitionKey) -> None:
         """Read no more of this partition. Soon, and without blocking: a few more messages may come."""
-        told = self._told
+        told = self._heard_generation
         self._commands.put(lambda: self._pause(key, told))
 
     def resume(self, key: PartitionKey) -> None:
         """Read on. Soon, and without blocking."""
-        told = self._told
+        told = self._heard_generation
         self._commands.put(lambda: self._resume(key, told))
 
     def _hand_over(self, messages: list[Message]) -> None:
@@ -206,8 +205,8 @@ class PolledConsumer:
         paused_at = -1
         while self._handed - self._released > self.window // 2 and not self._stop.is_set():
             self._obey()
-            if paused_at != self._telling:  # partitions may have joined
-                paused_at = self._telling
+            if paused_at != self._generation:  # partitions may have joined
+                paused_at = self._generation
                 self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
             leftover = self._consumer.poll(_POLL_S)
             if leftover is not None and is_data(leftover):
@@ -221,12 +220,12 @@ class PolledConsumer:
     # --- as the owner of partitions
 
     def began(self, assignments: Sequence[Assignment]) -> None:
-        self._telling += 1
-        self._tellings |= dict.fromkeys((assignment.key for assignment in assignments), self._telling)
-        self._loop.call_soon_threadsafe(self._tell, assignments, self._telling)
+        self._generation += 1
+        self._generations |= dict.fromkeys((assignment.key for assignment in assignments), self._generation)
+        self._loop.call_soon_threadsafe(self._tell, assignments, self._generation)
 
-    def _tell(self, assignments: Sequence[Assignment], telling: int) -> None:
-        self._told = telling
+    def _tell(self, assignments: Sequence[Assignment], generation: int) -> None:
+        self._heard_generation = generation
         self._sink.assigned(assignments)
 
     def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
@@ -246,13 +245,13 @@ class PolledConsumer:
     def _disown(self, keys: Sequence[PartitionKey]) -> None:
         self._paused.difference_update(keys)
         for key in keys:
-            del self._tellings[key]
+            del self._generations[key]
 
     # --- commands
 
     def _is_known(self, key: PartitionKey, told: int) -> bool:
-        """Whether the sink, having heard so many tellings, spoke of the partition as we have it now."""
-        return self._tellings.get(key, told + 1) <= told
+        """Whether the sink, having heard of so many generations, spoke of the partition as we have it now."""
+        return self._generations.get(key, told + 1) <= told
 
     def _pause(self, key: PartitionKey, told: int) -> None:
         if self._is_known(key, told):

@@ -103,7 +103,7 @@ class Membership:
             self._check_share(now)
         self.lags = backlog(self.consumer, self._spans, quiet() if self.reachable else ())
 
-    def blind_s(self) -> float:
+    def lag_unknown_s(self) -> float:
         """Seconds since all was read that was ours: for so long nobody knows what lies ahead. 0 while all is read. Any thread."""
         return 0.0 if self.assigned else time.monotonic() - self._seen_at
 

@@ -1,5 +1,5 @@
 """What Kafka runs from, in the user's cache: its jars, fetched once from Maven Central by jgo and checked against
-`kafka-jars.txt`, and beside them what `rehearsal` learnt, which makes it start sooner.
+`kafka-jars.txt`, and beside them the AOT cache that `aot_cache` makes of a first start, for quicker ones.
 
 The list is complete and pinned, so nothing is resolved at run time, and a start with a filled cache needs no network.
 """

@@ -6,7 +6,7 @@ import asyncio
 import structlog
 import uvloop
 
-from go2hooks.runtime import Shutdown, reserve_descriptors, run_service, settle_memory
+from go2hooks.runtime import Shutdown, freeze_gc, reserve_descriptors, run_service
 from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs
 from go2hooks.telemetry.health import HealthServer, announce_port
@@ -66,7 +66,7 @@ async def run(settings: Settings, shutdown: Shutdown) -> None:
 
 async def _start_and_watch(dispatcher: Dispatcher) -> None:
     await dispatcher.start()
-    settle_memory()
+    freeze_gc()
     await dispatcher.watch()
 
 

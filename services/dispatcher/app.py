@@ -28,7 +28,7 @@ from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, f
 from go2hooks.postgres.audit import forget_old
 from go2hooks.postgres.away import REFUSED, explain
 from go2hooks.postgres.live import WebhookFollower
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.rollups import gather
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
@@ -36,10 +36,10 @@ from go2hooks.telemetry import metrics
 from services.dispatcher.clock import now_ms
 from services.dispatcher.delay import RetryIntake
 from services.dispatcher.identities import Identities
-from services.dispatcher.intake import Intake, Surroundings, Ticket
+from services.dispatcher.intake import Intake, IntakeServices, WorkItem
 from services.dispatcher.notices import NoticeRelay
 from services.dispatcher.overflow import OverflowIntake
-from services.dispatcher.pipeline import Collaborators, Pipeline
+from services.dispatcher.pipeline import Pipeline, PipelineServices
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
 from services.dispatcher.senders import Sender
@@ -71,8 +71,8 @@ class Dispatcher:
         self._sender = sender
         self._loop = asyncio.get_running_loop()
         url = settings.database_url.get_secret_value()
-        self._reading = PatientConnection(url, "dispatcher-reads")
-        self._writing = PatientConnection(url, "dispatcher-records")
+        self._reading = ReconnectingConnection(url, "dispatcher-reads")
+        self._writing = ReconnectingConnection(url, "dispatcher-records")
         box = SecretBox(settings.encryption_keys())
         self._webhooks = Webhooks(box, self._reading)
         identities = Identities(
@@ -86,12 +86,10 @@ class Dispatcher:
             settings.disable_after_failures, from_ms(round(settings.disable_min_span_s * 1000)) - from_ms(0)
         )
         self._recorder = Recorder(self._writing, policy, settings.record_batch_ms / 1000, settings.record_batch_rows)
-        self._lanes: Lanes[Ticket] = Lanes(
-            _lane_limits(settings), lambda ticket: ticket.weight, self._webhooks.allowance
-        )
-        self._claims: Claims[Ticket] = Claims()
+        self._lanes: Lanes[WorkItem] = Lanes(_lane_limits(settings), lambda item: item.weight, self._webhooks.allowance)
+        self._claims: Claims[WorkItem] = Claims()
         self._pipeline = Pipeline(
-            Collaborators(
+            PipelineServices(
                 self._webhooks, Requests(self._webhooks, identities, settings.webhook_id_header), sender,
                 self._producer, self._topics, self._recorder, self._lanes, self._claims,
                 RetryPolicy(settings.retry_delays), self._hold,
@@ -176,7 +174,7 @@ class Dispatcher:
     def _build_intakes(self) -> tuple[Intake, RetryIntake, OverflowIntake]:
         s = self._settings
         admit, deferral = self._pipeline.admit, self._pipeline.deferral
-        around = Surroundings(
+        around = IntakeServices(
             self._lanes.evict, self._pipeline.bury, self._find_states, self._claims, self._deployments
         )
         main = Intake("main", admit, around, hand_on=partial(deferral.overflow, why="handed_on"))
@@ -184,10 +182,10 @@ class Dispatcher:
             admit, around, turn_away=self._pipeline.park_if_blocked, buffer_messages=s.retry_buffer_messages,
             max_due=s.window_deliveries, delays_s={self._topics.retry(delay): delay for delay in s.retry_delays},
         )  # fmt: skip
-        overflow = OverflowIntake(admit, around, room=self._pipeline.room, send_round=deferral.send_round)
+        overflow = OverflowIntake(admit, around, room=self._pipeline.room, requeue=deferral.requeue)
         topics, groups = self._topics, GroupNames(s.kafka_prefix)
         self._consume(main, [topics.deliveries], s.window_deliveries, consumer_config(s, groups.dispatcher))
-        unhurried = partial(consumer_config, s, prefetch_kib=1024, in_no_hurry=True)
+        unhurried = partial(consumer_config, s, prefetch_kib=1024, batch_fetches=True)
         self._consume(retry, topics.tiers(s.retry_delays), s.window_deliveries, unhurried(groups.retry))
         self._consume(overflow, [topics.overflow], s.overflow_window_deliveries, unhurried(groups.overflow))
         return main, retry, overflow
@@ -225,8 +223,8 @@ class Dispatcher:
         if self._following and changes_allowance(old, webhook):
             self._loop.call_soon_threadsafe(self._pipeline.change_allowance, webhook.id)
 
-    def _hold(self, ticket: Ticket) -> None:
-        self._overflow.hold(ticket)
+    def _hold(self, item: WorkItem) -> None:
+        self._overflow.hold(item)
 
     async def _find_states(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         """What Postgres refuses as a key is in no record."""
@@ -270,8 +268,8 @@ class Dispatcher:
 
     def _shed(self) -> None:
         """Have what fills the window behind receivers that have become slow come round again: others are to be read."""
-        for ticket in self._lanes.surplus(time.monotonic(), _SHED):
-            self._pipeline.deferral.overflow(ticket, "busy")
+        for item in self._lanes.surplus(time.monotonic(), _SHED):
+            self._pipeline.deferral.overflow(item, "busy")
 
     def _tidy(self) -> None:
         """Have what is new looked through for garbage while it is little.

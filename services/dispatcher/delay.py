@@ -19,7 +19,7 @@ import structlog
 from go2hooks.core.due import DueBuffer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.telemetry import metrics
-from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
+from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +33,14 @@ _PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second ch
 
 
 class RetryIntake(Intake):
-    """Holds each ticket until its due time, then admits it."""
+    """Holds each item until its due time, then admits it."""
 
     def __init__(
         self,
-        admit: Callable[[Ticket], None],
-        surroundings: Surroundings,
+        admit: Callable[[WorkItem], None],
+        services: IntakeServices,
         *,
-        turn_away: Callable[[Ticket], bool],
+        turn_away: Callable[[WorkItem], bool],
         buffer_messages: int,
         max_due: int,
         delays_s: Mapping[str, float] = MappingProxyType({}),
@@ -50,7 +50,7 @@ class RetryIntake(Intake):
 
         `delays_s` gives each topic's delay: no message waits for longer than that from when it was read. `turn_away` moves one aside that could not start now, and says whether it did. `clock` gives seconds since the epoch.
         """
-        super().__init__("retry", self._buffer, surroundings)
+        super().__init__("retry", self._buffer, services)
         self._admit_due = admit
         self._turn_away = turn_away
         self._capacity = buffer_messages
@@ -58,7 +58,7 @@ class RetryIntake(Intake):
         self._delays_s = delays_s
         self._clock = clock
         self._due = 0
-        self._buffers: dict[PartitionKey, DueBuffer[Ticket]] = {}
+        self._buffers: dict[PartitionKey, DueBuffer[WorkItem]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms = 0
 
@@ -72,19 +72,19 @@ class RetryIntake(Intake):
         for assignment in assignments:
             self._buffers[assignment.key] = DueBuffer(self._capacity, self._capacity * _BUFFERED_BYTES)
 
-    def _is_doubtful(self, ticket: Ticket) -> bool:  # noqa: ARG002  # each is, but not before it is due
+    def _needs_lookup(self, item: WorkItem) -> bool:  # noqa: ARG002  # each is, but not before it is due
         return False
 
-    def _buffer(self, ticket: Ticket) -> None:
-        ticket.buffered = True
-        self.consumer.release(ticket.weight)  # bounded by the buffer from here on, not by the consumer's window
-        self._keep_until(self._believed_due_ms(ticket), ticket)
+    def _buffer(self, item: WorkItem) -> None:
+        item.buffered = True
+        self.consumer.release(item.weight)  # bounded by the buffer from here on, not by the consumer's window
+        self._keep_until(self._believed_due_ms(item), item)
 
-    def _believed_due_ms(self, ticket: Ticket) -> int:
+    def _believed_due_ms(self, item: WorkItem) -> int:
         """When it is due, but no later than its tier's delay from now: whoever wrote it may have had a clock that ran
         fast, and it lies at the head of its partition, before all others.
         """
-        due_ms, delay_s = ticket.delivery.due_ms, self._delays_s.get(ticket.partition.key.topic)
+        due_ms, delay_s = item.delivery.due_ms, self._delays_s.get(item.partition.key.topic)
         if delay_s is None:
             return due_ms
         latest_ms = int((self._clock() + delay_s) * 1000)
@@ -92,10 +92,10 @@ class RetryIntake(Intake):
             metrics.RETRY_DUE_IMPLAUSIBLE.add()
         return min(due_ms, latest_ms)
 
-    def _keep_until(self, due_ms: int, ticket: Ticket) -> None:
-        key = ticket.partition.key
+    def _keep_until(self, due_ms: int, item: WorkItem) -> None:
+        key = item.partition.key
         buffer = self._buffers[key]
-        buffer.add(due_ms, len(ticket.delivery.body), ticket)
+        buffer.add(due_ms, len(item.delivery.body), item)
         if buffer.should_pause():
             buffer.paused = True
             self.consumer.pause(key)
@@ -115,14 +115,14 @@ class RetryIntake(Intake):
 
     def _release_due(self) -> None:
         now_ms = int(self._clock() * 1000)
-        due: list[Ticket] = []
+        due: list[WorkItem] = []
         for key, buffer in list(self._buffers.items()):
             if self._due >= self._max_due:
                 break
-            for ticket in buffer.pop_due(now_ms):
-                self._due += ticket.weight
-                if not self._turn_away(ticket):
-                    due.append(ticket)
+            for item in buffer.pop_due(now_ms):
+                self._due += item.weight
+                if not self._turn_away(item):
+                    due.append(item)
                 if self._due >= self._max_due:
                     break
             if buffer.should_resume():
@@ -132,38 +132,36 @@ class RetryIntake(Intake):
             self._ask(due)
         self._wake_at_next_due(at_least_s=_GATHER_S)
 
-    def _begin_again(self, ticket: Ticket) -> None:
-        self._buffer(ticket)
+    def _begin_again(self, item: WorkItem) -> None:
+        self._buffer(item)
 
-    def _go_on(self, ticket: Ticket) -> None:
-        self._admit_due(ticket)
+    def _go_on(self, item: WorkItem) -> None:
+        self._admit_due(item)
 
-    def _await_record(self, ticket: Ticket) -> None:
-        if ticket.asked >= _PATIENCE:
-            log.warning(
-                "retry goes out though the attempt before it was never recorded", delivery_id=ticket.delivery.id
-            )
-            self._go_on(ticket)
+    def _await_record(self, item: WorkItem) -> None:
+        if item.asked >= _PATIENCE:
+            log.warning("retry goes out though the attempt before it was never recorded", delivery_id=item.delivery.id)
+            self._go_on(item)
             return
-        self._due -= ticket.weight
-        pause_ms = _ASK_AGAIN_MS if ticket.asked < _SOON else _ASK_LATER_MS
-        self._keep_until(int(self._clock() * 1000) + pause_ms, ticket)
+        self._due -= item.weight
+        pause_ms = _ASK_AGAIN_MS if item.asked < _SOON else _ASK_LATER_MS
+        self._keep_until(int(self._clock() * 1000) + pause_ms, item)
 
-    def _let_go(self, ticket: Ticket) -> None:
-        if not ticket.buffered:
-            super()._let_go(ticket)
+    def _let_go(self, item: WorkItem) -> None:
+        if not item.buffered:
+            super()._let_go(item)
             return
-        ticket.partition.held -= 1
-        self._due -= ticket.weight
+        item.partition.held -= 1
+        self._due -= item.weight
         if self._timer is None:
             self._wake_at_next_due(at_least_s=_GATHER_S)
 
     def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
         for key in keys:
             buffer = self._buffers.pop(key, None)
-            for ticket in buffer.pop_due(2**63) if buffer else ():
-                self._due += ticket.weight
-                ticket.drop()
+            for item in buffer.pop_due(2**63) if buffer else ():
+                self._due += item.weight
+                item.drop()
         return super()._forget(keys)
 
     def _lag_s(self, topic: str, backlog: int, now_ms: int) -> float:  # noqa: ARG002  # what waits its turn is not late

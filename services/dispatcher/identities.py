@@ -19,7 +19,7 @@ from go2hooks.core.errors import SealError
 from go2hooks.core.outcome import Failure, NoAnswer
 from go2hooks.core.webhook import Webhook
 from go2hooks.postgres.client_certificates import StoredCertificate, find_certificate
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import Purpose, SecretBox
 from services.dispatcher.senders.identity import IdentityName
 from services.dispatcher.senders.tls import load_identity
@@ -37,7 +37,7 @@ class Identities:
     def __init__(
         self,
         box: SecretBox,
-        connection: PatientConnection,
+        connection: ReconnectingConnection,
         make_context: Callable[[], ssl.SSLContext],
         max_contexts: int,
     ) -> None:

@@ -1,4 +1,4 @@
-"""From Kafka's messages to tickets: decode, note the offset, recognise what was done before.
+"""From Kafka's messages to items: decode, note the offset, recognise what was done before.
 
 A message may have been handled before when it lay in the log at assignment (an earlier owner may have got to it), when
 the router wrote it while replaying, or when it comes from a retry tier or the overflow (a crash between writing there
@@ -49,16 +49,25 @@ class Partition:
         self.suspect_until = assignment.suspect_until
         self.tracker = OffsetTracker(epoch)
         self.unfinished = UnfinishedAge()
-        self.held = 0  # tickets that are neither finished nor dropped
+        self.held = 0  # items that are neither finished nor dropped
         self.gone = False  # revoked or lost: what has not started must not
         self.leaving = False  # being given back: what is finished now is still committed
 
 
-class Ticket:
+class WorkItem:
     """One delivery in this process, from its message to its record."""
 
     __slots__ = (
-        "asked", "buffered", "delivery", "heirs", "intake", "looked_up_at", "on_answer", "partition", "position", "weight",
+        "asked",
+        "buffered",
+        "delivery",
+        "intake",
+        "looked_up_at",
+        "on_answer",
+        "partition",
+        "position",
+        "waiting_duplicates",
+        "weight",
     )  # fmt: skip
 
     def __init__(
@@ -69,9 +78,9 @@ class Ticket:
         self.partition = partition
         self.intake = intake
         self.weight = weight  # of its message, in the consumer's window
-        self.heirs: list[Ticket] = []  # other messages for the same attempt, which end as this one does
+        self.waiting_duplicates: list[WorkItem] = []  # other messages for the same attempt, which end as this one does
         self.asked = 0  # how often the records were asked about it
-        self.looked_up_at = 0.0  # when they were asked last, in monotonic seconds; 0 for what was never doubtful
+        self.looked_up_at = 0.0  # when they were asked last, in monotonic seconds; 0 for what was never looked up
         self.on_answer: Callable[[bool], None] | None = None  # told instead of its being admitted; see `ask_again`
         self.buffered = False  # waits, or has waited, in a due buffer: no longer counts in the consumer's window
 
@@ -105,15 +114,15 @@ class Ticket:
         self.intake.dropped(self)
 
 
-class Surroundings(NamedTuple):
+class IntakeServices(NamedTuple):
     """What all intakes of a dispatcher work with."""
 
-    evict: Callable[[Callable[[Ticket], bool]], list[Ticket]]  #: takes waiting tickets out of their lanes
+    evict: Callable[[Callable[[WorkItem], bool]], list[WorkItem]]  #: takes waiting items out of their lanes
     bury: Callable[
         [Message, UndecodableEventError, Callable[[], None]], None
     ]  #: keeps a message that cannot be decoded
     find_states: FindStates
-    claims: Claims[Ticket]
+    claims: Claims[WorkItem]
     deployments: AbstractSet[str] = frozenset()  #: whose deliveries are ours to make; filled before anything is read
 
 
@@ -123,20 +132,20 @@ class Intake:
     def __init__(
         self,
         source: Source,
-        admit: Callable[[Ticket], None],
-        surroundings: Surroundings,
+        admit: Callable[[WorkItem], None],
+        services: IntakeServices,
         *,
-        hand_on: Callable[[Ticket], None] | None = None,
+        hand_on: Callable[[WorkItem], None] | None = None,
     ) -> None:
         """`hand_on` moves aside what waits when its partition is given back."""
         self.source = source
         self.consumer: PolledConsumer
         self._hand_on = hand_on
         self._admit = admit
-        self._evict, self._bury, self._find_states, self._claims, self._deployments = surroundings
+        self._evict, self._bury, self._find_states, self._claims, self._deployments = services
         self._partitions: dict[PartitionKey, Partition] = {}
         self._epoch = 0
-        self._to_ask: list[Ticket] = []
+        self._to_ask: list[WorkItem] = []
         self._asking: asyncio.Task[None] | None = None
         self._unread = UnreadAge()
 
@@ -149,17 +158,17 @@ class Intake:
             metrics.PARTITIONS_ANEW.add(assignment.is_anew)
 
     def receive(self, messages: list[Message]) -> None:
-        doubtful: list[Ticket] = []
+        to_look_up: list[WorkItem] = []
         for message in messages:
-            ticket = self._take(message)
-            if ticket is None:
+            item = self._take(message)
+            if item is None:
                 continue
-            if self._is_doubtful(ticket):
-                doubtful.append(ticket)
+            if self._needs_lookup(item):
+                to_look_up.append(item)
             else:
-                self._admit(ticket)
-        if doubtful:
-            self._ask(doubtful)
+                self._admit(item)
+        if to_look_up:
+            self._ask(to_look_up)
 
     async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """Hand on what has not started, wait for what has, give the offsets to commit.
@@ -184,49 +193,49 @@ class Intake:
     def lost(self, keys: Sequence[PartitionKey]) -> None:
         self._forget(keys)
 
-    # --- tickets
+    # --- items
 
-    def recorded(self, ticket: Ticket) -> None:
-        self._claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
-        self.finished(ticket)
+    def recorded(self, item: WorkItem) -> None:
+        self._claims.recorded(item.delivery.id, item.delivery.attempt)
+        self.finished(item)
 
-    def finished(self, ticket: Ticket) -> None:
-        ticket.partition.tracker.complete(ticket.position.offset)
-        self._let_go(ticket)
-        for heir in ticket.heirs:
-            heir.finish()
+    def finished(self, item: WorkItem) -> None:
+        item.partition.tracker.complete(item.position.offset)
+        self._let_go(item)
+        for duplicate in item.waiting_duplicates:
+            duplicate.finish()
 
-    def dropped(self, ticket: Ticket) -> None:
-        if ticket.partition.leaving and self._hand_on is not None:
-            self._hand_on(ticket)
+    def dropped(self, item: WorkItem) -> None:
+        if item.partition.leaving and self._hand_on is not None:
+            self._hand_on(item)
             return
-        self._claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
-        self._abandon(ticket)
+        self._claims.give_up(item.delivery.id, item.delivery.attempt)
+        self._abandon(item)
 
-    def taken_back(self, ticket: Ticket) -> bool:
-        if not ticket.partition.gone:
-            return self._claim(ticket)
-        self._abandon(ticket)  # its partition's next owner reads it again
+    def taken_back(self, item: WorkItem) -> bool:
+        if not item.partition.gone:
+            return self._claim(item)
+        self._abandon(item)  # its partition's next owner reads it again
         return False
 
-    def _abandon(self, ticket: Ticket) -> None:
-        self._let_go(ticket)
-        for heir in ticket.heirs:
-            heir.intake.inherited(heir)
+    def _abandon(self, item: WorkItem) -> None:
+        self._let_go(item)
+        for duplicate in item.waiting_duplicates:
+            duplicate.intake.inherited(duplicate)
 
-    def inherited(self, ticket: Ticket) -> None:
+    def inherited(self, item: WorkItem) -> None:
         """Another message for the same attempt came to nothing: this one stands for it now."""
-        if ticket.partition.gone:
-            self._let_go(ticket)
-        elif self._claim(ticket):
-            self._begin_again(ticket)
+        if item.partition.gone:
+            self._let_go(item)
+        elif self._claim(item):
+            self._begin_again(item)
 
-    def _begin_again(self, ticket: Ticket) -> None:
-        self._ask([ticket])
+    def _begin_again(self, item: WorkItem) -> None:
+        self._ask([item])
 
-    def ask_again(self, ticket: Ticket) -> None:
+    def ask_again(self, item: WorkItem) -> None:
         """It was looked up, admitted, and has waited."""
-        self._ask([ticket])
+        self._ask([item])
 
     def store_offsets(self) -> None:
         """Hand finished offsets to librdkafka, which commits them."""
@@ -241,7 +250,7 @@ class Intake:
 
     def report_lag(self, now_ms: int) -> None:
         """Set the lag gauges of this intake's topics; while the consumer is blind nobody knows how much lies ahead."""
-        blind_s = self.consumer.blind_s()
+        lag_unknown_s = self.consumer.lag_unknown_s()
         backlog = dict.fromkeys(self.consumer.topics, 0)  # 0, not absent or as it was, when no partition is ours
         unfinished = dict.fromkeys(self.consumer.topics, 0.0)
         for key, count in self.consumer.lags.items():
@@ -250,8 +259,8 @@ class Intake:
             age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
             unfinished[key.topic] = max(unfinished[key.topic], age_s)
         for topic, count in backlog.items():
-            metrics.LAG_MESSAGES.set(nan if blind_s else count, topic)
-            metrics.LAG_SECONDS.set(blind_s or self._lag_s(topic, count, now_ms), topic)
+            metrics.LAG_MESSAGES.set(nan if lag_unknown_s else count, topic)
+            metrics.LAG_SECONDS.set(lag_unknown_s or self._lag_s(topic, count, now_ms), topic)
             metrics.UNFINISHED_SECONDS.set(unfinished[topic], topic)
 
     # --- inside
@@ -259,11 +268,11 @@ class Intake:
     def _lag_s(self, topic: str, backlog: int, now_ms: int) -> float:
         return self._unread.seconds(topic, backlog, now_ms)
 
-    def _is_doubtful(self, ticket: Ticket) -> bool:
-        return ticket.position.offset < ticket.partition.suspect_until or ticket.delivery.suspect
+    def _needs_lookup(self, item: WorkItem) -> bool:
+        return item.position.offset < item.partition.suspect_until or item.delivery.suspect
 
-    def _take(self, message: Message) -> Ticket | None:
-        """The message's ticket; None when there is nothing to do for it."""
+    def _take(self, message: Message) -> WorkItem | None:
+        """The message's item; None when there is nothing to do for it."""
         position = position_of(message)
         topic, number, offset = position
         weight = self.consumer.weigh(len(message))
@@ -290,91 +299,91 @@ class Intake:
             )
         partition.held += 1
         partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
-        ticket = Ticket(delivery, position, partition, self, weight)
-        return ticket if self._claim(ticket) else None
+        item = WorkItem(delivery, position, partition, self, weight)
+        return item if self._claim(item) else None
 
-    def _claim(self, ticket: Ticket) -> bool:
+    def _claim(self, item: WorkItem) -> bool:
         """Take the attempt on. Otherwise the message is a second one, and ends when it may."""
-        delivery = ticket.delivery
-        if self._claims.claim(delivery.id, delivery.attempt, ticket):
+        delivery = item.delivery
+        if self._claims.claim(delivery.id, delivery.attempt, item):
             return True
         metrics.DUPLICATES.add()
         holder = self._claims.holder(delivery.id, delivery.attempt)
         if holder is not None and holder.partition.gone:
             # The holder's offset is no longer ours: if it comes to nothing, nobody but this message brings it back.
-            holder.heirs.append(ticket)
+            holder.waiting_duplicates.append(item)
         else:
-            self.finished(ticket)
+            self.finished(item)
         return False
 
     def _complete(self, partition: Partition, offset: int, weight: int) -> None:
         partition.tracker.complete(offset)
         self.consumer.release(weight)
 
-    def _ask(self, tickets: list[Ticket]) -> None:
+    def _ask(self, items: list[WorkItem]) -> None:
         """Have the records asked for these. One question at a time: what gathers meanwhile makes up the next."""
-        self._to_ask += tickets
+        self._to_ask += items
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_all())
             self._asking.add_done_callback(self._asked_all)
 
     async def _ask_all(self) -> None:
         while self._to_ask:
-            tickets, self._to_ask = self._to_ask[:_QUESTION_TICKETS], self._to_ask[_QUESTION_TICKETS:]
-            await self._look_up(tickets)
+            items, self._to_ask = self._to_ask[:_QUESTION_TICKETS], self._to_ask[_QUESTION_TICKETS:]
+            await self._look_up(items)
 
     def _asked_all(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.consumer.failure = error  # its tickets hang: the process has to end
+            self.consumer.failure = error  # its items hang: the process has to end
 
-    async def _look_up(self, tickets: list[Ticket]) -> None:
-        """Admit those of `tickets` whose attempt is still to be made."""
-        if not tickets:
+    async def _look_up(self, items: list[WorkItem]) -> None:
+        """Admit those of `items` whose attempt is still to be made."""
+        if not items:
             return
-        keys = [_key_of(ticket.delivery) for ticket in tickets]
+        keys = [_key_of(item.delivery) for item in items]
         before = [key._replace(attempt=key.attempt - 1) for key in keys if key.attempt > 1]
         asked_at = time.monotonic()
         states = await self._find_states([*keys, *before])
-        for number, (ticket, key) in enumerate(zip(tickets, keys, strict=True), 1):
+        for number, (item, key) in enumerate(zip(items, keys, strict=True), 1):
             if not number % _SLICE:
                 await asyncio.sleep(0)  # what came by the main lane meanwhile goes first
-            ticket.asked += 1
-            ticket.looked_up_at = asked_at
-            on_answer, ticket.on_answer = ticket.on_answer, None
+            item.asked += 1
+            item.looked_up_at = asked_at
+            on_answer, item.on_answer = item.on_answer, None
             previous = states.get(key._replace(attempt=key.attempt - 1))
-            match standing(ticket.delivery, states.get(key), previous):
+            match standing(item.delivery, states.get(key), previous):
                 case Standing.MADE | Standing.OVER:
                     metrics.DUPLICATES.add()
-                    ticket.recorded()
+                    item.recorded()
                     if on_answer is not None:
                         on_answer(False)  # noqa: FBT003  # no, it is not
                 case _ if on_answer is not None:
                     on_answer(True)  # noqa: FBT003  # yes, it is
-                case _ if ticket.partition.gone:
-                    ticket.drop()
+                case _ if item.partition.gone:
+                    item.drop()
                 case Standing.OPEN:
-                    self._go_on(ticket)
+                    self._go_on(item)
                 case Standing.AWAITED:
-                    self._await_record(ticket)
+                    self._await_record(item)
 
-    def _go_on(self, ticket: Ticket) -> None:
-        self._admit(ticket)
+    def _go_on(self, item: WorkItem) -> None:
+        self._admit(item)
 
-    def _await_record(self, ticket: Ticket) -> None:
+    def _await_record(self, item: WorkItem) -> None:
         """Only retries can be ahead of a record; elsewhere it is a matter of the records' retention."""
-        self._go_on(ticket)
+        self._go_on(item)
 
     def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
         leaving = [self._partitions.pop(key) for key in keys if key in self._partitions]
         for partition in leaving:
             partition.gone = True
-        for ticket in self._evict(lambda ticket: ticket.partition.gone):
-            ticket.drop()
+        for item in self._evict(lambda item: item.partition.gone):
+            item.drop()
         return leaving
 
-    def _let_go(self, ticket: Ticket) -> None:
-        ticket.partition.held -= 1
-        self.consumer.release(ticket.weight)
+    def _let_go(self, item: WorkItem) -> None:
+        item.partition.held -= 1
+        self.consumer.release(item.weight)
 
 
 def _key_of(delivery: Delivery) -> AttemptKey:

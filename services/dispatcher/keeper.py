@@ -19,7 +19,7 @@ from go2hooks.core.retry import RetryPolicy
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.telemetry import metrics
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import WorkItem
 from services.dispatcher.recorder import Recorder
 
 log = structlog.get_logger(__name__)
@@ -34,52 +34,52 @@ class Keeper:
         self._recorder = recorder
         self._policy = policy
 
-    def record(self, ticket: Ticket, record: AttemptRecord) -> None:
-        self._recorder.add(record, ticket.recorded)
+    def record(self, item: WorkItem, record: AttemptRecord) -> None:
+        self._recorder.add(record, item.recorded)
 
-    def skip(self, ticket: Ticket, skip: Skip, now_ms: int) -> None:
+    def skip(self, item: WorkItem, skip: Skip, now_ms: int) -> None:
         metrics.DELIVERIES_FINISHED.add(1, "skipped")
-        self.record(ticket, record_skip(ticket.delivery, ticket.position, skip, now_ms))
+        self.record(item, record_skip(item.delivery, item.position, skip, now_ms))
 
-    def retry(self, ticket: Ticket, step: RetryAt, record: AttemptRecord) -> None:
+    def retry(self, item: WorkItem, step: RetryAt, record: AttemptRecord) -> None:
         """Keep the next attempt in its tier, and only then record this one: a record promises that the chain goes on."""
         delay_s = self._policy.delays_s[step.tier]
         metrics.RETRIES.add(1, delay_label(delay_s))
-        following = ticket.delivery._replace(attempt=ticket.delivery.attempt + 1, due_ms=step.due_ms)
+        following = item.delivery._replace(attempt=item.delivery.attempt + 1, due_ms=step.due_ms)
         topic = self._topics.retry(delay_s)
         self._producer.produce(
             topic,
             following.webhook_id,
             encode_delivery(following),
-            partial(self.record, ticket, record),
-            partial(self._end_refused, ticket, record, topic),
+            partial(self.record, item, record),
+            partial(self._end_refused, item, record, topic),
         )
 
-    def _end_refused(self, ticket: Ticket, record: AttemptRecord, topic: str, why: str) -> None:
+    def _end_refused(self, item: WorkItem, record: AttemptRecord, topic: str, why: str) -> None:
         """Kafka will not keep its retry, whenever it is asked: this was the last attempt."""
         metrics.REFUSED.add(1, topic)
         metrics.DELIVERIES_FINISHED.add(1, "failed")
         last = without_retry(record, why)
-        self._keep_dead(ticket, str(last.error_code), str(last.error_message), last)
+        self._keep_dead(item, str(last.error_code), str(last.error_message), last)
 
-    def dead_letter(self, ticket: Ticket, outcome: Outcome, record: AttemptRecord) -> None:
+    def dead_letter(self, item: WorkItem, outcome: Outcome, record: AttemptRecord) -> None:
         metrics.DELIVERIES_FINISHED.add(1, "failed")
-        if ticket.delivery.kind in ON_REQUEST or not isinstance(outcome, Failed):
-            self.record(ticket, record)
+        if item.delivery.kind in ON_REQUEST or not isinstance(outcome, Failed):
+            self.record(item, record)
             return
-        self._keep_dead(ticket, outcome.failure, outcome.message, record)
+        self._keep_dead(item, outcome.failure, outcome.message, record)
 
-    def _keep_dead(self, ticket: Ticket, reason: str, detail: str, record: AttemptRecord) -> None:
+    def _keep_dead(self, item: WorkItem, reason: str, detail: str, record: AttemptRecord) -> None:
         topic = self._topics.deliveries_dead
 
         def record_alone(_why: str) -> None:
             metrics.REFUSED.add(1, topic)
-            self.record(ticket, record)
+            self.record(item, record)
 
         headers = [("go2hooks-reason", reason.encode()), ("go2hooks-detail", detail[:500].encode())]
         self._producer.produce(
-            topic, ticket.delivery.webhook_id, encode_delivery(ticket.delivery),
-            partial(self.record, ticket, record), record_alone, headers,
+            topic, item.delivery.webhook_id, encode_delivery(item.delivery),
+            partial(self.record, item, record), record_alone, headers,
         )  # fmt: skip
 
     def bury(self, message: Message, error: EventError, on_kept: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from go2hooks.core.event import Event
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.notices import claim_notices, forget_notices
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ _LOOK_S: Final = 1.0
 class NoticeRelay:
     """One per dispatcher; whichever looks first sends a notice."""
 
-    def __init__(self, connection: PatientConnection, producer: LoopProducer, topics: TopicNames) -> None:
+    def __init__(self, connection: ReconnectingConnection, producer: LoopProducer, topics: TopicNames) -> None:
         self._connection = connection
         self._producer = producer
         self._topics = topics

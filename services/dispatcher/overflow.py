@@ -19,9 +19,9 @@ from math import ceil
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from go2hooks.core.pace import Pace
+from go2hooks.core.batch_size import AdaptiveBatch
 from go2hooks.kafka.partitions import PartitionKey
-from services.dispatcher.intake import Intake, Partition, Surroundings, Ticket
+from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
 
 _TURN_S: Final = 0.02
 _LULL_S: Final = 0.1  # after a turn that few had: asking about few costs nearly as much as about many
@@ -35,46 +35,46 @@ _LATE_S: Final = 0.0005  # a turn that begins so late has had others before it, 
 
 class _Held(NamedTuple):
     since: float
-    ticket: Ticket
+    item: WorkItem
 
 
 class OverflowIntake(Intake):
-    """Holds each ticket until its lane has room, then admits it. The consumer's window bounds what is held."""
+    """Holds each item until its lane has room, then admits it. The consumer's window bounds what is held."""
 
     def __init__(
         self,
-        admit: Callable[[Ticket], None],
-        surroundings: Surroundings,
+        admit: Callable[[WorkItem], None],
+        services: IntakeServices,
         *,
-        room: Callable[[Ticket], float],
-        send_round: Callable[[Ticket], None],
+        room: Callable[[WorkItem], float],
+        requeue: Callable[[WorkItem], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`room` says how many deliveries like this one, by weight, the lanes would take; `send_round` moves one out of memory.
+        """`room` says how many deliveries like this one, by weight, the lanes would take; `requeue` moves one out of memory.
 
         `clock` counts seconds.
         """
-        super().__init__("overflow", self.hold, surroundings)
+        super().__init__("overflow", self.hold, services)
         self._admit_held = admit
         self._room = room
-        self._send_round = send_round
+        self._requeue = requeue
         self._clock = clock
         self._held: OrderedDict[str, deque[_Held]] = OrderedDict()
         self._hold_s = _HOLD_S
-        self._pace = Pace(*_TURN_TICKETS)
+        self._pace = AdaptiveBatch(*_TURN_TICKETS)
         self._period_began = 0.0
         self._made_place_at = 0.0
         self._seen: set[str] = set()  # webhooks that something was held of, in this period and in the one before
         self._seen_before: set[str] = set()
 
     def __len__(self) -> int:
-        """Tickets held."""
+        """Items held."""
         return sum(map(len, self._held.values()))
 
-    def hold(self, ticket: Ticket) -> None:
-        webhook_id = ticket.delivery.webhook_id
+    def hold(self, item: WorkItem) -> None:
+        webhook_id = item.delivery.webhook_id
         self._seen.add(webhook_id)
-        self._held.setdefault(webhook_id, deque()).append(_Held(self._clock(), ticket))
+        self._held.setdefault(webhook_id, deque()).append(_Held(self._clock(), item))
 
     async def run(self) -> None:
         """Take turns until cancelled."""
@@ -95,15 +95,15 @@ class OverflowIntake(Intake):
         ahead = sum(self.consumer.lags.values())
         return max(self._pace.items, min(_TURN_TICKETS[1], int(ahead * _TURN_S / _WITHIN_S)))
 
-    def _next_turn(self, most: int) -> list[Ticket]:
-        """Take out what the lanes have room for: a round for one ticket of each webhook, and another, until none has."""
-        rooms = {webhook_id: self._room(queue[0].ticket) for webhook_id, queue in self._held.items()}
-        chosen: list[Ticket] = []
+    def _next_turn(self, most: int) -> list[WorkItem]:
+        """Take out what the lanes have room for: a round for one item of each webhook, and another, until none has."""
+        rooms = {webhook_id: self._room(queue[0].item) for webhook_id, queue in self._held.items()}
+        chosen: list[WorkItem] = []
         waiting = [webhook_id for webhook_id, room in rooms.items() if room >= 1]
         while waiting and len(chosen) < most:
             for webhook_id in waiting:
-                chosen.append(ticket := self._held[webhook_id].popleft().ticket)
-                rooms[webhook_id] -= ticket.weight
+                chosen.append(item := self._held[webhook_id].popleft().item)
+                rooms[webhook_id] -= item.weight
             waiting = [webhook_id for webhook_id in waiting if rooms[webhook_id] >= 1 and self._held[webhook_id]]
         self._drop_empty()
         return chosen
@@ -112,18 +112,18 @@ class OverflowIntake(Intake):
         if now - self._period_began >= self._hold_s:
             self._begin_period(now)
         share, self._made_place_at = (now - self._made_place_at) / self._hold_s, now
-        for ticket in self._due(now - self._hold_s, max(_FEW, ceil(len(self) * min(1.0, share)))):
-            self._held[ticket.delivery.webhook_id].popleft()
-            self._send_round(ticket)
+        for item in self._due(now - self._hold_s, max(_FEW, ceil(len(self) * min(1.0, share)))):
+            self._held[item.delivery.webhook_id].popleft()
+            self._requeue(item)
         self._drop_empty()
 
-    def _due(self, before: float, most: int) -> list[Ticket]:
+    def _due(self, before: float, most: int) -> list[WorkItem]:
         """Those held since `before` or longer, the longest held first; the first `most` of them."""
         due: list[_Held] = []
         for queue in self._held.values():
             due += islice(takewhile(lambda held: held.since <= before, queue), most)
         due.sort(key=attrgetter("since"))
-        return [held.ticket for held in due[:most]]
+        return [held.item for held in due[:most]]
 
     def _begin_period(self, now: float) -> None:
         others_came = bool(self._seen - self._seen_before)
@@ -137,20 +137,20 @@ class OverflowIntake(Intake):
 
     # --- as an intake
 
-    def _is_doubtful(self, ticket: Ticket) -> bool:  # noqa: ARG002  # each is, but not before it has room
+    def _needs_lookup(self, item: WorkItem) -> bool:  # noqa: ARG002  # each is, but not before it has room
         return False
 
-    def _begin_again(self, ticket: Ticket) -> None:
-        self.hold(ticket)
+    def _begin_again(self, item: WorkItem) -> None:
+        self.hold(item)
 
-    def _go_on(self, ticket: Ticket) -> None:
-        self._admit_held(ticket)
+    def _go_on(self, item: WorkItem) -> None:
+        self._admit_held(item)
 
     def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
         leaving = super()._forget(keys)
         for queue in self._held.values():
-            for held in [held for held in queue if held.ticket.partition.gone]:
+            for held in [held for held in queue if held.item.partition.gone]:
                 queue.remove(held)
-                held.ticket.drop()
+                held.item.drop()
         self._drop_empty()
         return leaving

@@ -25,7 +25,7 @@ from go2hooks.kafka.topics import TopicNames
 from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms
 from services.dispatcher.deferral import Deferral
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import WorkItem
 from services.dispatcher.keeper import Keeper
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Collaborators:
+class PipelineServices:
     """What the pipeline works with; built in `app`."""
 
     webhooks: Webhooks
@@ -49,16 +49,16 @@ class Collaborators:
     producer: LoopProducer
     topics: TopicNames
     recorder: Recorder
-    lanes: Lanes[Ticket]
-    claims: Claims[Ticket]
+    lanes: Lanes[WorkItem]
+    claims: Claims[WorkItem]
     policy: RetryPolicy
-    hold: Callable[[Ticket], None]  #: keeps an overflowed ticket that still has no room
+    hold: Callable[[WorkItem], None]  #: keeps an overflowed item that still has no room
 
 
 class Pipeline:
-    """Takes tickets, and carries them out. Everything runs on the event loop."""
+    """Takes items, and carries them out. Everything runs on the event loop."""
 
-    def __init__(self, made_of: Collaborators) -> None:
+    def __init__(self, made_of: PipelineServices) -> None:
         keeper = Keeper(made_of.producer, made_of.topics, made_of.recorder, made_of.policy)
         self.bury = keeper.bury
         self._webhooks = made_of.webhooks
@@ -75,64 +75,64 @@ class Pipeline:
 
     # --- admission
 
-    def admit(self, ticket: Ticket) -> None:
+    def admit(self, item: WorkItem) -> None:
         """Start it, let it wait in its lane, or move it aside; look up a webhook that is not known yet."""
-        if ticket.partition.gone:
-            ticket.drop()
+        if item.partition.gone:
+            item.drop()
             return
-        delivery = ticket.delivery
+        delivery = item.delivery
         if not self._webhooks.knows(delivery.webhook_id):
-            self._tasks.spawn(self._admit_unknown(ticket))
+            self._tasks.spawn(self._admit_unknown(item))
             return
         skip = self._webhooks.reason_to_skip(delivery)
         if skip is not None:
-            self._settlement.skip(ticket, skip)
+            self._settlement.skip(item, skip)
         elif self._webhooks.is_limited(delivery.webhook_id):
-            self._offer_limited(ticket)
+            self._offer_limited(item)
         elif delivery.kind in ON_REQUEST:  # somebody is waiting to see it, whatever state the lane is in
-            self._begin(ticket, in_lane=False)
+            self._begin(item, in_lane=False)
         else:
-            self._offer(ticket)
+            self._offer(item)
 
-    async def _admit_unknown(self, ticket: Ticket) -> None:
+    async def _admit_unknown(self, item: WorkItem) -> None:
         """Created a moment ago, or deleted: only Postgres knows."""
-        await self._webhooks.fetch(ticket.delivery.webhook_id)
-        self.admit(ticket)
+        await self._webhooks.fetch(item.delivery.webhook_id)
+        self.admit(item)
 
-    def _offer(self, ticket: Ticket) -> None:
-        match self._lanes.offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
+    def _offer(self, item: WorkItem) -> None:
+        match self._lanes.offer(item.delivery.webhook_id, item, time.monotonic()):
             case Admission.START:
-                self._begin(ticket, in_lane=True)
+                self._begin(item, in_lane=True)
             case Admission.QUEUED:
                 self._waiting.start_soon()
-            case Admission.FULL | Admission.BLOCKED if ticket.source == "overflow":
-                self._hold(ticket)
+            case Admission.FULL | Admission.BLOCKED if item.source == "overflow":
+                self._hold(item)
             case Admission.FULL:
-                self.deferral.overflow(ticket, "busy")
-            case Admission.BLOCKED if ticket.source == "main":
-                self.deferral.overflow(ticket, "circuit")
+                self.deferral.overflow(item, "busy")
+            case Admission.BLOCKED if item.source == "main":
+                self.deferral.overflow(item, "circuit")
             case Admission.BLOCKED:
-                self.deferral.park(ticket)
+                self.deferral.park(item)
 
-    def _offer_limited(self, ticket: Ticket) -> None:
+    def _offer_limited(self, item: WorkItem) -> None:
         """Its customer allows only so many requests. Whoever has the webhook's partition of the main topic makes them all, so
         that one process counts them: what has come by another topic goes on to there.
         """
-        if ticket.source != "main":
-            self.deferral.to_main(ticket)
+        if item.source != "main":
+            self.deferral.to_main(item)
             return
-        offer = self._lanes.offer_first if ticket.delivery.kind in ON_REQUEST else self._lanes.offer
-        match offer(ticket.delivery.webhook_id, ticket, time.monotonic()):
+        offer = self._lanes.offer_first if item.delivery.kind in ON_REQUEST else self._lanes.offer
+        match offer(item.delivery.webhook_id, item, time.monotonic()):
             case Admission.START:
-                self._begin(ticket, in_lane=True)
+                self._begin(item, in_lane=True)
             case Admission.QUEUED:
                 self._waiting.start_soon()
             case Admission.FULL | Admission.BLOCKED:
-                self.deferral.park(ticket)
+                self.deferral.park(item)
 
-    def room(self, ticket: Ticket) -> float:
+    def room(self, item: WorkItem) -> float:
         """How many deliveries like this one would not be moved aside if they were admitted now."""
-        delivery = ticket.delivery
+        delivery = item.delivery
         if delivery.kind in ON_REQUEST or not self._webhooks.knows(delivery.webhook_id):
             return float("inf")
         if self._webhooks.reason_to_skip(delivery) is not None:
@@ -141,11 +141,11 @@ class Pipeline:
             return float("inf")
         return self._lanes.room(delivery.webhook_id, time.monotonic())
 
-    def park_if_blocked(self, ticket: Ticket) -> bool:
+    def park_if_blocked(self, item: WorkItem) -> bool:
         """Park it at once when its circuit would not let it through: the records need not be asked for that."""
-        if not self._lanes.is_blocked(ticket.delivery.webhook_id) or self.room(ticket) >= 1:
+        if not self._lanes.is_blocked(item.delivery.webhook_id) or self.room(item) >= 1:
             return False
-        self.deferral.park(ticket)
+        self.deferral.park(item)
         return True
 
     def change_allowance(self, webhook_id: str) -> None:
@@ -155,47 +155,47 @@ class Pipeline:
 
     # --- the attempt
 
-    def _start(self, ticket: Ticket) -> None:
+    def _start(self, item: WorkItem) -> None:
         """It has waited, and its turn has come."""
-        skip = self._webhooks.reason_to_skip(ticket.delivery)  # again: it has waited
-        if skip is None and not ticket.partition.gone:
-            self._begin(ticket, in_lane=True)
+        skip = self._webhooks.reason_to_skip(item.delivery)  # again: it has waited
+        if skip is None and not item.partition.gone:
+            self._begin(item, in_lane=True)
             return
-        self._waiting.give_up(ticket)
-        if skip is None or ticket.partition.gone:
-            ticket.drop()
+        self._waiting.give_up(item)
+        if skip is None or item.partition.gone:
+            item.drop()
         else:
-            self._settlement.skip(ticket, skip)
+            self._settlement.skip(item, skip)
 
-    def _send_anyway(self, ticket: Ticket) -> None:
+    def _send_anyway(self, item: WorkItem) -> None:
         """It could not be moved aside: make the attempt now, whether its lane has room or not."""
-        skip = self._webhooks.reason_to_skip(ticket.delivery)  # again: it has waited
-        if ticket.partition.gone:
-            ticket.drop()
+        skip = self._webhooks.reason_to_skip(item.delivery)  # again: it has waited
+        if item.partition.gone:
+            item.drop()
         elif skip is not None:
-            self._settlement.skip(ticket, skip)
+            self._settlement.skip(item, skip)
         else:
-            self._begin(ticket, in_lane=False)
+            self._begin(item, in_lane=False)
 
-    def _begin(self, ticket: Ticket, *, in_lane: bool) -> None:
-        self._sending.begin(Attempt(ticket, now_ms(), in_lane))
+    def _begin(self, item: WorkItem, *, in_lane: bool) -> None:
+        self._sending.begin(Attempt(item, now_ms(), in_lane))
 
     def _end(self, attempt: Attempt, response: Response) -> None:
         """The attempt is over. Never raises: the sender calls it."""
         try:
             verdict = self._settlement.judge(attempt, response)
             if attempt.in_lane:
-                self._leave_lane(attempt.ticket, ok=isinstance(verdict.outcome, Delivered), took_s=verdict.took_s)
-            self._settlement.keep(attempt.ticket, verdict)
+                self._leave_lane(attempt.item, ok=isinstance(verdict.outcome, Delivered), took_s=verdict.took_s)
+            self._settlement.keep(attempt.item, verdict)
         except Exception:
             # A defect of ours. Its offset stays incomplete, so it is tried again after a restart; be loud until then.
-            log.exception("delivery died", delivery_id=attempt.ticket.delivery.id)
+            log.exception("delivery died", delivery_id=attempt.item.delivery.id)
 
-    def _leave_lane(self, ticket: Ticket, *, ok: bool, took_s: float) -> None:
+    def _leave_lane(self, item: WorkItem, *, ok: bool, took_s: float) -> None:
         """The lane has a place free: start what waits, move aside what must not wait in memory."""
-        webhook_id = ticket.delivery.webhook_id
-        if ticket.delivery.kind in ON_REQUEST:
-            self._waiting.give_up(ticket)
+        webhook_id = item.delivery.webhook_id
+        if item.delivery.kind in ON_REQUEST:
+            self._waiting.give_up(item)
             return
         for stranded in self._lanes.finish(webhook_id, ok=ok, duration_s=took_s, now=time.monotonic()):
             self.deferral.overflow(stranded, "circuit")

@@ -1,6 +1,6 @@
 """Writes attempt records in batches, and only then lets their offsets go.
 
-What waits here is bounded by the consumers' windows: a ticket leaves its window when its record is written. So with
+What waits here is bounded by the consumers' windows: an item leaves its window when its record is written. So with
 Postgres away sending stops once the windows are full, and nothing is committed that is not recorded.
 """
 
@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from go2hooks.core.record import AttemptRecord, simplify
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
 from go2hooks.postgres.away import REFUSED
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,9 @@ _AGAIN_S: Final = 5.0
 class Recorder:
     """One batch at a time: what is added while a batch is being written makes up the next."""
 
-    def __init__(self, connection: PatientConnection, policy: DisablePolicy, batch_s: float, batch_rows: int) -> None:
+    def __init__(
+        self, connection: ReconnectingConnection, policy: DisablePolicy, batch_s: float, batch_rows: int
+    ) -> None:
         self._connection = connection
         self._policy = policy
         self._batch_s = batch_s

@@ -38,7 +38,7 @@ class Sending:
 
     def begin(self, attempt: Attempt) -> None:
         """At once where there is an idle connection, in a task where there is none."""
-        delivery = attempt.ticket.delivery
+        delivery = attempt.item.delivery
         webhook = self._webhooks.get(delivery.webhook_id)
         if webhook is not None and webhook.client_certificate is not None:
             self._tasks.spawn(self._send_identified(attempt, webhook))
@@ -56,7 +56,7 @@ class Sending:
             self._on_response(attempt, identity)
             return
         webhook_now = self._webhooks.get(webhook.id)
-        request = self._requests.make(attempt.ticket.delivery, webhook_now, now_ms())
+        request = self._requests.make(attempt.item.delivery, webhook_now, now_ms())
         if isinstance(request, NoAnswer):
             self._on_response(attempt, request)
         else:
@@ -66,6 +66,6 @@ class Sending:
         try:
             response = await self._sender.send(request, identity)
         except Exception:  # a defect of ours must harm this delivery alone, and must not harm it for good
-            log.exception("attempt failed inside", delivery_id=attempt.ticket.delivery.id)
+            log.exception("attempt failed inside", delivery_id=attempt.item.delivery.id)
             response = FAILED_INSIDE
         self._on_response(attempt, response)

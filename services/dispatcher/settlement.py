@@ -17,7 +17,7 @@ from go2hooks.core.retry import RetryPolicy, next_step
 from go2hooks.telemetry import metrics
 from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import WorkItem
 from services.dispatcher.keeper import Keeper
 from services.dispatcher.requests import FAILED_INSIDE
 
@@ -48,41 +48,41 @@ class Settlement:
         try:
             verdict = self._judge(attempt, response, ended_ms)
         except Exception:
-            log.exception("answer could not be judged", delivery_id=attempt.ticket.delivery.id)
+            log.exception("answer could not be judged", delivery_id=attempt.item.delivery.id)
             verdict = self._judge(attempt, FAILED_INSIDE, ended_ms)
         _measure(attempt, verdict, ended_ms)
         return verdict
 
-    def keep(self, ticket: Ticket, verdict: Verdict) -> None:
-        """The next attempt or the dead letter, and the record; then the ticket is finished."""
+    def keep(self, item: WorkItem, verdict: Verdict) -> None:
+        """The next attempt or the dead letter, and the record; then the item is finished."""
         step = verdict.step
         match step:
             case Done():
-                self._keeper.record(ticket, verdict.record)
+                self._keeper.record(item, verdict.record)
             case RetryAt():
-                self._keeper.retry(ticket, step, verdict.record)
+                self._keeper.retry(item, step, verdict.record)
             case DeadLetter():
-                self._keeper.dead_letter(ticket, verdict.outcome, verdict.record)
+                self._keeper.dead_letter(item, verdict.outcome, verdict.record)
             case Skip():
-                self.skip(ticket, step)
+                self.skip(item, step)
             case _:
                 assert_never(step)
 
-    def skip(self, ticket: Ticket, skip: Skip) -> None:
+    def skip(self, item: WorkItem, skip: Skip) -> None:
         """It is not sent, and recorded so."""
-        self._keeper.skip(ticket, skip, now_ms())
+        self._keeper.skip(item, skip, now_ms())
 
     def _judge(self, attempt: Attempt, response: Response, ended_ms: int) -> Verdict:
-        ticket = attempt.ticket
+        item = attempt.item
         outcome = classify(response, ended_ms)
-        step = next_step(ticket.delivery, outcome, ended_ms, self._policy)
-        record = record_attempt(ticket.delivery, ticket.position, outcome, step, attempt.began_ms, response)
+        step = next_step(item.delivery, outcome, ended_ms, self._policy)
+        record = record_attempt(item.delivery, item.position, outcome, step, attempt.began_ms, response)
         return Verdict(outcome, step, record, response.duration_ms / 1000)
 
 
 def _measure(attempt: Attempt, verdict: Verdict, ended_ms: int) -> None:
-    ticket = attempt.ticket
-    delivery = ticket.delivery
+    item = attempt.item
+    delivery = item.delivery
     metrics.REQUEST_SECONDS.observe(verdict.took_s)
     if delivery.attempt > 1 and delivery.due_ms:
         metrics.RETRY_LATENESS_SECONDS.observe(max(0, attempt.began_ms - delivery.due_ms) / 1000)
@@ -92,7 +92,7 @@ def _measure(attempt: Attempt, verdict: Verdict, ended_ms: int) -> None:
             metrics.ATTEMPTS.add(1, "delivered")
             metrics.DELIVERIES_FINISHED.add(1, "delivered")
             if delivery.attempt == 1 and delivery.kind != Kind.REPLAY:  # whose event may be days old
-                is_direct = ticket.source == "main" and not delivery.due_ms
+                is_direct = item.source == "main" and not delivery.due_ms
                 latency = metrics.DELIVERY_SECONDS if is_direct else metrics.DEFERRED_SECONDS
                 latency.observe(max(0, ended_ms - delivery.origin_ms) / 1000)
         case Failed(failure):

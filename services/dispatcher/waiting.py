@@ -7,14 +7,14 @@ from functools import partial
 from math import inf
 
 from go2hooks.core.lanes import YOUNG_S, Lanes
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import WorkItem
 from services.dispatcher.senders import Sender
 
 
 class Waiting:
-    """On the event loop. `start` is given each ticket whose turn it is; its place in the lane is taken by then."""
+    """On the event loop. `start` is given each item whose turn it is; its place in the lane is taken by then."""
 
-    def __init__(self, lanes: Lanes[Ticket], sender: Sender, start: Callable[[Ticket], None]) -> None:
+    def __init__(self, lanes: Lanes[WorkItem], sender: Sender, start: Callable[[WorkItem], None]) -> None:
         self._lanes = lanes
         self._sender = sender
         self._start = start
@@ -34,9 +34,9 @@ class Waiting:
         elif self._lanes.next_turn_at < self._turn_at:
             self._wait_for_turn()
 
-    def give_up(self, ticket: Ticket) -> None:
+    def give_up(self, item: WorkItem) -> None:
         """Its turn has come, and it is not sent: the next one may take its place."""
-        self._lanes.forgo(ticket.delivery.webhook_id)
+        self._lanes.release_slot(item.delivery.webhook_id)
         self.start_soon()
 
     def _wait_for_turn(self) -> None:
@@ -57,11 +57,11 @@ class Waiting:
         now = time.monotonic()
         self._sender.cork()
         try:
-            for ticket in self._lanes.startable(now):
-                if ticket.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
-                    ticket.ask_again(partial(self._start_asked, ticket))
+            for item in self._lanes.startable(now):
+                if item.is_outdated(now):  # keeps its place meanwhile, so that it is not overtaken for ever
+                    item.ask_again(partial(self._start_asked, item))
                 else:
-                    self._start(ticket)
+                    self._start(item)
         finally:
             self._sender.uncork()
         if self._ageing is None and self._lanes.has_startable:
@@ -74,8 +74,8 @@ class Waiting:
         self._ageing = None
         self.start_soon()
 
-    def _start_asked(self, ticket: Ticket, still_open: bool) -> None:  # noqa: FBT001  # the records' answer
+    def _start_asked(self, item: WorkItem, still_open: bool) -> None:  # noqa: FBT001  # the records' answer
         if still_open:
-            self._start(ticket)
+            self._start(item)
         else:
-            self.give_up(ticket)
+            self.give_up(item)

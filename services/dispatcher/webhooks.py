@@ -17,7 +17,7 @@ from go2hooks.core.outcome import Skip, SkipReason
 from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.postgres.away import REFUSED
 from go2hooks.postgres.live import find_webhook
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import Purpose, SecretBox
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ _OPENED_HEADERS: Final = 2_000  # of 4 KiB each at most
 class Webhooks:
     """Webhooks by id. `apply` is called by the live copy's thread, the rest by the event loop."""
 
-    def __init__(self, box: SecretBox, connection: PatientConnection) -> None:
+    def __init__(self, box: SecretBox, connection: ReconnectingConnection) -> None:
         self._by_id: dict[str, Webhook] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()  # deleted, or never there: bounded, oldest forgotten first
         self._changing = Lock()

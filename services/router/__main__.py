@@ -13,7 +13,7 @@ from go2hooks.kafka.preflight import wait_until_usable
 from go2hooks.kafka.rights import Service
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.live import WebhookFollower
-from go2hooks.runtime import Shutdown, run_service, settle_memory
+from go2hooks.runtime import Shutdown, freeze_gc, run_service
 from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs, metrics
 from go2hooks.telemetry.health import HealthServer, announce_port
@@ -49,7 +49,7 @@ def main() -> None:
     shutdown.on_request(follower.abandon)
     follower.start()  # the copy is complete before the first event is read
     loaded.set()
-    settle_memory()
+    freeze_gc()
     if not shutdown.requested and wait_until_usable(settings, Service.ROUTER, follower.deployment, shutdown.wait):
         router.start()
     while not shutdown.requested:

@@ -4,7 +4,7 @@ Commit rule: an event's offset is stored when Kafka has acknowledged every deliv
 of all events before it in its partition. A crash replays the rest; delivery ids are deterministic, and replayed
 deliveries say that they are suspect, so dispatchers look before they send.
 
-Turns: events are keyed by account, so a burst of one account lies in one partition, before the events of others. The
+ConnectQueue: events are keyed by account, so a burst of one account lies in one partition, before the events of others. The
 router reads ahead, within bounds, and routes one event of each account that has any, then another. What an account has
 waiting in such numbers that it crowds out the others goes to the overflow at once: in `go2.deliveries` it would lie
 before theirs again.
@@ -25,12 +25,12 @@ import structlog
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
+from go2hooks.core.batch_size import AdaptiveBatch
 from go2hooks.core.errors import EventError, UnavailableError
 from go2hooks.core.event import ABOUT_WEBHOOKS
 from go2hooks.core.fair_queue import FairQueue
 from go2hooks.core.fanout import first_deliveries, origin_of, others
 from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.pace import Pace
 from go2hooks.core.payload import render
 from go2hooks.core.validation import validate
 from go2hooks.kafka.membership import Membership
@@ -104,7 +104,7 @@ class Router:
         self._partitions: dict[PartitionKey, Partition] = {}
         self._waiting: FairQueue[bytes, tuple[Message, Partition]] = FairQueue()
         self._waiting_bytes = 0
-        self._heavy_pace = Pace(*_HEAVY_BATCHES)
+        self._heavy_pace = AdaptiveBatch(*_HEAVY_BATCHES)
         self._heavy_at = 0.0  # when those accounts have their next turn
         self._left = 0  # waiting when they last had, or let pass, one
         self._polled_at = 0.0
@@ -333,8 +333,8 @@ class Router:
         if now - self._reported < 1.0:
             return
         self._reported = now
-        blind_s = self._membership.blind_s()
-        lags: dict[str, float] = dict.fromkeys(self._topics.events, nan if blind_s else 0)
+        lag_unknown_s = self._membership.lag_unknown_s()
+        lags: dict[str, float] = dict.fromkeys(self._topics.events, nan if lag_unknown_s else 0)
         ages = dict.fromkeys(self._topics.events, 0.0)
         now_ms = round(now * 1000)
         for key, partition in self._partitions.items():
@@ -343,7 +343,7 @@ class Router:
             ages[key.topic] = max(ages[key.topic], age_s)
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
-            age_s = blind_s or max(ages[topic], self._unread.seconds(topic, round(lag), now_ms))
+            age_s = lag_unknown_s or max(ages[topic], self._unread.seconds(topic, round(lag), now_ms))
             metrics.LAG_SECONDS.set(age_s, topic)
 
 

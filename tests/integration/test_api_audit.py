@@ -14,7 +14,7 @@ from go2hooks.postgres import audit
 from go2hooks.postgres.api_keys import create_key, revoke_key
 from go2hooks.postgres.attempts import GONE_REASON, DisablePolicy, write_batch
 from go2hooks.postgres.audit import command_line, fingerprint, forget_old
-from go2hooks.postgres.resealing import reseal_all
+from go2hooks.postgres.key_rotation import reseal_all
 from go2hooks.postgres.secrets import SecretBox
 
 NOW_MS = round(datetime.now(UTC).timestamp() * 1000)

@@ -13,7 +13,7 @@ from go2hooks.postgres import idempotency
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.audit import forget_old
 from go2hooks.postgres.idempotency import KeptAnswer
-from go2hooks.postgres.resealing import reseal_all
+from go2hooks.postgres.key_rotation import reseal_all
 from go2hooks.postgres.secrets import SecretBox
 from services.api import create_app
 

@@ -23,7 +23,7 @@ from go2hooks.core.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.outcome import NoAnswer
 from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.settings import Settings
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.identities import Identities
@@ -252,7 +252,7 @@ async def test_certificates_are_fetched_and_opened_once_and_only_so_many_are_kep
         made.append(client_context())
         return made[-1]
 
-    connection = PatientConnection(database_url, "test")
+    connection = ReconnectingConnection(database_url, "test")
     identities = Identities(secret_box, connection, make, max_contexts=2)
 
     async def open_one(webhook: Webhook) -> ssl.SSLContext:

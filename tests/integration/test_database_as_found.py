@@ -34,8 +34,8 @@ from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states
 from go2hooks.postgres.live import WebhookFollower, find_webhook
 from go2hooks.postgres.migrate import migrate
-from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.pool import open_pool
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.rights import Role, missing_rights
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
@@ -108,7 +108,7 @@ async def test_attempts_are_recorded_and_counted_alike_on_a_database_of_any_styl
     database.execute("INSERT INTO accounts (id) VALUES ('acc')")
     insert = "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES ('wh_1', 'acc', '', 'https://a.example', '{click}', %s)"
     database.execute(insert, [b"\x00\xff\\"])
-    connection = PatientConnection(restyled_url, "test")
+    connection = ReconnectingConnection(restyled_url, "test")
     recorder = Recorder(connection, DisablePolicy(10), batch_s=0.001, batch_rows=50)
     await recorder._write(
         [
@@ -248,7 +248,7 @@ async def test_a_recorder_without_the_right_says_so_once_and_goes_on_when_it_is_
     grant(database, login.pattern, database_url, monkeypatch)
     user = sql.Identifier(urlsplit(urls[Role.DISPATCHER]).username or "")
     database.execute(sql.SQL("REVOKE INSERT ON attempts FROM {}").format(user))
-    connection = PatientConnection(urls[Role.DISPATCHER], "test")
+    connection = ReconnectingConnection(urls[Role.DISPATCHER], "test")
     recorder = Recorder(connection, DisablePolicy(10), batch_s=0.001, batch_rows=50)
     writing = asyncio.create_task(recorder._write([record(1)]))
     await until(lambda: connection._outage._told)
@@ -332,7 +332,7 @@ def found_url(request, database_url):
 def test_no_row_ends_the_recorder_and_none_is_lost(found_url, database):
     """Whatever is in it, each attempt leaves a row, and the rows beside it are as they were."""
     loop = asyncio.new_event_loop()
-    connection = PatientConnection(found_url, "fuzz")
+    connection = ReconnectingConnection(found_url, "fuzz")
     recorder = Recorder(connection, DisablePolicy(10), batch_s=0.001, batch_rows=50)
 
     @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
@@ -356,7 +356,7 @@ def test_no_row_ends_the_recorder_and_none_is_lost(found_url, database):
 
 def test_what_was_refused_is_not_logged(found_url, capsys):
     async def write() -> None:
-        connection = PatientConnection(found_url, "test")
+        connection = ReconnectingConnection(found_url, "test")
         recorder = Recorder(connection, DisablePolicy(10), batch_s=0.001, batch_rows=50)
         await recorder._write([record(1, attempt=99_999, response_excerpt="a customer's secret")])
         await connection.close()

@@ -34,7 +34,7 @@ from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.dispatcher import intake, settlement
 from services.dispatcher.app import Dispatcher
-from services.dispatcher.intake import Ticket
+from services.dispatcher.intake import WorkItem
 from services.dispatcher.senders import build_sender
 from services.dispatcher.senders.identity import Identity
 
@@ -293,7 +293,7 @@ async def test_what_is_shed_comes_round_again_and_is_sent_once(run, put, records
     """When a lane has more than it would be given now is seen in `unit/test_lanes.py`; here all that waits is too much, once."""
     released, shed = asyncio.Event(), []
 
-    def surplus(lanes: Lanes[Ticket], _now: float, _most: int) -> list[Ticket]:
+    def surplus(lanes: Lanes[WorkItem], _now: float, _most: int) -> list[WorkItem]:
         evicted = [] if shed or lanes.queued < 16 else lanes.evict(lambda _: True)
         shed.extend(evicted)
         return evicted
@@ -374,7 +374,7 @@ async def test_a_receiver_with_one_worker_gets_all_and_is_not_disabled(settings,
 
 def held_bytes() -> int:
     """Of the bodies of all deliveries in this process that are not recorded."""
-    return sum(len(ticket.delivery.body) for ticket in gc.get_objects() if isinstance(ticket, Ticket))
+    return sum(len(item.delivery.body) for item in gc.get_objects() if isinstance(item, WorkItem))
 
 
 async def test_deliveries_of_a_topic_made_again_while_it_is_read_are_all_made(settings, put, records, monkeypatch):

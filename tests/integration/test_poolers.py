@@ -24,8 +24,8 @@ from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, m
 from go2hooks.postgres.live import WebhookFollower, find_webhook
 from go2hooks.postgres.migrate import migrate, pending_migrations
 from go2hooks.postgres.overdue import overdue_deliveries
-from go2hooks.postgres.patient import PatientConnection
 from go2hooks.postgres.pool import open_pool
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.session import Session, is_pooled
 from go2hooks.settings import Settings
 from services.api import create_app
@@ -133,7 +133,7 @@ def test_past_the_pooler_a_change_is_told_at_once(pooled_settings, pooled_api, d
 
 
 async def test_attempts_are_recorded_found_and_counted_once(pooled_url, database):
-    connections = [PatientConnection(pooled_url, f"test-{n}") for n in range(3)]
+    connections = [ReconnectingConnection(pooled_url, f"test-{n}") for n in range(3)]
     policy = DisablePolicy(10)
     recorders = [Recorder(connection, policy, batch_s=0.001, batch_rows=50) for connection in connections]
     running = [asyncio.create_task(recorder.run()) for recorder in recorders]
@@ -152,7 +152,7 @@ async def test_attempts_are_recorded_found_and_counted_once(pooled_url, database
 
 
 async def test_overdue_deliveries_are_read_a_page_at_a_time(pooled_url):
-    connection = PatientConnection(pooled_url, "test")
+    connection = ReconnectingConnection(pooled_url, "test")
     recorder = Recorder(connection, DisablePolicy(10), batch_s=0.001, batch_rows=500)
     running = asyncio.create_task(recorder.run())
     waiting = {"state": "retrying", "next_attempt_ms": 1_704_110_405_000}

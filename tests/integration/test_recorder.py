@@ -14,7 +14,7 @@ from go2hooks.core.delivery import Kind, Position
 from go2hooks.core.outcome import State
 from go2hooks.core.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from services.dispatcher.recorder import Recorder
 
 Database = psycopg.Connection[Any]
@@ -29,7 +29,7 @@ def record(n: int, **changes: Any) -> AttemptRecord:
 
 @pytest.fixture
 async def recorder(database_url: str) -> AsyncIterator[Recorder]:
-    connection = PatientConnection(database_url, "test")
+    connection = ReconnectingConnection(database_url, "test")
     recorder = Recorder(connection, DisablePolicy(10), batch_s=0.01, batch_rows=50)
     running = asyncio.create_task(recorder.run())
     yield recorder
@@ -71,7 +71,7 @@ async def test_who_waits_for_a_postgres_that_is_away_is_let_go_when_the_connecti
     async def never(_connection: Any) -> None:
         raise AssertionError("there is nothing to work on")
 
-    connection = PatientConnection("postgresql://127.0.0.1:1/nowhere", "test")
+    connection = ReconnectingConnection("postgresql://127.0.0.1:1/nowhere", "test")
     waiting = [asyncio.create_task(connection.run(never)) for _ in range(3)]
     await asyncio.sleep(0.1)
     async with asyncio.timeout(5):
@@ -116,7 +116,7 @@ async def test_what_comes_while_a_batch_is_written_gathers_like_any_other(databa
     written_at: list[float] = []
     done: list[int] = []
 
-    class WhileDeliveriesEnd(PatientConnection):
+    class WhileDeliveriesEnd(ReconnectingConnection):
         async def run(self, work: Any) -> Any:
             written_at.append(time.monotonic())
             for n in range(5 * len(written_at), 5 * len(written_at) + 5):

@@ -19,10 +19,10 @@ from go2hooks.core.webhook import Webhook
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import SecretBox
-from services.dispatcher.intake import Intake, Source, Surroundings, Ticket
-from services.dispatcher.pipeline import Collaborators, Pipeline
+from services.dispatcher.intake import Intake, IntakeServices, Source, WorkItem
+from services.dispatcher.pipeline import Pipeline, PipelineServices
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
 from services.dispatcher.senders.identity import Identity
@@ -79,7 +79,7 @@ class Receivers:
         on_response(Answer(status, 10.0, retry_after, b""))
 
 
-class Postgres(PatientConnection):
+class Postgres(ReconnectingConnection):
     """One that knows no webhook, or this one."""
 
     def __init__(self) -> None:
@@ -99,32 +99,32 @@ class Scene:
         self.receivers = Receivers()
         self.written: list[Written] = []
         self.recorder = Recorder(self.postgres, DisablePolicy(10), 0.0, 100)
-        self.lanes: Lanes[Ticket] = Lanes(limits, lambda ticket: ticket.weight, self.webhooks.allowance)
-        self.claims: Claims[Ticket] = Claims()
+        self.lanes: Lanes[WorkItem] = Lanes(limits, lambda item: item.weight, self.webhooks.allowance)
+        self.claims: Claims[WorkItem] = Claims()
         self.pipeline = Pipeline(
-            Collaborators(
+            PipelineServices(
                 self.webhooks, Requests(self.webhooks, None, "webhook"), self.receivers, self, NAMES, self.recorder,  # type: ignore[arg-type]
                 self.lanes, self.claims, RetryPolicy(), self._hold,
             )
         )  # fmt: skip
         self.states: dict[AttemptKey, str] = {}  # what is recorded, as the records say when they are asked
-        self.held: list[Ticket] = []
+        self.held: list[WorkItem] = []
         self.intakes = {source: self._intake(source) for source in TOPICS}
         self.offsets = dict.fromkeys(TOPICS, 0)
         self.change()
 
     def _intake(self, source: Source) -> Intake:
-        around = Surroundings(self.lanes.evict, self.pipeline.bury, self._find, self.claims)
+        around = IntakeServices(self.lanes.evict, self.pipeline.bury, self._find, self.claims)
         intake = Intake(source, self.pipeline.admit, around, hand_on=self._hand_on if source == "main" else None)
         intake.consumer = Consumer()  # type: ignore[assignment]
         intake.assigned([Assignment(PartitionKey(TOPICS[source], 0), 0)])
         return intake
 
-    def _hold(self, ticket: Ticket) -> None:
-        self.held.append(ticket)
+    def _hold(self, item: WorkItem) -> None:
+        self.held.append(item)
 
-    def _hand_on(self, ticket: Ticket) -> None:
-        self.pipeline.deferral.overflow(ticket, "handed_on")
+    def _hand_on(self, item: WorkItem) -> None:
+        self.pipeline.deferral.overflow(item, "handed_on")
 
     async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         return {key: self.states[key] for key in keys if key in self.states}

@@ -15,7 +15,7 @@ from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher import intake
-from services.dispatcher.intake import Intake, Surroundings, Ticket
+from services.dispatcher.intake import Intake, IntakeServices, WorkItem
 
 KEY = PartitionKey("go2.deliveries", 0)
 
@@ -45,15 +45,15 @@ class Scene:
     """An intake with what it works with."""
 
     def __init__(
-        self, deployments: frozenset[str] = frozenset(), hand_on: Callable[[Ticket], None] | None = None
+        self, deployments: frozenset[str] = frozenset(), hand_on: Callable[[WorkItem], None] | None = None
     ) -> None:
-        self.admitted: list[Ticket] = []
+        self.admitted: list[WorkItem] = []
         self.records = Records()
-        self.claims: Claims[Ticket] = Claims()
+        self.claims: Claims[WorkItem] = Claims()
         self.intake = Intake(
             "main",
             self.admitted.append,
-            Surroundings(lambda _: [], self._bury, self.records.find, self.claims, deployments),
+            IntakeServices(lambda _: [], self._bury, self.records.find, self.claims, deployments),
             hand_on=hand_on,
         )
         self.intake.consumer = Storing()  # type: ignore[assignment]
@@ -87,9 +87,9 @@ async def test_a_message_that_is_read_again_while_postgres_is_away_is_not_lost(s
     assert scene.committable() != 4
     scene.records.back.set()
     await turn()
-    (ticket,) = scene.admitted
-    assert not ticket.partition.gone
-    ticket.finish()
+    (item,) = scene.admitted
+    assert not item.partition.gone
+    item.finish()
     assert scene.committable() == 4
 
 
@@ -110,7 +110,7 @@ async def test_a_message_that_is_read_again_is_not_finished_before_the_attempt_t
 
 async def test_what_waits_when_its_partition_is_given_back_is_handed_on_and_leaves_no_gap():
     """Else what was moved aside behind it would be read again, while its other message is read elsewhere."""
-    handed_on: list[Ticket] = []
+    handed_on: list[WorkItem] = []
     scene = Scene(hand_on=handed_on.append)
     scene.assign()
     scene.read(3)
@@ -140,7 +140,7 @@ async def test_what_is_finished_when_its_partition_is_given_back_is_committed_th
 
 @pytest.mark.parametrize("how", ["lost", "late"])
 async def test_what_waits_when_its_partition_has_gone_is_left_to_its_next_owner(how):
-    handed_on: list[Ticket] = []
+    handed_on: list[WorkItem] = []
     scene = Scene(hand_on=handed_on.append)
     scene.assign()
     scene.read(3)
@@ -179,17 +179,17 @@ async def test_what_waited_for_another_is_left_to_the_next_owner_when_its_partit
     assert scene.claims.claim(DELIVERY.id, DELIVERY.attempt, first)
 
 
-async def test_what_was_looked_up_and_has_waited_is_asked_about_again_and_what_was_never_doubtful_is_not(scene):
+async def test_what_was_looked_up_and_has_waited_is_asked_about_again_and_what_needed_no_lookup_is_not(scene):
     scene.records.back.set()
     scene.assign(suspect_until=4)
     scene.read(3)
     await turn()
     scene.read(4, DELIVERY._replace(id="dlv_2"))
-    doubtful, new = scene.admitted
-    assert doubtful.looked_up_at
-    assert not doubtful.is_outdated(doubtful.looked_up_at + 0.9)
-    assert doubtful.is_outdated(doubtful.looked_up_at + 1.1)
-    assert not new.is_outdated(doubtful.looked_up_at + 1.1)
+    looked_up, new = scene.admitted
+    assert looked_up.looked_up_at
+    assert not looked_up.is_outdated(looked_up.looked_up_at + 0.9)
+    assert looked_up.is_outdated(looked_up.looked_up_at + 1.1)
+    assert not new.is_outdated(looked_up.looked_up_at + 1.1)
 
 
 @pytest.mark.parametrize(("state", "still_open", "committable"), [(None, True, 3), ("delivered", False, 4)])
@@ -198,13 +198,13 @@ async def test_who_asks_again_hears_whether_the_attempt_is_still_to_be_made(scen
     scene.assign(suspect_until=4)
     scene.read(3)
     await turn()
-    (ticket,) = scene.admitted
+    (item,) = scene.admitted
     if state:
         scene.records.states[intake._key_of(DELIVERY)] = state
     answers: list[bool] = []
-    ticket.ask_again(answers.append)
+    item.ask_again(answers.append)
     await turn()
-    assert (answers, scene.admitted) == ([still_open], [ticket])  # it is in its lane: not admitted twice
+    assert (answers, scene.admitted) == ([still_open], [item])  # it is in its lane: not admitted twice
     assert (scene.committable() or 3) == committable
 
 
@@ -213,14 +213,14 @@ async def test_who_asks_again_about_what_is_gone_meanwhile_hears_so_and_drops_it
     scene.assign(suspect_until=4)
     scene.read(3)
     await turn()
-    (ticket,) = scene.admitted
+    (item,) = scene.admitted
     answers: list[bool] = []
-    ticket.ask_again(answers.append)
+    item.ask_again(answers.append)
     scene.intake.lost([KEY])
     await turn()
-    assert (answers, ticket.partition.held) == ([True], 1)  # who has its place in the lane gives both back
-    ticket.drop()
-    assert ticket.partition.held == 0
+    assert (answers, item.partition.held) == ([True], 1)  # who has its place in the lane gives both back
+    item.drop()
+    assert item.partition.held == 0
 
 
 async def test_what_comes_of_a_partition_that_has_gone_gives_its_place_in_the_window_back(scene):
@@ -279,4 +279,4 @@ def test_a_delivery_of_another_deployment_stops_the_intake_before_it_is_taken_on
         scene.read(offset, DELIVERY._replace(id=f"dlv_{offset}", deployment=deployment))
     with pytest.raises(UnavailableError, match=r"go2\.deliveries/0/3 is a delivery of another deployment, dep_theirs"):
         scene.read(3, DELIVERY._replace(id="dlv_3", deployment="dep_theirs"))
-    assert [ticket.position.offset for ticket in scene.admitted] == [0, 1, 2]
+    assert [item.position.offset for item in scene.admitted] == [0, 1, 2]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from go2hooks.core.allowance import Allowance
-from go2hooks.core.lane import TARDY, LaneLimits
+from go2hooks.core.lane import SLOW, LaneLimits
 from go2hooks.core.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
 
 LIMITS = LaneLimits(
@@ -56,8 +56,8 @@ class LanesMachine(RuleBasedStateMachine):
         self.ended = [each for each in self.ended if each[0] != webhook_id]
 
     def _begin(self, item: tuple[str, int]) -> None:
-        if self.lanes._lanes[item[0]].standing == TARDY:
-            assert self.lanes._sends_by[TARDY] <= LIMITS.max_sends * LIMITS.tardy_share
+        if self.lanes._lanes[item[0]].standing == SLOW:
+            assert self.lanes._sends_by[SLOW] <= LIMITS.max_sends * LIMITS.slow_share
         self.under_way.append(item)
         self.began[item] = self.now
 
@@ -90,11 +90,11 @@ class LanesMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
-    def forgo(self, data: st.DataObject) -> None:
+    def release_slot(self, data: st.DataObject) -> None:
         """It was given out and not attempted: its webhook is disabled, its partition has moved."""
         item = data.draw(st.sampled_from(self.under_way))
         self.under_way.remove(item)
-        self.lanes.forgo(item[0])
+        self.lanes.release_slot(item[0])
 
     @rule()
     def crash(self) -> None:
@@ -271,7 +271,7 @@ def test_an_urgent_one_goes_first_and_counts():
     lanes.finish("a", ok=True, duration_s=0.01, now=0.1)
     assert list(lanes.startable(0.1)) == ["test"]
     assert list(lanes.startable(0.2)) == []
-    lanes.forgo("a")
+    lanes.release_slot("a")
     assert list(lanes.startable(0.3)) == ["second"]
 
 
@@ -315,14 +315,14 @@ def test_receivers_that_never_answer_leave_a_share_to_those_that_do():
     assert lanes.queued <= 0.75 * limits.window
 
 
-def test_a_receiver_that_hangs_is_tardy_though_more_comes_for_it_now_and_then():
+def test_a_receiver_that_hangs_is_slow_though_more_comes_for_it_now_and_then():
     lanes: Lanes[int] = Lanes(LaneLimits())
     for now in (0.0, 0.6, 1.2):
         assert lanes.offer("hanging", 0, now) is Admission.START
-    assert lanes._lanes["hanging"].standing == TARDY
+    assert lanes._lanes["hanging"].standing == SLOW
 
 
-def test_a_receiver_that_answers_in_time_again_is_no_longer_tardy():
+def test_a_receiver_that_answers_in_time_again_is_no_longer_slow():
     lanes: Lanes[int] = Lanes(LaneLimits(max_sends=8))
     hanging = [lanes.offer(name, 0, 0.0) for name in ("a", "b", "c", "slow")]
     assert hanging == [Admission.START] * 4
@@ -351,7 +351,7 @@ def test_lanes_take_turns():
     assert turns == ["first", "second", "third", "second", "third", "second", "third"]
 
 
-def test_tardy_lanes_and_the_others_take_turns():
+def test_slow_lanes_and_the_others_take_turns():
     lanes: Lanes[str] = Lanes(LaneLimits(young_sends=6))
     for name, duration_s in (("slow", 2.0), ("quick", 0.01)):
         for n in range(4):

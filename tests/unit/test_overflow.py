@@ -12,7 +12,7 @@ from messages import DELIVERY, Consumer, Message
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher.intake import Surroundings, Ticket
+from services.dispatcher.intake import IntakeServices, WorkItem
 from services.dispatcher.overflow import OverflowIntake
 
 KEY = PartitionKey("go2.deliveries.overflow", 0)
@@ -37,8 +37,8 @@ class Scene:
         self.asked: list[str] = []
         self.states: dict[str, str] = {}
         self.intake = OverflowIntake(
-            self._admit, Surroundings(lambda _: [], lambda *_: None, self._find, Claims[Ticket]()),
-            room=lambda ticket: self.room[ticket.delivery.webhook_id], send_round=self._send_round,
+            self._admit, IntakeServices(lambda _: [], lambda *_: None, self._find, Claims[WorkItem]()),
+            room=lambda item: self.room[item.delivery.webhook_id], requeue=self._requeue,
             clock=lambda: self.now,
         )  # fmt: skip
         self.consumer = Lagging()
@@ -57,13 +57,13 @@ class Scene:
             while not check():  # noqa: ASYNC110  # bounded, and what it waits for has no event
                 await asyncio.sleep(0.005)
 
-    def _admit(self, ticket: Ticket) -> None:
-        self.admitted.append(ticket.delivery.webhook_id)
-        self.room[ticket.delivery.webhook_id] -= 1
+    def _admit(self, item: WorkItem) -> None:
+        self.admitted.append(item.delivery.webhook_id)
+        self.room[item.delivery.webhook_id] -= 1
 
-    def _send_round(self, ticket: Ticket) -> None:
-        self.sent_round.append(ticket.delivery.webhook_id)
-        ticket.finish()
+    def _requeue(self, item: WorkItem) -> None:
+        self.sent_round.append(item.delivery.webhook_id)
+        item.finish()
 
     async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         self.asked += [key.delivery_id for key in keys]

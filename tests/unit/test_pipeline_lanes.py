@@ -119,7 +119,7 @@ async def test_what_comes_round_and_finds_its_lane_full_still_is_held(scene):
     (held,) = scene.held
     assert (held.delivery.id, scene.written) == ("dlv_late", [])
     assert scene.pipeline.room(held) == 0
-    scene.pipeline.deferral.send_round(held)
+    scene.pipeline.deferral.requeue(held)
     assert scene.kept() == (NAMES.overflow, held.delivery)
     assert scene.finished("overflow") == 1
 
@@ -193,7 +193,7 @@ async def test_what_has_come_round_waits_for_the_next_probe_while_its_circuit_is
     scene.read(source="overflow")
     (held,) = scene.held
     assert scene.pipeline.room(held) == 0
-    scene.pipeline.deferral.send_round(held)
+    scene.pipeline.deferral.requeue(held)
     assert scene.kept()[0] == NAMES.retry(30.0)
     assert scene.finished("overflow") == 1
     assert len(scene.recorder) == 0  # it is shown as pending already

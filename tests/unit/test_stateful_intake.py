@@ -15,7 +15,7 @@ from messages import DELIVERY, Message
 from go2hooks.core.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher.intake import Intake, Surroundings, Ticket
+from services.dispatcher.intake import Intake, IntakeServices, WorkItem
 
 KEYS = [PartitionKey("go2.deliveries", n) for n in range(2)]
 
@@ -56,19 +56,21 @@ class IntakeMachine(RuleBasedStateMachine):
 
     def _boot(self) -> None:
         self.position: dict[PartitionKey, int] = {}
-        self.running: list[Ticket] = []
-        self.queued: list[Ticket] = []
+        self.running: list[WorkItem] = []
+        self.queued: list[WorkItem] = []
         self.away: asyncio.Event | None = None
-        self.claims: Claims[Ticket] = Claims(remembered=4)
-        self.intake = Intake("main", self.queued.append, Surroundings(self._evict, self._bury, self._find, self.claims))
+        self.claims: Claims[WorkItem] = Claims(remembered=4)
+        self.intake = Intake(
+            "main", self.queued.append, IntakeServices(self._evict, self._bury, self._find, self.claims)
+        )
         self.intake.consumer = Consumer(self.committed)  # type: ignore[assignment]
 
     def _bury(self, *_args: Any) -> None:
         raise AssertionError("every message here can be decoded")
 
-    def _evict(self, unwanted: Any) -> list[Ticket]:
-        gone = [ticket for ticket in self.queued if unwanted(ticket)]
-        self.queued[:] = [ticket for ticket in self.queued if not unwanted(ticket)]
+    def _evict(self, unwanted: Any) -> list[WorkItem]:
+        gone = [item for item in self.queued if unwanted(item)]
+        self.queued[:] = [item for item in self.queued if not unwanted(item)]
         return gone
 
     async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
@@ -128,36 +130,36 @@ class IntakeMachine(RuleBasedStateMachine):
         self._do()
 
     def _end_all(self) -> None:
-        for ticket in self.running:
-            self._do(self._record, ticket)
+        for item in self.running:
+            self._do(self._record, item)
         self.running.clear()
         self.loop.run_until_complete(asyncio.sleep(0.011))
 
     @precondition(lambda self: self.queued)
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        ticket = self.queued.pop(data.draw(st.integers(0, len(self.queued) - 1)))
-        if ticket.partition.gone:
-            self._do(ticket.drop)
+        item = self.queued.pop(data.draw(st.integers(0, len(self.queued) - 1)))
+        if item.partition.gone:
+            self._do(item.drop)
         else:
-            self.running.append(ticket)
+            self.running.append(item)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), how=st.sampled_from(["recorded", "moved"]))
     def end(self, data: st.DataObject, how: str) -> None:
-        ticket = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        item = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         if how == "recorded":
-            self._do(self._record, ticket)
+            self._do(self._record, item)
         else:  # aside, to the end of the log: the new message stands for it
-            self.claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
+            self.claims.give_up(item.delivery.id, item.delivery.attempt)
             log = self.logs[KEYS[1]]
-            log.append(Message(KEYS[1], len(log), ticket.delivery))
-            self._do(ticket.finish)
+            log.append(Message(KEYS[1], len(log), item.delivery))
+            self._do(item.finish)
 
-    def _record(self, ticket: Ticket) -> None:
-        self.recorded.add(ticket.delivery.id)
-        self.claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
-        ticket.finish()
+    def _record(self, item: WorkItem) -> None:
+        self.recorded.add(item.delivery.id)
+        self.claims.recorded(item.delivery.id, item.delivery.attempt)
+        item.finish()
 
     @precondition(lambda self: self.away is None)
     @rule()

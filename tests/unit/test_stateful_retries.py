@@ -19,7 +19,7 @@ from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from go2hooks.telemetry import metrics
 from services.dispatcher.delay import RetryIntake
-from services.dispatcher.intake import Surroundings, Ticket
+from services.dispatcher.intake import IntakeServices, WorkItem
 
 KEYS = [PartitionKey("go2.deliveries.retry.5s", n) for n in range(2)]
 RETRY = DELIVERY._replace(attempt=2)
@@ -88,11 +88,11 @@ class RetryMachine(RuleBasedStateMachine):
     def _boot(self) -> None:
         self.timers: list[Timer] = []
         self.position: dict[PartitionKey, int] = {}
-        self.admitted: list[Ticket] = []
-        self.claims: Claims[Ticket] = Claims(remembered=4)
+        self.admitted: list[WorkItem] = []
+        self.claims: Claims[WorkItem] = Claims(remembered=4)
         self.intake = RetryIntake(
             self._admit,
-            Surroundings(lambda _unwanted: [], None, self._find, self.claims),
+            IntakeServices(lambda _unwanted: [], None, self._find, self.claims),
             turn_away=self._turn_away,
             buffer_messages=CAPACITY,
             max_due=MAX_DUE,
@@ -109,21 +109,21 @@ class RetryMachine(RuleBasedStateMachine):
         self.timers.append(timer)
         return timer
 
-    def _turn_away(self, ticket: Ticket) -> bool:
+    def _turn_away(self, item: WorkItem) -> bool:
         if self.is_blocked:
-            key, log = ticket.partition.key, self.logs[ticket.partition.key]
-            self.claims.give_up(ticket.delivery.id, ticket.delivery.attempt)
-            log.append(Message(key, len(log), ticket.delivery._replace(due_ms=round(self.now + 5) * 1000)))
-            ticket.finish()
+            key, log = item.partition.key, self.logs[item.partition.key]
+            self.claims.give_up(item.delivery.id, item.delivery.attempt)
+            log.append(Message(key, len(log), item.delivery._replace(due_ms=round(self.now + 5) * 1000)))
+            item.finish()
         return self.is_blocked
 
-    def _admit(self, ticket: Ticket) -> None:
+    def _admit(self, item: WorkItem) -> None:
         assert not self.is_blocked, "the records were asked in vain"
-        assert ticket.delivery.due_ms <= self.now * 1000 + 1, "a retry is early"
-        assert ticket.delivery.id in self.promised, "the attempt before it is not recorded"
-        assert ticket.delivery.id not in self.recorded, "made and recorded already"
-        assert all(ticket.delivery.id != other.delivery.id for other in self.admitted), "under way twice"
-        self.admitted.append(ticket)
+        assert item.delivery.due_ms <= self.now * 1000 + 1, "a retry is early"
+        assert item.delivery.id in self.promised, "the attempt before it is not recorded"
+        assert item.delivery.id not in self.recorded, "made and recorded already"
+        assert all(item.delivery.id != other.delivery.id for other in self.admitted), "under way twice"
+        self.admitted.append(item)
 
     async def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         states = {}
@@ -185,10 +185,10 @@ class RetryMachine(RuleBasedStateMachine):
     def end(self, data: st.DataObject) -> None:
         self._record(self.admitted.pop(data.draw(st.integers(0, len(self.admitted) - 1))))
 
-    def _record(self, ticket: Ticket) -> None:
-        self.recorded.add(ticket.delivery.id)
-        self.claims.recorded(ticket.delivery.id, ticket.delivery.attempt)
-        self._do(ticket.finish)
+    def _record(self, item: WorkItem) -> None:
+        self.recorded.add(item.delivery.id)
+        self.claims.recorded(item.delivery.id, item.delivery.attempt)
+        self._do(item.finish)
 
     @rule(key=st.sampled_from(KEYS))
     def lose(self, key: PartitionKey) -> None:
@@ -252,10 +252,10 @@ TestRetryIntake = RetryMachine.TestCase
 
 
 def intake_of(
-    find: Callable[[Sequence[AttemptKey]], Any], admit: Callable[[Ticket], None], clock: Callable[[], float]
+    find: Callable[[Sequence[AttemptKey]], Any], admit: Callable[[WorkItem], None], clock: Callable[[], float]
 ) -> RetryIntake:
     """Of one partition."""
-    around = Surroundings(lambda _unwanted: [], None, find, Claims[Ticket]())  # type: ignore[arg-type]
+    around = IntakeServices(lambda _unwanted: [], None, find, Claims[WorkItem]())  # type: ignore[arg-type]
     intake = RetryIntake(admit, around, turn_away=lambda _: False, buffer_messages=4, max_due=3, clock=clock)
     intake.consumer = Consumer(dict.fromkeys(KEYS, 0))  # type: ignore[assignment]
     intake.assigned([Assignment(KEYS[0], 0)])
@@ -296,7 +296,7 @@ async def test_a_due_time_from_a_clock_that_ran_fast_holds_nobody_up_for_longer_
     async def find(keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         return dict.fromkeys(keys, "retrying")
 
-    around = Surroundings(lambda _unwanted: [], None, find, Claims[Ticket]())  # type: ignore[arg-type]
+    around = IntakeServices(lambda _unwanted: [], None, find, Claims[WorkItem]())  # type: ignore[arg-type]
     intake = RetryIntake(
         admitted.append, around, turn_away=lambda _: False, buffer_messages=9, max_due=9,
         delays_s={KEYS[0].topic: 5.0}, clock=lambda: now,
@@ -309,7 +309,7 @@ async def test_a_due_time_from_a_clock_that_ran_fast_holds_nobody_up_for_longer_
         intake.receive([Message(KEYS[0], offset, retry)])  # type: ignore[list-item]
     assert metrics.RETRY_DUE_IMPLAUSIBLE.value() == counted + 1
     now = 1005
-    assert [ticket.delivery.id for buffer in intake._buffers.values() for ticket in buffer.pop_due(now * 1000)] == [
+    assert [item.delivery.id for buffer in intake._buffers.values() for item in buffer.pop_due(now * 1000)] == [
         "dlv_0",
         "dlv_1",
         "dlv_2",

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from go2hooks.core.errors import SealError
 from go2hooks.core.webhook import Webhook
-from go2hooks.postgres.patient import PatientConnection
+from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import SecretBox
 from services.dispatcher import webhooks as module
 from services.dispatcher.webhooks import Webhooks, gets_fresh_start
@@ -17,7 +17,7 @@ from services.dispatcher.webhooks import Webhooks, gets_fresh_start
 HOOK = Webhook("wh_1", "acme", "https://a.example/", frozenset({"click"}), True, False, b"", None, 0)  # noqa: FBT003
 
 
-class Postgres(PatientConnection):
+class Postgres(ReconnectingConnection):
     """One whose answer is on its way while `meanwhile` happens."""
 
     def __init__(self, found: Webhook | None) -> None:

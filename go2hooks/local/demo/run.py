@@ -1,4 +1,4 @@
-"""The demo from start to end: stack, receiver, producer, referee and screen put together."""
+"""The demo from start to end: stack, receiver, producer, checker and screen put together."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from rich.text import Text
 
 from go2hooks import build
 from go2hooks.core.errors import Go2HooksError, UnavailableError
+from go2hooks.local.demo.checker import Checker, Verdict
 from go2hooks.local.demo.control import Control, routed_webhooks
 from go2hooks.local.demo.ledger import Account, Ledger
 from go2hooks.local.demo.plan import SUBSCRIPTIONS
-from go2hooks.local.demo.referee import Referee, Verdict
 from go2hooks.local.demo.screen import Progress, Screen
 from go2hooks.local.demo.sending import Sending
 from go2hooks.local.demo.summary import summary
@@ -133,7 +133,7 @@ def _play(
     sending = Sending(endpoints["kafka"], endpoints["account"], ledger, count=options.events, rate=options.rate)
     sending.start()
     try:
-        verdict = Referee(stack, control, ledger, screen, progress, load_settings()).watch(sending, deadline)
+        verdict = Checker(stack, control, ledger, screen, progress, load_settings()).watch(sending, deadline)
     finally:
         screen.end(ledger, progress)
         sending.stop()

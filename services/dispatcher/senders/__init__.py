@@ -1,15 +1,15 @@
-"""Senders: carry signed requests to receivers. `ProtocolSender` is the fast one, `AiohttpSender` the reference."""
+"""Senders: carry signed requests to receivers. `HttpClient` is the fast one, `AiohttpSender` the reference."""
 
 from go2hooks.settings import Settings
 from services.dispatcher.guard import Guard, RememberingPolicy
 from services.dispatcher.senders.connection import Limits
-from services.dispatcher.senders.protocol import ProtocolSender
+from services.dispatcher.senders.protocol import HttpClient
 from services.dispatcher.senders.proxy import EgressProxy
 from services.dispatcher.senders.resolver import AresLookup, Resolver
 from services.dispatcher.senders.sender import Sender
 from services.dispatcher.senders.tls import client_context
 
-__all__ = ["EgressProxy", "Guard", "Limits", "ProtocolSender", "Resolver", "Sender", "build_sender"]
+__all__ = ["EgressProxy", "Guard", "HttpClient", "Limits", "Resolver", "Sender", "build_sender"]
 
 
 def build_sender(settings: Settings) -> Sender:
@@ -39,7 +39,7 @@ def build_sender(settings: Settings) -> Sender:
             proxy=proxy,
             pool_idle_s=settings.pool_idle_s,
         )
-    return ProtocolSender(
+    return HttpClient(
         limits,
         resolver=resolver,
         guard=guard,

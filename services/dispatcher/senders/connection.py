@@ -19,10 +19,10 @@ import httptools
 from go2hooks.core.outcome import Answer, NoAnswer, Response
 from go2hooks.core.serving import Opening
 from services.dispatcher.senders import failures, wire
+from services.dispatcher.senders.deadlines import Bucket
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import IdentityName
 from services.dispatcher.senders.lenient import INTERIM_LIMIT, LenientReader, UnreadableError
-from services.dispatcher.senders.wheel import Bucket
 
 HEAD_LIMIT_BYTES: Final = 65536  #: of all heads that an answer may have, interim ones included
 MAX_AGE_S: Final = 300.0  #: then a connection is not used again, so that changes of DNS get through

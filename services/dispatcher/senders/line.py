@@ -41,7 +41,7 @@ class Times(NamedTuple):
         return self.overdue_s / 4
 
 
-class Turn:
+class Waiter:
     """One who waits: for a connection (given), for leave to open one, or in vain (None)."""
 
     __slots__ = ("began", "result")
@@ -71,7 +71,7 @@ class Line:
         `on_change` is told when something has ended that keeps this line in use.
         """
         self.serving = Serving()
-        self.waiting: dict[Turn, None] = {}  #: in their order
+        self.waiting: dict[Waiter, None] = {}  #: in their order
         self._times = times
         self._at_once = at_once
         self._close_idle = close_idle
@@ -143,10 +143,10 @@ class Line:
 
     def hand_over(self, connection: Connection) -> bool:
         """Give an idle connection to whoever waits longest; False when nobody does."""
-        turn = self._next()
-        if turn is None:
+        waiter = self._next()
+        if waiter is None:
             return False
-        turn.result.set_result(connection)
+        waiter.result.set_result(connection)
         return True
 
     @property
@@ -158,8 +158,8 @@ class Line:
 
     def close(self) -> None:
         """Nobody waits any more."""
-        for turn in self.waiting:
-            turn.expire()
+        for waiter in self.waiting:
+            waiter.expire()
         if self._forgetting is not None:
             self._forgetting.cancel()
 
@@ -168,13 +168,13 @@ class Line:
     def _may_dial(self) -> bool:
         return self._dialling < max(self._at_once, self._open // _GROWTH)
 
-    def _next(self) -> Turn | None:
+    def _next(self) -> Waiter | None:
         """Who waits longest; not who was cancelled a moment ago, and leaves the line when its task gets to run."""
         while self.waiting:
-            turn = next(iter(self.waiting))
-            del self.waiting[turn]
-            if not turn.result.done():
-                return turn
+            waiter = next(iter(self.waiting))
+            del self.waiting[waiter]
+            if not waiter.result.done():
+                return waiter
         return None
 
     def _wake(self) -> None:
@@ -184,9 +184,9 @@ class Line:
         self._on_change(self)
 
     def _let_open(self) -> None:
-        turn = self._next()
-        if turn is not None:
-            turn.result.set_result(self.begin())
+        waiter = self._next()
+        if waiter is not None:
+            waiter.result.set_result(self.begin())
 
     def _first_answer(self, connection: Connection, opening: Opening) -> None:
         connection.opening = None

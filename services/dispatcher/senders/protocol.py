@@ -14,7 +14,9 @@ from go2hooks.core.serving import Opening
 from go2hooks.core.target import Target
 from services.dispatcher.guard import Guard
 from services.dispatcher.senders import failures, wire
+from services.dispatcher.senders.connect_queue import ConnectQueue
 from services.dispatcher.senders.connection import Connection, Limits, Origin, PlainConnection, Report
+from services.dispatcher.senders.deadlines import Bucket, DeadlineQueue
 from services.dispatcher.senders.dial import Dial, Dialer
 from services.dispatcher.senders.failures import Cause, Phase
 from services.dispatcher.senders.identity import Identity
@@ -23,8 +25,6 @@ from services.dispatcher.senders.pool import IdlePool
 from services.dispatcher.senders.proxy import EgressProxy
 from services.dispatcher.senders.resolver import Resolver
 from services.dispatcher.senders.tls_connection import TlsConnection
-from services.dispatcher.senders.turns import Turns
-from services.dispatcher.senders.wheel import Bucket, TimerWheel
 
 #: A receiver that closes an idle connection while our request is on its way shows within a round trip. One that closes
 #: later has had the request, so sending it again would be a second attempt that nobody recorded.
@@ -36,7 +36,7 @@ BURST: Final = 16
 _Corked = tuple[Connection, bytes, float, Bucket, Report]  # what `Connection.exchange` is to get
 
 
-class ProtocolSender:
+class HttpClient:
     """HTTP/1.1 on asyncio's transports. Belongs to one event loop; the caller bounds how many requests are under way.
 
     A connection that comes from the pool may be closed by the receiver just as the request leaves. Then the request is
@@ -57,14 +57,14 @@ class ProtocolSender:
     ) -> None:
         self._limits = limits
         self._dialer = Dialer(resolver, guard, ssl_context, proxy)
-        self._wheel = TimerWheel(limits.timeout_s, tick_s)
-        self._body_wheel = TimerWheel(limits.body_timeout_s, tick_s)
+        self._wheel = DeadlineQueue(limits.timeout_s, tick_s)
+        self._body_wheel = DeadlineQueue(limits.body_timeout_s, tick_s)
         times = Times.within(limits.timeout_s, pool_idle_s)
-        self._turns = Turns(times)
+        self._connect_queue = ConnectQueue(times)
         self._pool = IdlePool(
-            pool_max_idle, pool_idle_s, self._turns.one_idle_s, min(1.0, times.brief_s, pool_idle_s / 2)
+            pool_max_idle, pool_idle_s, self._connect_queue.one_idle_s, min(1.0, times.brief_s, pool_idle_s / 2)
         )
-        self._turns.close_idle = self._pool.close_first
+        self._connect_queue.close_idle = self._pool.close_first
         self._dials: set[Dial] = set()
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,7 +83,7 @@ class ProtocolSender:
         bucket = self._wheel.bucket()
         origin = _origin(request.target, identity)
         connection = self._pool.take(origin)
-        if connection is not None and connection.is_alone and self._turns.wants_another(origin):
+        if connection is not None and connection.is_alone and self._connect_queue.wants_another(origin):
             self._pool.put(connection)
             connection = None
         if connection is None:
@@ -135,7 +135,7 @@ class ProtocolSender:
         self._closing = asyncio.Event()
         for dial in tuple(self._dials):
             dial.expire()
-        self._turns.close()
+        self._connect_queue.close()
         self._wheel.close()
         self._body_wheel.close()
         self._pool.close()
@@ -162,14 +162,14 @@ class ProtocolSender:
     # --- Owner of connections
 
     def release(self, connection: Connection) -> None:
-        if not self._turns.release(connection):
+        if not self._connect_queue.release(connection):
             self._pool.put(connection)
 
     def forget(self, connection: Connection) -> None:
         self._pool.discard(connection)
         if connection in self._connections:
             self._connections.discard(connection)
-            self._turns.lost(connection)
+            self._connect_queue.lost(connection)
         if self._closing is not None and not self._connections:
             self._closing.set()
 
@@ -182,7 +182,7 @@ class ProtocolSender:
         self, target: Target, identity: Identity | None, message: bytes, started: float, bucket: Bucket
     ) -> Response:
         """On the next connection that becomes idle, or on one that is opened, whichever comes first."""
-        turn = await self._turns.enter(_origin(target, identity), bucket)
+        turn = await self._connect_queue.enter(_origin(target, identity), bucket)
         if isinstance(turn, Connection):
             return await self._send_on_used(turn, target, identity, message, started, bucket)
         if turn is None:
@@ -214,7 +214,7 @@ class ProtocolSender:
         """
         if time.monotonic() - written > STALE_WITHIN_S:
             return _no_answer(failures.CLOSED_SILENT, started)
-        opening = self._turns.begin(_origin(target, identity))
+        opening = self._connect_queue.begin(_origin(target, identity))
         return await _send_on(await self._open(target, identity, bucket, opening), message, started, bucket)
 
     async def _respond_again(
@@ -236,9 +236,9 @@ class ProtocolSender:
             return connection
         finally:
             if isinstance(connection, Connection):
-                self._turns.made(connection, opening)
+                self._connect_queue.made(connection, opening)
             else:
-                self._turns.failed(_origin(target, identity), opening)
+                self._connect_queue.failed(_origin(target, identity), opening)
 
     async def _connect(self, target: Target, identity: Identity | None, bucket: Bucket) -> Connection | Cause:
         if self._closing is not None or bucket.expired:

@@ -84,7 +84,7 @@ def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) 
         account, item = taken
         if account.decode() in counts:
             router._waiting.put(account, item, 0.0)
-    router._waiting.company.changed_at = -inf if alone else inf
+    router._waiting.sole_key.changed_at = -inf if alone else inf
     router._bounds = replace(BOUNDS, lookahead=0)
 
 

@@ -17,7 +17,7 @@ from scripted import HANGING_S, Receiver, Script, answering, server_context
 from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.outcome import Response
 from go2hooks.core.request import SignedRequest
-from services.dispatcher.senders import Guard, Limits, ProtocolSender, Resolver, Sender
+from services.dispatcher.senders import Guard, HttpClient, Limits, Resolver, Sender
 from services.dispatcher.senders.aiohttp_sender import AiohttpSender
 from services.dispatcher.senders.identity import Identity
 from services.dispatcher.senders.resolver import AresLookup
@@ -28,7 +28,7 @@ class TasklessSender:
     """The fast sender as the pipeline uses it: without a task wherever a connection is idle, and every other time corked."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._sender = ProtocolSender(*args, **options)
+        self._sender = HttpClient(*args, **options)
         self._corks = False
 
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
@@ -51,7 +51,7 @@ class TasklessSender:
         return getattr(self._sender, name)
 
 
-SENDERS = {"protocol": ProtocolSender, "taskless": TasklessSender, "aiohttp": AiohttpSender}
+SENDERS = {"protocol": HttpClient, "taskless": TasklessSender, "aiohttp": AiohttpSender}
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:

@@ -11,9 +11,9 @@ from scripted import BODY, OK, Line, Receiver, answering, post
 
 from go2hooks.core.outcome import Answer, Failure, NoAnswer
 from go2hooks.core.serving import Opening
+from services.dispatcher.senders.deadlines import Bucket
 from services.dispatcher.senders.line import AT_ONCE
 from services.dispatcher.senders.protocol import STALE_WITHIN_S
-from services.dispatcher.senders.wheel import Bucket
 
 
 def count_of_descriptors() -> int:

@@ -16,8 +16,8 @@ from go2hooks.core.target import Target
 from go2hooks.settings import Settings
 from services.dispatcher.guard import BlockedAddressError, Guard
 from services.dispatcher.senders import build_sender
+from services.dispatcher.senders.connect_queue import AT_ONCE
 from services.dispatcher.senders.resolver import numeric
-from services.dispatcher.senders.turns import AT_ONCE
 
 LOOPBACK_ONLY = AddressPolicy(allow=(ipaddress.ip_network("127.0.0.1/32"),))
 PUBLIC_ONLY = AddressPolicy()

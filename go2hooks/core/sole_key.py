@@ -10,7 +10,7 @@ K = TypeVar("K")
 _ALONE_S: Final = 1.0
 
 
-class Company(Generic[K]):
+class SoleKeyDetector(Generic[K]):
     """Of the keys that something comes for, in the order in which it comes."""
 
     __slots__ = ("_latest", "changed_at")
@@ -24,6 +24,6 @@ class Company(Generic[K]):
         if key != self._latest:
             self._latest, self.changed_at = key, now
 
-    def is_alone(self, key: K, now: float) -> bool:
+    def is_sole(self, key: K, now: float) -> bool:
         """Whether nothing but this key's has come for a second."""
         return key == self._latest and now - self.changed_at > _ALONE_S

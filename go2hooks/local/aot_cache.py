@@ -26,16 +26,16 @@ _WITHIN_S: Final = 60.0
 _WRITING_S: Final = 180.0  # what was learnt is put in order and written while the broker stops
 
 
-def rehearse() -> None:
+def make() -> None:
     """Make `aot_cache()`. Raises StackError when the broker does not start, take part, or leave anything behind."""
-    with TemporaryDirectory(prefix="rehearsal-", dir=kafka_dir()) as directory:
+    with TemporaryDirectory(prefix="aot-cache-", dir=kafka_dir()) as directory:
         learnt = Path(directory) / "learnt.aot"
         broker = Broker(Path(directory) / "kafka", jvm_options=(f"-XX:AOTCacheOutput={learnt}",))
         broker.stop_timeout_s = _WRITING_S
         with broker:
             _perform(load_settings(kafka_bootstrap_servers=broker.bootstrap))
         if not learnt.exists():
-            raise StackError(f"Kafka left nothing of its rehearsal. {broker.obituary()}")
+            raise StackError(f"Kafka left no AOT cache. {broker.obituary()}")
         learnt.replace(aot_cache())
 
 
@@ -43,7 +43,7 @@ def _perform(settings: Settings) -> None:
     """What brokers do all day: topics, messages that come one at a time, a group that reads and commits."""
     ensure_topics(settings)
     producer = Producer(producer_config(settings))
-    consumer = Consumer(consumer_config(settings, "rehearsal"))
+    consumer = Consumer(consumer_config(settings, "aot-cache"))
     topic = TopicNames(settings.kafka_prefix).deliveries
     consumer.subscribe([topic])
     deadline = time.monotonic() + _WITHIN_S
@@ -78,15 +78,15 @@ def main() -> None:
         sys.exit(str(error))
     if aot_cache().exists():
         return
-    print("Rehearsing Kafka's start, once …", flush=True)  # noqa: T201
+    print("Making Kafka's AOT cache of one start …", flush=True)  # noqa: T201
     started = time.monotonic()
     try:
-        rehearse()
+        make()
     except (Go2HooksError, OSError) as error:
         # All works without it.
         print(f"Kafka will take longer to start than it could: {error}", file=sys.stderr)  # noqa: T201
     else:
-        print(f"Rehearsing Kafka's start: done in {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
+        print(f"Kafka's AOT cache: done in {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ _CONNECT_TIMEOUT_S: Final = 3
 _BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-class PatientConnection:
+class ReconnectingConnection:
     """One asynchronous connection, one user at a time."""
 
     def __init__(self, url: str, name: str) -> None:

@@ -29,7 +29,7 @@ class Bucket(set[Expirable]):
         self.expired = False
 
 
-class TimerWheel:
+class DeadlineQueue:
     """Deadlines of one length, in seconds. Belongs to one event loop; stops ticking when it is not used for that long."""
 
     def __init__(self, timeout_s: float, tick_s: float = 0.05, clock: Callable[[], float] = time.monotonic) -> None:

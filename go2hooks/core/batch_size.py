@@ -1,7 +1,7 @@
 """How much to do at a time beside what must not wait: more while that is not hindered, half as much once it is."""
 
 
-class Pace:
+class AdaptiveBatch:
     """A number of items, by additive increase and multiplicative decrease."""
 
     __slots__ = ("_least", "_most", "_step", "items")

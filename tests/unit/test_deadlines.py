@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from services.dispatcher.senders.wheel import TimerWheel
+from services.dispatcher.senders.deadlines import DeadlineQueue
 
 
 class Clock:
@@ -33,7 +33,7 @@ async def until(check: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 async def test_nothing_expires_early_and_everything_expires() -> None:
-    wheel, waiters = TimerWheel(0.1, tick_s=0.01), []
+    wheel, waiters = DeadlineQueue(0.1, tick_s=0.01), []
     for _ in range(30):
         waiters.append(waiter := Waiter())
         wheel.bucket().add(waiter)
@@ -44,7 +44,7 @@ async def test_nothing_expires_early_and_everything_expires() -> None:
 
 async def test_who_leaves_in_time_does_not_expire() -> None:
     clock = Clock()
-    wheel, waiter = TimerWheel(0.05, tick_s=0.01, clock=clock), Waiter()
+    wheel, waiter = DeadlineQueue(0.05, tick_s=0.01, clock=clock), Waiter()
     bucket = wheel.bucket()
     bucket.add(waiter)
     await until(lambda: wheel.bucket() is not bucket)
@@ -59,7 +59,7 @@ async def test_who_leaves_in_time_does_not_expire() -> None:
 
 async def test_who_leaves_and_comes_back_keeps_the_deadline() -> None:
     clock = Clock()
-    wheel, waiter = TimerWheel(0.1, tick_s=0.01, clock=clock), Waiter()
+    wheel, waiter = DeadlineQueue(0.1, tick_s=0.01, clock=clock), Waiter()
     bucket = wheel.bucket()
     bucket.add(waiter)
     await until(lambda: wheel.bucket() is not bucket)
@@ -77,7 +77,7 @@ async def test_who_leaves_and_comes_back_keeps_the_deadline() -> None:
 
 
 async def test_the_wheel_stops_ticking_and_starts_again() -> None:
-    wheel = TimerWheel(0.02, tick_s=0.01)
+    wheel = DeadlineQueue(0.02, tick_s=0.01)
     wheel.bucket()
     await until(lambda: wheel._handle is None)
     waiter = Waiter()
@@ -87,7 +87,7 @@ async def test_the_wheel_stops_ticking_and_starts_again() -> None:
 
 async def test_the_wheel_goes_by_the_clock_and_not_by_the_number_of_ticks() -> None:
     clock = Clock()
-    wheel, waiter = TimerWheel(10.0, tick_s=0.001, clock=clock), Waiter()
+    wheel, waiter = DeadlineQueue(10.0, tick_s=0.001, clock=clock), Waiter()
     wheel.bucket().add(waiter)
     await asyncio.sleep(0.05)
     assert waiter.expired_after is None
@@ -97,7 +97,7 @@ async def test_the_wheel_goes_by_the_clock_and_not_by_the_number_of_ticks() -> N
 
 
 async def test_an_item_may_enter_a_new_deadline_while_another_expires() -> None:
-    wheel = TimerWheel(0.02, tick_s=0.01)
+    wheel = DeadlineQueue(0.02, tick_s=0.01)
     second = Waiter()
 
     class Restarts:

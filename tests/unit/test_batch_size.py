@@ -1,10 +1,10 @@
 """How much is done at a time beside what must not wait."""
 
-from go2hooks.core.pace import Pace
+from go2hooks.core.batch_size import AdaptiveBatch
 
 
 def test_more_each_time_up_to_the_most_and_half_as_much_once_others_are_hindered():
-    pace = Pace(least=10, most=100, step=30)
+    pace = AdaptiveBatch(least=10, most=100, step=30)
     seen = [pace.items]
     for hindered in (False, False, False, False, True, True, True, True, False):
         pace.note(hindered=hindered)

@@ -10,20 +10,20 @@ from connections import A, B, connection_to, is_closed
 from waiting import until
 
 from go2hooks.core.serving import Opening
+from services.dispatcher.senders.connect_queue import ConnectQueue
 from services.dispatcher.senders.connection import Connection, Origin
+from services.dispatcher.senders.deadlines import Bucket
 from services.dispatcher.senders.line import Times
-from services.dispatcher.senders.turns import Turns
-from services.dispatcher.senders.wheel import Bucket
 
 TIMES = Times.within(10.0, 60.0)
 SHORT = Times.within(0.2, 0.3)
 
 
 class Scene:
-    """Turns, and who keeps the connections that become idle."""
+    """ConnectQueue, and who keeps the connections that become idle."""
 
     def __init__(self, at_once: int = 1, times: Times = TIMES) -> None:
-        self.turns = Turns(times, at_once)
+        self.turns = ConnectQueue(times, at_once)
         self.turns.close_idle = self._close_idle
         self.idle: list[Connection] = []
 

@@ -11,11 +11,11 @@ from functools import partial
 
 from go2hooks.core.serving import Opening
 from services.dispatcher.senders.connection import Connection, Origin
-from services.dispatcher.senders.line import AT_ONCE, Line, Times, Turn
-from services.dispatcher.senders.wheel import Bucket
+from services.dispatcher.senders.deadlines import Bucket
+from services.dispatcher.senders.line import AT_ONCE, Line, Times, Waiter
 
 
-class Turns:
+class ConnectQueue:
     """Belongs to one event loop. Remembers an origin as long as anything is open, being opened, or waited for there, and few
     workers for as long as a connection may be idle.
     """
@@ -41,17 +41,17 @@ class Turns:
         line = self._line(origin)
         if line.may_open():
             return line.begin()
-        line.waiting[turn := Turn()] = None
+        line.waiting[waiter := Waiter()] = None
         line.watch()
-        bucket.add(turn)
+        bucket.add(waiter)
         try:
-            return await turn.result
+            return await waiter.result
         except asyncio.CancelledError:
-            _pass_on(line, turn)
+            _pass_on(line, waiter)
             raise
         finally:
-            bucket.discard(turn)
-            line.waiting.pop(turn, None)
+            bucket.discard(waiter)
+            line.waiting.pop(waiter, None)
             self._tidy(origin, line)
 
     def begin(self, origin: Origin) -> Opening:
@@ -105,9 +105,9 @@ class Turns:
             del self._lines[origin]
 
 
-def _pass_on(line: Line, turn: Turn) -> None:
+def _pass_on(line: Line, waiter: Waiter) -> None:
     """Who waited was cancelled just as it got something: others may use it."""
-    result = None if turn.result.cancelled() else turn.result.result()
+    result = None if waiter.result.cancelled() else waiter.result.result()
     if isinstance(result, Opening):
         line.failed(result)
     elif isinstance(result, Connection) and not line.hand_over(result):

@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PACKAGES := .venv/.packages
 READY := .venv/.ready
+BROWSER := .venv/.browser
 TODAY := $(shell date -u +%Y%m%d)
 # What servers under test write goes to memory where there is room: on a disk a database takes four times as long to make.
 IN_MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4000000 {print "TMPDIR=/dev/shm"}')
@@ -20,7 +21,7 @@ OF_BOTH := tests/unit tests/integration/test_dispatcher.py
 # Some hundred processes that tests start would each compile their sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup compiled wheel demo check test test-plain test-compiled nightly torture models hostile lint format lint-api audit sbom bench bench-builds \
+.PHONY: setup compiled wheel demo check test test-plain test-compiled nightly test-browser screenshots torture models hostile lint format lint-api audit sbom bench bench-builds \
 	bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-replay clean
 
 # Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's AOT cache is made beside it.
@@ -77,6 +78,15 @@ test-plain: $(READY) lint
 
 test-compiled: $(READY) compiled
 	@HYPOTHESIS_PROFILE=brief $(TESTS) -n 2 $(OF_COMPILED) $(OF_BOTH) $(ARGS)
+
+$(BROWSER): $(PACKAGES)
+	@$(BIN)/pip --disable-pip-version-check install -q --constraint constraints.txt --no-build-isolation --editable ".[dev,browser]"
+	@touch $@
+
+# The dashboard in a real Chromium, before the whole stack. Without any Chromium it fails.
+test-browser screenshots: OF_BROWSER = CHROMIUM=$$($(BIN)/python tools/chromium.py) && export CHROMIUM && GO2HOOKS_BUILD=plain $(TESTS)
+test-browser: $(READY) $(BROWSER)
+	@$(OF_BROWSER) tests/browser $(ARGS)
 
 # What is long and random, an hour and a half: each test on the build that `make test` leaves out, bugs that torture must find, properties
 # and models, the API under attack, damaged messages, and twenty minutes of torture.

@@ -1,4 +1,4 @@
-"""The whole stack, each part a process that a test may kill: Kafka, Postgres, API, router, dispatchers."""
+"""The whole stack, each part a process that a test may kill: Kafka, Postgres, API, router, dispatchers. For acceptance and the browser."""
 
 import http.client
 import json
@@ -132,7 +132,7 @@ class Account:
 
 
 class Stack:
-    """Built once, shared by all acceptance tests; each uses an account of its own. `mend` before each test."""
+    """Built once, shared by all tests that ask for it; each uses an account of its own. `mend` before each test."""
 
     def __init__(self, directory: Path) -> None:
         self.dir = DataDir.open(directory)

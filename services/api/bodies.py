@@ -70,7 +70,11 @@ def read_body(model: type[_B]) -> _B:
             "unsupported_media_type",
             f"The body must be JSON, sent as {' or '.join(model.media_types)}, not compressed.",
         )
-    return _validate(model, _parse(raw))
+    try:
+        value = parse_json(raw)
+    except NotJsonError as error:
+        raise ApiError(400, "malformed_json", f"The body is not valid JSON: {error}.") from None
+    return _validate(model, value)
 
 
 def read_query(model: type[_Q]) -> _Q:
@@ -81,43 +85,38 @@ def read_query(model: type[_Q]) -> _Q:
     return _validate(model, request.args.to_dict())
 
 
-def _parse(raw: bytes) -> Any:
-    """Strict JSON: RFC 8259, in UTF-8, no NaN, no key twice (readers differ in which one counts)."""
+class NotJsonError(ValueError):
+    """Why it is none, in words that follow a colon."""
+
+
+def parse_json(raw: bytes) -> Any:
+    """Strict JSON: RFC 8259, in UTF-8, no NaN, no key twice (readers differ in which one counts). Raises NotJsonError."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise _malformed("it is UTF-16, not UTF-8")
+        raise NotJsonError("it is UTF-16, not UTF-8")
     try:
         return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_no_constant)
     except UnicodeDecodeError:
-        raise _malformed("it is not UTF-8") from None
+        raise NotJsonError("it is not UTF-8") from None
     except RecursionError:
-        raise _malformed("it is nested too deeply") from None
+        raise NotJsonError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise _malformed(
-            f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-        ) from None
-    except ValueError as error:  # a number of thousands of digits, and the two below
-        raise _malformed(
-            str(error) if isinstance(error, _JsonError) else "it holds a number that is too long"
-        ) from None
-
-
-class _JsonError(ValueError):
-    pass
+        what = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        raise NotJsonError(f"{what} at line {error.lineno}, column {error.colno}") from None
+    except NotJsonError:
+        raise
+    except ValueError:  # a number of thousands of digits
+        raise NotJsonError("it holds a number that is too long") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) != len(pairs):
-        raise _JsonError("an object has the same key twice")
+        raise NotJsonError("an object has the same key twice")
     return names
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _JsonError(f"{name} is not JSON")
-
-
-def _malformed(why: str) -> ApiError:
-    return ApiError(400, "malformed_json", f"The body is not valid JSON: {why}.")
+    raise NotJsonError(f"{name} is not JSON")
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -9,7 +9,7 @@ from flask_wtf.csrf import CSRFError
 from go2hooks.postgres.api_keys import Scope
 from services.api.dashboard import calls, words
 from services.api.dashboard.calls import PageError, Reply
-from services.api.dashboard.session import csrf, operates, signed_in
+from services.api.dashboard.session import came_by_https, csrf, operates, signed_in
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -40,7 +40,7 @@ def _admit() -> Any:
 
 @blueprint.after_request
 def _harden(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers.setdefault("Content-Security-Policy", _POLICY)
     response.headers["Referrer-Policy"] = "no-referrer"
     if request.endpoint != "dashboard.static":
         response.headers["Cache-Control"] = "no-store"
@@ -65,7 +65,9 @@ def _about_reader() -> dict[str, Any]:
     known = g.get("dashboard_key")
     may_write = known is not None and known.may(Scope.WRITE)
     may_operate = known is not None and operates(known)
-    return {"reader": known, "may_write": may_write, "may_operate": may_operate, "now": datetime.now(UTC)}
+    origin = f"{'https' if came_by_https() else request.scheme}://{request.host}"  # as the browser sees it
+    about = {"reader": known, "may_write": may_write, "may_operate": may_operate}
+    return about | {"now": datetime.now(UTC), "origin": origin}
 
 
 for _name, _filter in words.FILTERS.items():

@@ -1,8 +1,10 @@
 """What pages show and do is asked of the REST resources, in this process: each rule has one place."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flask import current_app, request
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
 
@@ -15,6 +17,7 @@ class Reply(NamedTuple):
 
     status: int
     body: Any
+    etag: str = ""
 
     @property
     def ok(self) -> bool:
@@ -37,13 +40,15 @@ class PageError(Exception):
         self.reply = reply
 
 
-def ask(method: str, path: str, body: Any = None, **query: Any) -> Reply:
+def ask(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, /, **query: Any) -> Reply:
     """One request to `/api/v1<path>`, as who is signed in."""
     wanted = {name: value for name, value in query.items() if value not in (None, "")}
-    builder = EnvironBuilder(f"/api/v1{path}", method=method, json=body, query_string=wanted)
+    builder = EnvironBuilder(
+        f"/api/v1{path}", method=method, json=body, headers=Headers(headers or {}), query_string=wanted
+    )
     environ = builder.get_environ() | {SIGNED_IN: key(), "REMOTE_ADDR": request.remote_addr or ""}
     with Response.from_app(current_app.wsgi_app, environ) as response:  # closed, it notes that the key was used
-        return Reply(response.status_code, response.json)
+        return Reply(response.status_code, response.json, response.headers.get("ETag", ""))
 
 
 def get(path: str, **query: Any) -> Any:

@@ -3,7 +3,15 @@
 from flask import Flask
 
 from go2hooks.settings import Settings
-from services.api.dashboard import delivery_pages, operator_pages, replay_pages, sign_in, webhook_form, webhook_pages  # noqa: F401
+from services.api.dashboard import (  # noqa: F401
+    delivery_pages,
+    operator_pages,
+    replay_pages,
+    sign_in,
+    verify,
+    webhook_form,
+    webhook_pages,
+)
 from services.api.dashboard.blueprint import blueprint
 from services.api.dashboard.session import register_sessions
 

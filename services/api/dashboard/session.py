@@ -23,6 +23,11 @@ _COOKIE: Final = "go2hooks_session"
 csrf: Final = CSRFProtect()
 
 
+def came_by_https() -> bool:
+    """Whether the browser asked so, be it a proxy in front of us."""
+    return request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
+
+
 class _Cookies(SecureCookieSessionInterface):
     """Only over https where the page itself came so; locally there is no https.
 
@@ -30,7 +35,7 @@ class _Cookies(SecureCookieSessionInterface):
     """
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  # Flask's signature
-        return request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
+        return came_by_https()
 
 
 def register_sessions(app: Flask, settings: Settings) -> None:

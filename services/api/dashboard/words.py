@@ -26,6 +26,14 @@ def later(before: str, after: str) -> str:
     return _rounded((datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds())
 
 
+def lasting(seconds: float) -> str:
+    """`24 hours`, `90 seconds`."""
+    unit_s, unit = next(
+        ((s, name) for s, name in ((3600, "hours"), (60, "minutes")) if seconds >= 2 * s), (1, "seconds")
+    )
+    return f"{seconds / unit_s:g} {unit}"
+
+
 def _rounded(seconds: float) -> str:
     unit_s, unit = next(((s, name) for s, name in _UNITS if seconds >= s), (1, "s"))
     return f"{seconds / unit_s:.0f} {unit}"
@@ -93,6 +101,7 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "duration": duration,
     "exactly": exactly,
     "grouped": grouped,
+    "lasting": lasting,
     "later": later,
     "milliseconds": milliseconds,
     "rate": rate,

@@ -1,10 +1,12 @@
 """What a replay sends again: which deliveries, under which attempt numbers, from which partitions of the log."""
 
+from collections.abc import Container
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from go2hooks.core.delivery import Position
+from go2hooks.core.event import WILDCARD
 from go2hooks.core.outcome import State
 
 
@@ -52,6 +54,12 @@ def next_attempt(selection: str, last_attempt: int, last_state: str | None) -> i
     if last_state not in FINAL:
         return None
     return last_attempt + 1 if selection in (Selection.ALL, last_state) else None
+
+
+def is_wanted(event: str, subscribed: Container[str], asked: Container[str] | None) -> bool:
+    """Whether it was asked for (all are by None), and the webhook still subscribes to it."""
+    is_asked = asked is None or event in asked or WILDCARD in asked
+    return is_asked and (event in subscribed or WILDCARD in subscribed)
 
 
 @lru_cache(maxsize=8192)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -17,7 +18,10 @@ from go2hooks.core.delivery import Delivery, Position
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
 from go2hooks.kafka.client import GroupNames, consumer_config, report
 from go2hooks.kafka.diagnosis import Diagnosis
+from go2hooks.kafka.event_spans import count_events, topics_of
 from go2hooks.kafka.partitions import position_of
+from go2hooks.kafka.reading import LogReader
+from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
 _TIMEOUT_S: Final = 5.0
@@ -42,6 +46,7 @@ class PayloadReader:
             "auto.offset.reset": "error",  # what has expired is said to be, instead of the next message that there is
             "log_level": 0,
         }
+        self._settings = settings
         group = GroupNames(settings.kafka_prefix).reader
         self._config: dict[str, Any] = consumer_config(settings, group, prefetch_kib=4096) | quiet
         self._diagnosis = Diagnosis(self._config)
@@ -62,6 +67,15 @@ class PayloadReader:
                 if delivery is not None and delivery.id == delivery_id:
                     return delivery
         return None
+
+    def count_events(self, account_id: str, events: Iterable[str], begin: datetime, end: datetime) -> int:
+        """So many messages lie where the account's events of these types are, of other accounts too.
+
+        Blocks for some seconds at most. Raises UnavailableError.
+        """
+        topics = topics_of(TopicNames(self._settings.kafka_prefix), events)
+        with LogReader(self._settings) as reader:
+            return count_events(reader, topics, account_id, *(round(each.timestamp() * 1000) for each in (begin, end)))
 
     def close(self) -> None:
         """To be called once nobody reads any more."""

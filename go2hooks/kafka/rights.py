@@ -93,7 +93,9 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
             yield from _ownership(settings)
             yield "topic", topics.deliveries, read, write
             yield from (("topic", topic, read) for topic in (topics.overflow, *topics.tiers(settings.retry_delays)))
-            if settings.operators_account is not None:  # its page shows what waits, and sends dead letters back
+            if settings.operators_account is None:  # how much a replay would read
+                yield from (("topic", topic, Operation.DESCRIBE) for topic in topics.events)
+            else:  # its page shows what waits, and sends dead letters back
                 yield from (("topic", topic, read, write) for topic in topics.events)
                 yield from (("topic", topic, read, write) for topic in (topics.events_dead, topics.deliveries_dead))
                 yield from (("group", group, Operation.DESCRIBE) for group in groups.of_services)

@@ -17,11 +17,11 @@ from psycopg import Connection
 
 from go2hooks.core.delivery import Position
 from go2hooks.core.errors import FilterError
-from go2hooks.core.event import ABOUT_WEBHOOKS, WILDCARD, Event
+from go2hooks.core.event import ABOUT_WEBHOOKS, Event
 from go2hooks.core.fanout import others
 from go2hooks.core.filters import Filter, compile_filter
 from go2hooks.core.outcome import State
-from go2hooks.core.replay import FINAL, Planned
+from go2hooks.core.replay import FINAL, Planned, is_wanted
 from go2hooks.postgres.attempts import from_ms
 from go2hooks.postgres.history import Key, standings
 
@@ -103,8 +103,7 @@ class Job(NamedTuple):
 
     def wants(self, event: str) -> bool:
         """Whether it was asked for, and the webhook still subscribes to it."""
-        is_asked = self.asked is None or event in self.asked or WILDCARD in self.asked
-        return is_asked and (event in self.subscribed or WILDCARD in self.subscribed)
+        return is_wanted(event, self.subscribed, self.asked)
 
     def is_for(self, event: Event) -> bool:
         """Whether the router would send it to the webhook, and it was asked for."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, cast
 
 from flask import current_app, g, request
@@ -32,13 +33,17 @@ class DeliveryWriter(Protocol):
 
 
 class PayloadReader(Protocol):
-    """Reads deliveries back from Kafka."""
+    """Reads deliveries back from Kafka, and says how many events are there."""
 
     def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
         """The delivery from the first of these places where it still lies; None when it lies in none of them.
 
         Blocks for some seconds at most. Raises UnavailableError.
         """
+        ...
+
+    def count_events(self, account_id: str, events: Iterable[str], begin: datetime, end: datetime) -> int:
+        """So many messages lie where the account's events of these types are, of other accounts too. The same holds for it."""
         ...
 
 

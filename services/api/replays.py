@@ -6,22 +6,23 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response, request, url_for
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from go2hooks.core.event import WILDCARD
-from go2hooks.core.replay import Selection
+from go2hooks.core.event import SUBSCRIBABLE, WILDCARD
+from go2hooks.core.replay import FROM_RECORDS, Selection, is_wanted
 from go2hooks.postgres import replays
 from go2hooks.postgres.audit import Action, differences
-from go2hooks.postgres.replays import NewReplay, ReplayRow
+from go2hooks.postgres.replays import Matching, NewReplay, ReplayRow
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.answers import iso, success
-from services.api.bodies import Body
+from services.api.bodies import Body, Query
 from services.api.changes import record
 from services.api.context import account_id, services, transaction
-from services.api.deliveries import read_time
+from services.api.deliveries import Time, read_time
 from services.api.errors import ApiError, invalid
 from services.api.operations import Answer, operation
-from services.api.shapes import PageMeta, Replay, Selected
+from services.api.sending import place_at_kafka
+from services.api.shapes import PageMeta, Replay, ReplayEstimate, Selected
 from services.api.webhooks import URL_PREFIX, Events, PageQuery, admit, own_webhook
 
 REPLAY_ID: Final = re.compile(r"rpl_[0-9a-f]{24}")
@@ -70,6 +71,23 @@ class ReplayBody(Body):
     there is no delivery of. `all`: all of these, and what was delivered."""
 
 
+def _read_events(text: Any) -> Any:
+    return text.split(",") if isinstance(text, str) else text
+
+
+class EstimateQuery(Query):
+    """Query string: ?from=&to=&events=&only=, as in the body of POST …/replays."""
+
+    from_: Time = Field(alias="from")
+    """Events that Kafka accepted at this time or later."""
+    to: Time | None = None
+    """Events that Kafka accepted before this time; by default, now."""
+    events: Annotated[Events, BeforeValidator(_read_events), WithJsonSchema({"type": "string"})] | None = None
+    """Of these types alone, with commas between them."""
+    only: Annotated[Selected, AfterValidator(_known)]
+    """As `only` of a replay."""
+
+
 @blueprint.post("/<webhook_id>/replays")
 @operation("Send again what lies in the log", Answer(Replay, 202, has_location=True), errors=(409,))
 def start_replay(webhook_id: str, body: ReplayBody) -> Response:
@@ -103,6 +121,36 @@ def list_replays(webhook_id: str, query: PageQuery) -> Response:
         return success([shown(row) for row in rows], meta=meta)
 
 
+@blueprint.get("/<webhook_id>/replays/estimate")
+@operation("How much a replay would send", Answer(ReplayEstimate))
+def estimate_replay(webhook_id: str, query: EstimateQuery) -> Response:
+    """Begins nothing. It tells of a disabled webhook, too.
+
+    For `failed` and `skipped` the records say how many match. For `missed` and `all` only the log can: so many messages lie in
+    its range, of which the replay would look at each.
+    """
+    end = _end(query)
+    with services().pool.transaction() as conn:
+        webhook = own_webhook(conn, webhook_id)
+        _check_subscribed(webhook, query.events)
+        events = [name for name in SUBSCRIBABLE if is_wanted(name, webhook.events, query.events)]
+        found = None
+        if query.only in FROM_RECORDS:
+            found = replays.matching(conn, webhook_id, query.only, events, query.from_, end)
+    if found is None:
+        with place_at_kafka():
+            count = services().payload_reader.count_events(account_id(), events, query.from_, end)
+        found = Matching(count, None if count else 0)
+    estimate: ReplayEstimate = {
+        "from": iso(query.from_),
+        "to": iso(end),
+        "only": query.only,
+        "matched": found.matched,
+        "toLookThrough": found.records,
+    }
+    return success(estimate)
+
+
 @blueprint.get("/<webhook_id>/replays/<replay_id>")
 @operation("How far a replay has come", Answer(Replay))
 def get_replay(webhook_id: str, replay_id: str) -> Response:
@@ -125,7 +173,7 @@ def stop_replay(webhook_id: str, replay_id: str) -> Response:
         return success(stopped)
 
 
-def _end(body: ReplayBody) -> datetime:
+def _end(body: ReplayBody | EstimateQuery) -> datetime:
     """Where the range ends: what is still to come is not in the log."""
     now = datetime.now(UTC)
     end = now if body.to is None else min(body.to, now)
@@ -137,9 +185,13 @@ def _end(body: ReplayBody) -> datetime:
 def _check(webhook: WebhookRow, body: ReplayBody) -> None:
     if not webhook.is_active:
         raise ApiError(409, "webhook_disabled", "The webhook is disabled and would be sent nothing: enable it first.")
-    if WILDCARD in webhook.events or body.events is None or WILDCARD in body.events:
+    _check_subscribed(webhook, body.events)
+
+
+def _check_subscribed(webhook: WebhookRow, events: list[str] | None) -> None:
+    if WILDCARD in webhook.events or events is None or WILDCARD in events:
         return
-    others = [name for name in body.events if name not in webhook.events]
+    others = [name for name in events if name not in webhook.events]
     if others:
         raise invalid({"events": f"the webhook does not subscribe to {', '.join(others)}"})
 

@@ -369,6 +369,28 @@ Replay = TypedDict(
     },
 )
 
+#: What a replay would do.
+ReplayEstimate = TypedDict(
+    "ReplayEstimate",
+    {
+        "from": Annotated[Moment, Field(description="Events that Kafka accepted at this time or later.")],
+        "to": Annotated[Moment, Field(description="Events that Kafka accepted before this time.")],
+        "only": Annotated[Selected, Field(description="Which deliveries.")],
+        "matched": Annotated[
+            int | None,
+            Field(
+                description="Deliveries that would be sent, as far as Kafka still has them. Null where only the replay itself can tell: for `missed` and `all`, and where there are very many records."
+            ),
+        ],
+        "toLookThrough": Annotated[
+            int,
+            Field(
+                description="So many records, or messages of the log (other accounts' too), would be looked through: no more than these can match. Of records, at most 100,000 are counted."
+            ),
+        ],
+    },
+)
+
 
 @described
 class ApiKey(TypedDict):

@@ -4,9 +4,12 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
+from calling import Caller
 
+from go2hooks.postgres.api_keys import Scope, create_key
 from services.api import create_app
 
 HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
@@ -126,3 +129,79 @@ def test_a_deleted_webhook_s_replays_are_gone(acme, webhook_id):
     replay = start(acme, webhook_id).json["data"]["id"]
     acme("DELETE", f"/webhooks/{webhook_id}")
     assert acme("GET", f"/webhooks/{webhook_id}/replays/{replay}").status_code == 404
+
+
+RECORD = """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at,
+                                  kafka_topic, kafka_partition, kafka_offset)
+            SELECT %(webhook)s, now() - %(age)s::interval, %(delivery)s || n, %(attempt)s, 'acme', 'evt_1', %(event)s, %(kind)s, %(state)s,
+                   now(), %(topic)s, 0, 1 FROM generate_series(1, %(count)s) n"""
+
+
+@pytest.fixture
+def recorded(database, webhook_id):
+    """`recorded("skipped", 3)` records so many deliveries, ten minutes old and named by their state."""
+
+    def record(state, count=1, **changes):
+        known = {"webhook": webhook_id, "state": state, "count": count, "delivery": state, "age": "10 minutes",
+                 "attempt": 1, "event": "click", "kind": "event", "topic": "go2.deliveries"}  # fmt: skip
+        with database.transaction():  # now() is one time, so that a later attempt belongs to the same delivery
+            for values in (known, *changes.pop("then", ())):
+                database.execute(RECORD, known | values | changes)
+
+    return record
+
+
+def estimate(caller, webhook_id, **query):
+    return caller("GET", f"/webhooks/{webhook_id}/replays/estimate?{urlencode({'from': HOUR_AGO, **query})}")
+
+
+def matched(answer):
+    assert answer.status_code == 200, answer.text
+    return answer.json["data"]["matched"], answer.json["data"]["toLookThrough"]
+
+
+def test_an_estimate_counts_what_would_be_sent_from_the_records(acme, webhook_id, recorded):
+    recorded("skipped", 3)
+    recorded("failed", 2)
+    recorded("skipped", delivery="old", age="2 hours")
+    recorded("skipped", delivery="test", kind="test")
+    recorded("skipped", delivery="lost", topic=None)
+    recorded("failed", delivery="again", then=[{"state": "delivered", "attempt": 2}])
+    recorded("failed", delivery="other", event="qr.scanned")  # which it does not subscribe to any more
+    assert matched(estimate(acme, webhook_id, only="skipped")) == (3, 5)
+    assert matched(estimate(acme, webhook_id, only="failed")) == (2, 4)
+    assert matched(estimate(acme, webhook_id, only="failed", events="link.created")) == (0, 4)
+    assert acme("GET", f"/webhooks/{webhook_id}/replays").json["data"] == []
+
+
+def test_an_estimate_of_very_many_records_only_counts_these(acme, webhook_id, recorded):
+    recorded("skipped", 5001)
+    assert matched(estimate(acme, webhook_id, only="skipped")) == (None, 5001)
+
+
+def test_an_estimate_of_what_only_the_log_knows_is_so_many_messages(acme, webhook_id, outbox):
+    for only in ("missed", "all"):
+        assert matched(estimate(acme, webhook_id, only=only, events="click")) == (None, 12_345)
+    account, events, begin, end = outbox.counted[0]
+    assert (account, events) == ("acme", ["click"])
+    assert end - begin == pytest.approx(timedelta(hours=1), abs=timedelta(minutes=5))
+    outbox.is_away = True
+    assert estimate(acme, webhook_id, only="all").status_code == 503
+
+
+def test_an_estimate_is_given_of_a_disabled_webhook_and_to_who_may_only_read(app, database, acme, webhook_id, recorded):
+    recorded("skipped")
+    acme("PATCH", f"/webhooks/{webhook_id}", {"isActive": False})
+    reader = Caller(app.test_client(), "acme", create_key(database, "acme", scopes=[Scope.READ]).key)
+    assert matched(estimate(reader, webhook_id, only="skipped")) == (1, 1)
+
+
+def test_what_is_wrong_with_the_question_for_an_estimate_is_named(acme, rival, webhook_id):
+    assert estimate(rival, webhook_id, only="failed").status_code == 404
+    for wrong in (
+        {"only": "lost"},
+        {"events": "clack", "only": "all"},
+        {"from": "2999-01-01T00:00:00Z", "only": "all"},
+    ):
+        answer = estimate(acme, webhook_id, **wrong)
+        assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [next(iter(wrong))])

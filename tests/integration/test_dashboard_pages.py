@@ -131,7 +131,7 @@ def test_a_disabled_webhook_says_why_and_is_enabled_by_a_button(acme_browser, ac
     acme_browser.get("/?state=disabled")
     assert "10 consecutive failed attempts" in acme_browser.page
     acme_browser.get(f"/webhooks/{webhook_id}")
-    assert "Nothing is sent." in acme_browser.page
+    assert "Nothing is sent" in acme_browser.page
     acme_browser.post(f"/webhooks/{webhook_id}/enable")
     assert acme("GET", f"/webhooks/{webhook_id}").json["data"]["isActive"] is True
     acme_browser.post(f"/webhooks/{webhook_id}/disable")

@@ -8,6 +8,7 @@ import pytest
 from browsing import EVIL, assert_only_our_scripts
 
 from go2hooks.core.rollup import bucket_of
+from go2hooks.postgres.api_keys import Scope, create_key
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def attempts_in_statistics(database):
 
 def text(page):
     """What is to be read, in one line."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    words = " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    return re.sub(r" ([.,:])", r"\1", words)
 
 
 def test_the_list_shows_how_each_webhook_did_in_the_last_day(acme_browser, acme, attempts_in_statistics):
@@ -152,3 +154,151 @@ def test_another_account_s_webhook_has_no_page_of_any_kind(acme_browser, rival):
     theirs = rival.create()["id"]
     for page in ("", "/replays", "/log", "?range=1h"):
         acme_browser.get(f"/webhooks/{theirs}{page}", 404)
+
+
+@pytest.fixture
+def skipped(database):
+    """`skipped(webhook_id, 3)` records so many deliveries, one of them from before it was disabled an hour ago."""
+
+    def record(webhook_id, count):
+        database.execute(
+            """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state,
+                                     attempted_at, kafka_topic, kafka_partition, kafka_offset)
+               SELECT %s, now() - n * interval '61 minutes' / %s, 'dlv_' || n, 1, 'acme', 'evt_1', 'click', 'event', 'skipped', now(),
+                      'go2.deliveries', 0, n FROM generate_series(1, %s) n""",
+            [webhook_id, count, count],
+        )
+        database.execute(
+            """UPDATE webhooks SET is_active = false, disabled_at = now() - interval '1 hour',
+                   disabled_reason = '10 consecutive failed attempts' WHERE id = %s""",
+            [webhook_id],
+        )
+
+    return record
+
+
+def test_one_click_enables_a_webhook_and_replays_what_was_skipped(acme_browser, acme, skipped):
+    webhook_id = acme.create()["id"]
+    skipped(webhook_id, 1203)
+    for page in ("", "/replays", "/log"):
+        acme_browser.get(f"/webhooks/{webhook_id}{page}")
+        told = text(acme_browser.page)
+        assert "Nothing is sent Disabled 1 h ago: 10 consecutive failed attempts. 1,203 deliveries were skipped" in told
+    acme_browser.post(f"/webhooks/{webhook_id}/enable-and-replay")
+    assert "Enabled, and what was skipped is being sent again." in text(acme_browser.page)
+    assert acme("GET", f"/webhooks/{webhook_id}").json["data"]["isActive"] is True
+    [replay] = acme("GET", f"/webhooks/{webhook_id}/replays").json["data"]
+    assert replay["only"] == "skipped"
+    acme_browser.post(f"/webhooks/{webhook_id}/enable-and-replay")  # clicked twice
+    assert "It is enabled already." in text(acme_browser.page)
+
+
+def test_when_the_replay_cannot_begin_the_webhook_is_enabled_and_the_page_says_what_is_left(
+    acme_browser, acme, skipped, database
+):
+    webhook_id = acme.create()["id"]
+    acme("POST", f"/webhooks/{webhook_id}/replays", {"from": "2024-01-01T00:00:00Z", "only": "failed"})
+    skipped(webhook_id, 1)
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    assert "1 delivery was skipped" in text(acme_browser.page)
+    acme_browser.post(f"/webhooks/{webhook_id}/enable-and-replay")
+    told = text(acme_browser.page)
+    assert "Enabled. But the replay has not begun: The replay rpl_" in told
+    assert "What was skipped is kept; replay it here." in told
+    assert acme("GET", f"/webhooks/{webhook_id}").json["data"]["isActive"] is True
+
+
+def test_a_webhook_that_missed_nothing_is_only_enabled(acme_browser, acme, skipped):
+    webhook_id = acme.create()["id"]
+    acme("PATCH", f"/webhooks/{webhook_id}", {"isActive": False})
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    assert "Disabled 0 s ago: by its owner. Nothing was skipped since." in text(acme_browser.page)
+    assert "enable-and-replay" not in acme_browser.page
+
+
+def test_how_much_a_replay_would_send_is_told_before_it_begins(acme_browser, acme, skipped, outbox):
+    webhook_id = acme.create()["id"]
+    skipped(webhook_id, 40)
+    acme("PATCH", f"/webhooks/{webhook_id}", {"isActive": True})
+    acme_browser.get(f"/webhooks/{webhook_id}/replays")
+    path = f"/webhooks/{webhook_id}/replays/estimate"
+    acme_browser.post(path, only="skipped", range="the last day", events=["click"])
+    assert "40 deliveries match." in text(acme_browser.page)
+    assert re.search(r'value="click" checked', acme_browser.page)  # what was chosen stays chosen
+    assert re.search(r'value="skipped" selected', acme_browser.page)
+    token = re.search(r'name="csrf_token" value="([^"]*)"', acme_browser.page)[1]
+
+    def in_place(**fields):
+        return text(
+            acme_browser.client.post(path, data={"csrf_token": token} | fields, headers={"HX-Request": "true"}).text
+        )
+
+    assert in_place(only="failed", range="the last hour") == "0 deliveries match: nothing would be sent."
+    assert "12,345 messages of the log are to be looked through" in in_place(only="missed", range="the last week")
+    assert "must lie before" in in_place(only="failed", **{"from": "2024-01-02T00:00", "to": "2024-01-01T00:00"})
+    assert acme("GET", f"/webhooks/{webhook_id}/replays").json["data"] == []
+
+
+def test_a_replay_begins_with_the_range_and_the_events_that_were_chosen(acme_browser, acme):
+    webhook_id = acme.create(events=["*"])["id"]
+    acme_browser.get(f"/webhooks/{webhook_id}/replays")
+    acme_browser.post(
+        f"/webhooks/{webhook_id}/replays", only="all", range="the last hour", events=["click", "qr.scanned"],
+        **{"from": "2024-01-01T10:00", "to": "2024-01-02T11:30"},
+    )  # fmt: skip
+    [replay] = acme("GET", f"/webhooks/{webhook_id}/replays").json["data"]
+    assert (replay["from"], replay["to"]) == ("2024-01-01T10:00:00Z", "2024-01-02T11:30:00Z")
+    assert (replay["only"], replay["events"]) == ("all", ["click", "qr.scanned"])
+
+
+def test_a_replay_is_watched_until_it_is_over(acme_browser, acme, database):
+    webhook_id = acme.create()["id"]
+    replay = acme("POST", f"/webhooks/{webhook_id}/replays", {"from": "2024-01-01T00:00:00Z", "only": "failed"}).json[
+        "data"
+    ]
+    database.execute(
+        "UPDATE replays SET status = 'running', matched = 2000, sent = 1500, delivered = 1100, unread = 400"
+    )
+    acme_browser.get(f"/webhooks/{webhook_id}/replays")
+    told = text(acme_browser.page)
+    assert "1,500 of 2,000 sent" in told
+    assert "about 400 still to be looked through" in told
+    assert 'max="2400" value="1100"' in acme_browser.page
+    list_alone = {"HX-Request": "true", "HX-Target": "replays"}
+    answer = acme_browser.client.get(f"/webhooks/{webhook_id}/replays", headers=list_alone).text
+    assert 'hx-trigger="every' in answer
+    assert "<html" not in answer
+    database.execute(
+        "UPDATE replays SET status = 'done', sent = 2000, delivered = 1990, failed = 10, finished_at = now()"
+    )
+    answer = acme_browser.client.get(f"/webhooks/{webhook_id}/replays", headers=list_alone).text
+    assert "hx-trigger" not in answer
+    assert f"/{replay['id']}/stop" not in answer
+    assert "2,000 of 2,000 sent 1,990 10" in text(answer)
+
+
+def test_a_new_webhook_offers_to_be_filled(acme_browser, acme, database):
+    webhook_id = acme.create()["id"]
+    acme_browser.get(f"/webhooks/{webhook_id}/replays")
+    assert "This webhook is new: it can be filled" in text(acme_browser.page)
+    assert 'value="missed" selected' in acme_browser.page
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    assert "Fill it with what happened before" in text(acme_browser.page)
+    database.execute("UPDATE webhooks SET created_at = now() - interval '2 days'")
+    acme_browser.get(f"/webhooks/{webhook_id}/replays")
+    assert "This webhook is new" not in text(acme_browser.page)
+    acme_browser.get(f"/webhooks/{webhook_id}")
+    assert "Fill it" not in acme_browser.page
+
+
+def test_who_may_only_read_sees_the_replays_and_begins_none(browser, database, acme):
+    webhook_id = acme.create()["id"]
+    acme("POST", f"/webhooks/{webhook_id}/replays", {"from": "2024-01-01T00:00:00Z", "only": "failed"})
+    browser.sign_in(create_key(database, "acme", scopes=[Scope.READ]).key)
+    browser.get(f"/webhooks/{webhook_id}/replays")
+    assert "0 of 0 sent" in text(browser.page)
+    assert re.findall(r'method="post"[^>]* action="([^"]*)"', browser.page) == ["/sign-out"]
+    browser.post(f"/webhooks/{webhook_id}/replays", 403, only="failed")
+    browser.post(f"/webhooks/{webhook_id}/enable-and-replay")
+    acme("PATCH", f"/webhooks/{webhook_id}", {"isActive": False})
+    browser.post(f"/webhooks/{webhook_id}/enable-and-replay", 403)

@@ -7,6 +7,7 @@ import pytest
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.replay import key_partition
+from go2hooks.kafka.event_spans import count_events
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.replaying import Job
@@ -95,3 +96,9 @@ def test_what_was_read_before_a_crash_is_not_read_again():
     assert (step.unread, run(again, step.progress).unread) == (9, 8)
     assert again.read_partitions == [{OWN}]
     assert step.progress["spans"] == [[CLICKS, OWN, first.starts[OWN] + 1, first.starts[OWN] + 10]]
+
+
+@pytest.mark.parametrize(("starts", "count"), [([5, 9, 7, 3], 10), ([5, 0, 7, 3], 40)])
+def test_an_estimate_counts_what_lies_where_a_replay_would_read(starts, count):
+    begin_ms, end_ms = (round(each.timestamp() * 1000) for each in (FROM, TO))
+    assert count_events(Reader(starts), [CLICKS], "acme", begin_ms, end_ms) == count  # type: ignore[arg-type]  # a stand-in

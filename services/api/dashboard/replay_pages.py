@@ -1,32 +1,48 @@
-"""Replays of a webhook: begun and stopped."""
+"""Replays of a webhook: how much one would send, begun, watched and stopped."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from flask import flash, redirect, render_template, request, url_for
 
 from services.api.dashboard import calls, words
-from services.api.dashboard.blueprint import blueprint, done
-from services.api.dashboard.calls import ask
+from services.api.dashboard.blueprint import blueprint, done, events
+from services.api.dashboard.calls import Reply, ask
+from services.api.dashboard.webhook_page import off_since, webhook_page
+
+SELECTIONS: Final = {
+    "failed": "what has failed for good",
+    "skipped": "what was skipped while it was disabled",
+    "missed": "what it never got: fill a new webhook",
+    "all": "everything, delivered or not",
+}
 
 
 @blueprint.get("/webhooks/<webhook_id>/replays")
 def list_replays(webhook_id: str) -> str:
-    webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
+    found = calls.get(f"/webhooks/{webhook_id}/replays", page=request.args.get("page"), perPage=20)
+    shown = {"replays": found["data"], "meta": found["meta"]}
+    if request.headers.get("HX-Target") == "replays":
+        return render_template("replay_list.html", webhook={"id": webhook_id}, **shown)
+    return _page(webhook_id, {}, shown)
+
+
+@blueprint.post("/webhooks/<webhook_id>/replays/estimate")
+def estimate_replay(webhook_id: str) -> Any:
+    """What the form's choice would send: in place, or in the page loaded anew."""
+    wanted = _wanted()
+    query = wanted | {"events": ",".join(wanted.get("events", []))}
+    reply = ask("GET", f"/webhooks/{webhook_id}/replays/estimate", **query)
+    if "HX-Request" in request.headers:
+        return render_template("replay_estimate.html", reply=reply)
     found = calls.get(f"/webhooks/{webhook_id}/replays", perPage=20)
-    return render_template("webhook_replays.html", webhook=webhook, replays=found["data"], ranges=words.RANGES)
+    return _page(webhook_id, {"reply": reply}, {"replays": found["data"], "meta": found["meta"]})
 
 
 @blueprint.post("/webhooks/<webhook_id>/replays")
 def start_replay(webhook_id: str) -> Any:
-    """From now back, for a time that the form offers."""
-    hours = words.RANGES.get(request.form.get("range", ""), 1)
-    since = datetime.now(UTC) - timedelta(hours=hours)
-    done(
-        ask(
-            "POST", f"/webhooks/{webhook_id}/replays", {"from": since.isoformat(), "only": request.form.get("only", "")}
-        )
-    )
+    reply = ask("POST", f"/webhooks/{webhook_id}/replays", _wanted())
+    done(reply)
     return _back(webhook_id, "The replay has begun.")
 
 
@@ -34,6 +50,55 @@ def start_replay(webhook_id: str) -> Any:
 def stop_replay(webhook_id: str, replay_id: str) -> Any:
     done(ask("DELETE", f"/webhooks/{webhook_id}/replays/{replay_id}"))
     return _back(webhook_id, "The replay is stopped. What was sent takes its course.")
+
+
+@blueprint.post("/webhooks/<webhook_id>/enable-and-replay")
+def enable_and_replay(webhook_id: str) -> Any:
+    """Two steps, of which the second may fail alone: then what was skipped is still there to be replayed."""
+    webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
+    if webhook["isActive"]:
+        return _back(webhook_id, "It is enabled already. What was skipped can be replayed here.")
+    done(ask("PATCH", f"/webhooks/{webhook_id}", {"isActive": True}))
+    reply = ask("POST", f"/webhooks/{webhook_id}/replays", {"from": off_since(webhook), "only": "skipped"})
+    if reply.ok:
+        return _back(webhook_id, "Enabled, and what was skipped is being sent again.")
+    return _back(
+        webhook_id,
+        f"Enabled. But the replay has not begun: {_why(reply)} What was skipped is kept; replay it here.",
+        "fault",
+    )
+
+
+def _page(webhook_id: str, estimate: dict[str, Any], listed: dict[str, Any]) -> str:
+    form = request.form
+    chosen = {name: form.get(name, "") for name in ("only", "range", "from", "to")} | {"events": form.getlist("events")}
+    return webhook_page(
+        "webhook_replays.html", webhook_id, selections=SELECTIONS, ranges=words.RANGES, chosen=chosen, events=events(),
+        **estimate, **listed,
+    )  # fmt: skip
+
+
+def _wanted() -> dict[str, Any]:
+    """What the form asks for: a range of its own where one is given, or from now back."""
+    form = request.form
+    hours = words.RANGES.get(form.get("range", ""), 1)
+    begin = _in_utc(form.get("from", "")) or (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    wanted = {
+        "from": begin,
+        "to": _in_utc(form.get("to", "")),
+        "only": form.get("only", ""),
+        "events": form.getlist("events"),
+    }
+    return {name: value for name, value in wanted.items() if value or name == "only"}
+
+
+def _in_utc(typed: str) -> str:
+    """What an input for a time holds, which has no zone."""
+    return f"{typed}Z" if typed else ""
+
+
+def _why(reply: Reply) -> str:
+    return " ".join([reply.error["message"], *(f"{name} {text}." for name, text in reply.error["details"].items())])
 
 
 def _back(webhook_id: str, told: str, kind: str = "info") -> Any:

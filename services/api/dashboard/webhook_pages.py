@@ -8,6 +8,7 @@ from flask import flash, redirect, render_template, request, url_for
 from services.api.dashboard import calls, charts, words
 from services.api.dashboard.blueprint import back, blueprint, done, events
 from services.api.dashboard.calls import ask
+from services.api.dashboard.webhook_page import webhook_page
 
 
 @blueprint.get("/")
@@ -21,13 +22,12 @@ def list_webhooks() -> str:
 
 @blueprint.get("/webhooks/<webhook_id>")
 def show_webhook(webhook_id: str) -> str:
-    webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
     shown = _charts(webhook_id)
     if request.headers.get("HX-Target") == "charts":
-        return render_template("webhook_charts.html", webhook=webhook, **shown)
+        return render_template("webhook_charts.html", webhook={"id": webhook_id}, **shown)
     deliveries = calls.get(f"/webhooks/{webhook_id}/deliveries", perPage=10)["data"]
-    return render_template(
-        "webhook.html", webhook=webhook, deliveries=deliveries, events=events(), **shown,
+    return webhook_page(
+        "webhook.html", webhook_id, deliveries=deliveries, events=events(), **shown,
     )  # fmt: skip
 
 
@@ -43,9 +43,8 @@ def _charts(webhook_id: str) -> dict[str, Any]:
 @blueprint.get("/webhooks/<webhook_id>/log")
 def list_changes(webhook_id: str) -> str:
     """The audit log, newest first."""
-    webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
     found = calls.get(f"/webhooks/{webhook_id}/audit", cursor=request.args.get("cursor"), perPage=25)
-    return render_template("webhook_log.html", webhook=webhook, changes=found["data"], meta=found["meta"])
+    return webhook_page("webhook_log.html", webhook_id, changes=found["data"], meta=found["meta"])
 
 
 @blueprint.post("/webhooks/<webhook_id>/<any(enable, disable):action>")

@@ -16,6 +16,7 @@ from go2hooks.core.fanout import first_deliveries, origin_of
 from go2hooks.core.payload import render
 from go2hooks.core.replay import FROM_RECORDS, Planned, key_partition, next_attempt
 from go2hooks.core.validation import validate
+from go2hooks.kafka.event_spans import EventRange, event_range, topics_of
 from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.topics import TopicNames
@@ -231,21 +232,16 @@ class FromEvents:
     # --- where to read
 
     def _plan(self, job: Job) -> None:
-        names = self._log.topics.of_event
-        topics = dict.fromkeys(names[event] for event in SUBSCRIBABLE if event in names and job.wants(event))
-        for topic in topics:
-            starts, ends = self._range(topic, job)
-            if all(starts.values()):
+        for topic in topics_of(self._log.topics, filter(job.wants, SUBSCRIBABLE)):
+            starts, ends = found = self._range(topic, job)
+            own = found.of_account(topic, self._key)
+            if own is not None:
                 self._count[topic] = len(starts)
-                self._add(starts, ends, [PartitionKey(topic, key_partition(self._key, len(starts)))])
-            else:
-                self._add(starts, ends, list(starts))
+            self._add(starts, ends, starts if own is None else [own])
 
-    def _range(self, topic: str, job: Job) -> tuple[dict[PartitionKey, int], dict[PartitionKey, int]]:
-        """Where the range begins and ends in each partition. A beginning of 0: nothing was written there before it."""
-        keys = self._log.reader.partitions([topic])
-        starts = self._log.reader.offsets_at(keys, replaying.created_ms(job.from_at))
-        return starts, self._log.reader.offsets_at(keys, replaying.created_ms(job.to_at))
+    def _range(self, topic: str, job: Job) -> EventRange:
+        begin_ms, end_ms = replaying.created_ms(job.from_at), replaying.created_ms(job.to_at)
+        return event_range(self._log.reader, topic, begin_ms, end_ms)
 
     def _add(
         self, starts: dict[PartitionKey, int], ends: dict[PartitionKey, int], keys: Iterable[PartitionKey]

@@ -16,14 +16,15 @@ from services.api.dashboard.remedies import remedy
 _FILTERS: Final = ("status", "event", "since", "until", "webhook", "id")
 _NO_ZONE: Final = re.compile(r"[\d.:T-]+")  # what a browser's field for a time gives: in UTC, where no script says more
 _IN_CHOICE: Final = 100  # webhooks: of more, the reader names the id
+_PER_PAGE: Final = 25
 _UNCHANGED: Final = 304
 _BY_REQUEST: Final = 422
 
 
 @blueprint.get("/deliveries")
 def list_deliveries() -> str:
-    found = calls.get("/webhooks", perPage=_IN_CHOICE, sort="name")
-    choice = [] if found["meta"]["hasMore"] else found["data"]
+    found = calls.get("/webhooks", perPage=_IN_CHOICE)
+    choice = [] if found["meta"]["hasMore"] else sorted(found["data"], key=lambda each: str(each["name"]).lower())
     return _list(None, choice=choice)
 
 
@@ -43,16 +44,29 @@ def show_newest() -> Any:
 
 
 def _list(webhook: Any, **more: Any) -> str:
-    filters = _wanted() | ({} if webhook is None else {"webhook": webhook["id"]})
-    cursor = request.args.get("cursor")
-    reply = _ask(filters, 25, cursor)
+    of_webhook = {} if webhook is None else {"webhook": webhook["id"]}
+    filters, cursor = _wanted() | of_webhook, request.args.get("cursor")
+    reply = _ask(filters, _PER_PAGE, cursor)
     if not reply.ok and "cursor" in reply.error["details"]:
         raise PageError(reply)
-    faults = {} if reply.ok else _faults(reply)
+    meta = reply.body["meta"] if reply.ok else {}
     return render_template(
-        "deliveries.html", webhook=webhook, filters=filters, faults=faults, statuses=tuple(State), events=events(), cursor=cursor,
-        deliveries=reply.data if reply.ok else [], meta=reply.body["meta"] if reply.ok else {}, **more,
+        "deliveries.html", webhook=webhook, filters=filters, faults={} if reply.ok else _faults(reply), statuses=tuple(State),
+        events=events(), cursor=cursor, deliveries=reply.data if reply.ok else [], **_links(filters, of_webhook, meta), **more,
     )  # fmt: skip
+
+
+def _links(filters: dict[str, str], of_webhook: dict[str, str], meta: dict[str, Any]) -> dict[str, Any]:
+    """Where the same with other rows is: the newest page, the next one, and what a script asks for."""
+    chosen = {name: value for name, value in filters.items() if value and name not in of_webhook}
+    here: dict[str, Any] = {"endpoint": request.endpoint, **(request.view_args or {}), **chosen}
+    asked: dict[str, Any] = {**chosen, **of_webhook, "of": "webhook" if of_webhook else None}
+    return {
+        "is_filtered": bool(chosen),
+        "newest": url_for(**here),
+        "older": url_for(**here, cursor=meta["nextCursor"]) if meta.get("hasMore") else None,
+        "live": url_for("dashboard.show_newest", perPage=_PER_PAGE, **asked),
+    }
 
 
 def _wanted() -> dict[str, str]:

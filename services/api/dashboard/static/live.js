@@ -122,6 +122,7 @@ function keepTable(live) {
     live.querySelector(".scroll").focus({ preventScroll: true });
   });
   button.hidden = false;
+  state.textContent = "Live";
   button.addEventListener("click", () => {
     poll.pause(!poll.isPaused);
     button.textContent = poll.isPaused ? "Resume" : "Pause";

@@ -21,6 +21,11 @@ def ago(moment: str | None) -> str:
     return f"{text} ago" if seconds >= 0 else f"in {text}"
 
 
+def due(moment: str) -> str:
+    """When something begins that may be late: `in 2 min`, `any moment now`."""
+    return "any moment now" if datetime.fromisoformat(moment) < datetime.now(UTC) else ago(moment)
+
+
 def later(before: str, after: str) -> str:
     """How long after the one the other is, as `5 s`."""
     return _rounded((datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds())
@@ -98,6 +103,7 @@ def told_of_result(result: dict[str, Any]) -> str:
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     "ago": ago,
+    "due": due,
     "duration": duration,
     "exactly": exactly,
     "grouped": grouped,

@@ -135,7 +135,7 @@ def test_a_secret_is_rotated_and_shown_this_once(page, account, receiver):
     webhook = account.subscribe(receiver.endpoint().url)
     page.goto(f"/webhooks/{webhook['id']}")
     page.get_by_text("Rotate the signing secret").click()
-    page.get_by_role("button", name="Rotate now").click()
+    page.get_by_role("button", name="Rotate the secret").click()
     secret = page.get_by_label("Signing secret").input_value()
     assert secret.startswith("whsec_")
     assert secret != webhook["secret"]

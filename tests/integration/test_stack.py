@@ -57,6 +57,7 @@ def test_it_prints_a_link_that_signs_in_to_the_dashboard_once(stack: UpCommand):
     browser = build_opener(HTTPCookieProcessor())
     page = browser.open(link[0], timeout=10).read().decode()
     [csrf] = re.findall(r'name="csrf_token" value="([^"]*)"', page)
+    assert f'name="token" value="{link[1]}"' in page
     form = urlencode({"csrf_token": csrf, "token": link[1]}).encode()
     with browser.open(link[0].partition("?")[0], form, timeout=10) as answer:
         assert answer.url == endpoints["dashboard"]

@@ -41,7 +41,7 @@ def open_link() -> Any:
     """Uses nothing up: browsers and link previews fetch addresses that nobody has opened. The page sends its form itself."""
     if not _is_local():
         return _ask_for_key(_FROM_AFAR, 403)
-    return render_template("sign_in_link.html", token=request.args.get("token", ""))
+    return render_template("sign_in_link.html", link_token=request.args.get("token", ""))
 
 
 @blueprint.post("/sign-in/link")

@@ -98,7 +98,7 @@ def test_what_is_pasted_is_verified_in_the_page_and_sent_nowhere(page, watch):
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_text("It does not verify.")).to_be_visible()
     expect(page.locator(".verdicts")).to_contain_text("the body was parsed and written again")
-    assert asked == []
+    assert [url for url in asked if not url.endswith("/icon.svg")] == []  # which the browser may fetch late
     assert page.evaluate("fetch('/healthz').then(() => 'sent', () => 'refused')") == "refused"
     assert watch.take("connect-src 'none'")
     watch.take("fetch")

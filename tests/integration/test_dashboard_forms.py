@@ -181,6 +181,13 @@ def test_a_url_that_is_right_is_said_to_be_and_makes_nothing(new_form, acme):
     assert acme("GET", "/webhooks").json["data"] == []
 
 
+def test_a_check_after_the_session_has_ended_leads_the_whole_page_to_the_sign_in(browser):
+    asked = {"HX-Request": "true", "HX-Current-URL": "http://localhost/webhooks/new"}
+    answer = browser.client.post("/webhooks/check-url", data={"url": URL}, headers=asked)
+    assert (answer.status_code, answer.text) == (204, "")
+    assert answer.headers["HX-Redirect"] == "/sign-in?next=/webhooks/new"
+
+
 def test_of_two_who_edit_at_once_the_second_is_told_and_may_then_replace(app, acme_browser, acme, key, whole):
     acme_browser.get(f"/webhooks/{whole}/edit")
     mine = shown_values(acme_browser.page) | {"name": "Mine"}

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, flash, g, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
@@ -29,13 +30,20 @@ def _admit() -> Any:
     if request.endpoint not in _OPEN:
         known = signed_in()
         if known is None:
-            return redirect(
-                url_for("dashboard.sign_in_form", next=request.full_path if request.method == "GET" else None)
-            )
+            return _to_sign_in()
         g.dashboard_key = known
         g.account_id = known.account_id
     csrf.protect()
     return None
+
+
+def _to_sign_in() -> Any:
+    """The whole page goes there, also where htmx has asked for a part of it."""
+    if "HX-Request" in request.headers:
+        page = urlsplit(request.headers.get("HX-Current-URL", ""))
+        address = url_for("dashboard.sign_in_form", next=page.path or None)
+        return Response(status=204, headers={"HX-Redirect": address})
+    return redirect(url_for("dashboard.sign_in_form", next=request.full_path if request.method == "GET" else None))
 
 
 @blueprint.after_request

@@ -134,7 +134,9 @@ class Account:
 class Stack:
     """Built once, shared by all tests that ask for it; each uses an account of its own. `mend` before each test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **env: str) -> None:
+        """`env` changes settings of all services."""
+        self._env = env
         self.dir = DataDir.open(directory)
         # Servers of its own, embedded even where Docker answers: tests stop them, and start them at the same address.
         self.broker = Broker(directory / "kafka")
@@ -163,6 +165,7 @@ class Stack:
             "GO2HOOKS_LOG_FORMAT": "text",
             "GO2HOOKS_METRICS_PORT": "0",
             "GO2HOOKS_API_PORT": "0",
+            **self._env,
         }
         self.api, self.router = self.service("api"), self.service("router")
         self.dispatcher = self.service("dispatcher")
@@ -191,8 +194,8 @@ class Stack:
         self.database.stop()
         self.dir.close()
 
-    def account(self) -> Account:
-        name = f"acc_{secrets.token_hex(6)}"
+    def account(self, name: str | None = None) -> Account:
+        name = name or f"acc_{secrets.token_hex(6)}"
         with psycopg.connect(self.database.url()) as connection:
             return Account(self, name, create_key(connection, name).key)
 

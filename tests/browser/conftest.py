@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from measuring import Measured
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from recording import Recorder
 from running import Account, Stack
+from seeding import Seeded, seed
 from watching import Watch
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+OPERATORS = "acc_operators"
 WITHIN_MS = 20_000  # on a busy machine; nothing waits longer than what it waits for
 expect.set_options(timeout=WITHIN_MS)
 
@@ -33,7 +36,7 @@ def chromium() -> Iterator[Browser]:
 def stack() -> Iterator[Stack]:
     # Not pytest's own directory: it takes away the permission by which an unprivileged Postgres gets there.
     with tempfile.TemporaryDirectory(prefix="go2hooks-browser-", ignore_cleanup_errors=True) as directory:
-        stack = Stack(Path(directory))
+        stack = Stack(Path(directory), GO2HOOKS_OPERATORS_ACCOUNT=OPERATORS)
         stack.start()
         with stack.service("router.replay"):
             yield stack
@@ -49,6 +52,18 @@ def site(stack: Stack) -> str:
 @pytest.fixture
 def account(stack: Stack) -> Account:
     return stack.account()
+
+
+@pytest.fixture(scope="session")
+def operators(stack: Stack) -> Account:
+    """The account whose keys see the whole deployment."""
+    return stack.account(OPERATORS)
+
+
+@pytest.fixture(scope="session")
+def seeded(operators: Account, receiver: Recorder) -> Seeded:
+    """An account that has something to show on every page."""
+    return seed(operators, receiver)
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +120,23 @@ def sign_in(page: Page, key: str) -> None:
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+FIGURES = pytest.StashKey[dict[str, Measured]]()
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> dict[str, Measured]:
+    """By page; what is put in is printed at the end."""
+    return pytestconfig.stash.setdefault(FIGURES, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(FIGURES, {})
+    if found:
+        terminalreporter.section("pages, with an empty cache")
+        terminalreporter.line(f"{'page':<20} {'first paint':>12} {'weight':>10} {'shift':>6}")
+    for name, page in found.items():
+        terminalreporter.line(
+            f"{name:<20} {page.paint_ms:>9.0f} ms {page.transferred / 1024:>6.1f} KiB {page.shift:>6.3f}"
+        )

@@ -26,6 +26,17 @@ blueprint = Blueprint(
 
 
 @blueprint.before_request
+def _come_again() -> Any:
+    """Who follows another site's link sends no cookie: have our own page ask, or the answer would end their session."""
+    is_foreign = (
+        request.headers.get("Sec-Fetch-Site") == "cross-site" and request.headers.get("Sec-Fetch-Dest") == "document"
+    )
+    if is_foreign and request.method == "GET" and not request.cookies:
+        return render_template("come_again.html")
+    return None
+
+
+@blueprint.before_request
 def _admit() -> Any:
     if request.endpoint not in _OPEN:
         known = signed_in()

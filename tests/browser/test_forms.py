@@ -101,7 +101,7 @@ def test_what_is_pasted_is_verified_in_the_page_and_sent_nowhere(page, watch):
     assert [url for url in asked if not url.endswith("/icon.svg")] == []  # which the browser may fetch late
     assert page.evaluate("fetch('/healthz').then(() => 'sent', () => 'refused')") == "refused"
     assert watch.take("connect-src 'none'")
-    watch.take("fetch")
+    watch.take("Fetch API")
 
 
 def test_without_a_secure_context_the_page_says_that_it_cannot_compute(page):

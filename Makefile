@@ -88,6 +88,10 @@ test-browser screenshots: OF_BROWSER = CHROMIUM=$$($(BIN)/python tools/chromium.
 test-browser: $(READY) $(BROWSER)
 	@$(OF_BROWSER) tests/browser $(ARGS)
 
+# The pictures of README and docs/dashboard.md, of a stack that was seeded for them.
+screenshots: $(READY) $(BROWSER)
+	@$(OF_BROWSER) -q tests/browser/screenshots.py
+
 # What is long and random, an hour and a half: each test on the build that `make test` leaves out, bugs that torture must find, properties
 # and models, the API under attack, damaged messages, and twenty minutes of torture.
 nightly: compiled

@@ -81,14 +81,14 @@ def seed(account: Account, receiver: Recorder) -> Seeded:
     eventually(lambda: account.call("GET", path).data["status"] == "done")
     return Seeded(
         account, *(account.webhook(each) for each in (healthy, disabled, failing)), delivered=history[0],
-        failed=max(failures, key=lambda each: each["attempts"]), retried=retried,
+        failed=max(failures, key=lambda each: (each["event"] == "click", each["attempts"])), retried=retried,
     )  # fmt: skip
 
 
 _WEBHOOKS = (
     ("Click tracker", ["click", "link.created", "qr.scanned"], {"description": "Feeds the campaign report."}),
     ("Order system", ["*"], {"headers": {"X-Team": "orders"}, "rateLimit": 50}),
-    ("Data lake", ["link.created"], {"metadata": {"owner": "analytics"}}),
+    ("Data lake", ["qr.scanned"], {"metadata": {"owner": "analytics"}}),
 )
 _endpoints: dict[str, Any] = {}
 

@@ -22,7 +22,7 @@ OF_BOTH := tests/unit tests/integration/test_dispatcher.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup compiled wheel demo check test test-plain test-compiled nightly test-browser screenshots torture models hostile lint format lint-api audit sbom bench bench-builds \
-	bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-replay clean
+	bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-dashboard bench-replay clean
 
 # Compiling takes a minute, and nothing but speed waits for it: so the demo does not. Kafka's AOT cache is made beside it.
 setup:
@@ -134,7 +134,7 @@ format: $(READY)
 bench-builds: compiled
 	@$(BIN)/python bench/builds.py $(ARGS)
 
-bench bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-replay: OR_PLAIN := --or-plain
+bench bench-isolation bench-scale bench-bounded bench-few-workers bench-api bench-dashboard bench-replay: OR_PLAIN := --or-plain
 
 # Each prints tables and writes JSON and charts to bench/results; options by ARGS, such as ARGS=--quick.
 bench: compiled
@@ -160,6 +160,10 @@ bench-few-workers: compiled
 # A replay of 100,000 events beside live traffic, its replayer killed twice: three minutes a round.
 bench-replay: compiled
 	@$(BIN)/python bench/replay.py $(ARGS)
+
+# Each page of the dashboard with 5,000 webhooks and 1,000,000 attempts stored: p50, p95 and weight; two minutes.
+bench-dashboard: compiled
+	@$(BIN)/python bench/dashboard.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -18,6 +18,7 @@ _MEASURE = """() => {
     paint_ms: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? null,
     transferred: loaded.reduce((sum, entry) => sum + entry.transferSize, 0),
     shift: window.layoutShift,
+    shifted: window.shifted,
   };
 }"""
 _TOO_WIDE = """() => {
@@ -34,6 +35,7 @@ class Measured(NamedTuple):
     paint_ms: float
     transferred: int
     shift: float
+    shifted: list[str]  #: what was moved
 
 
 def without_cache(page: Page) -> CDPSession:

@@ -7,8 +7,12 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Request,
 FLAG = "scriptRan"  #: what planted scripts set on `window`, beside opening a dialog
 _COUNT_SHIFTS = """
 window.layoutShift = 0;
+window.shifted = [];
 new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.layoutShift += entry.value;
+  for (const entry of list.getEntries().filter((each) => !each.hadRecentInput)) {
+    window.layoutShift += entry.value;
+    window.shifted.push(...entry.sources.map(({ node }) => node?.outerHTML?.slice(0, 120) ?? node?.textContent));
+  }
 }).observe({ type: "layout-shift", buffered: true });
 """
 

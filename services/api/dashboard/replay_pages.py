@@ -93,8 +93,8 @@ def _wanted() -> dict[str, Any]:
 
 
 def _in_utc(typed: str) -> str:
-    """What an input for a time holds, which has no zone."""
-    return f"{typed}Z" if typed else ""
+    """What an input for a time holds: without a zone, unless a script has put in the reader's time."""
+    return typed if typed.endswith("Z") or not typed else f"{typed}Z"
 
 
 def _why(reply: Reply) -> str:

@@ -27,7 +27,8 @@ def names(lines: list[str]) -> set[str]:
 
 
 BASE = names(PROJECT["dependencies"]) | {"psycopg-pool"}  # which `psycopg[pool]` stands for
-EXTRAS = {extra: names(lines) for extra, lines in PROJECT["optional-dependencies"].items() if extra != "dev"}
+FOR_TESTS = {"dev", "browser"}
+EXTRAS = {extra: names(lines) for extra, lines in PROJECT["optional-dependencies"].items() if extra not in FOR_TESTS}
 DECLARED = BASE.union(*EXTRAS.values())
 
 

@@ -82,6 +82,7 @@ def test_another_site_can_change_nothing(page, account, receiver, site, watch):
     page.route(f"{ELSEWHERE}/**", lambda route: route.fulfill(body=forged, content_type="text/html"))
     with page.expect_response(action):  # to which the browser sends no cookie
         page.goto(f"{ELSEWHERE}/", wait_until="commit")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert account.webhook(webhook)["isActive"] is True
     page.goto("/")  # with the cookie, and without the form's token
     status = page.evaluate("(url) => fetch(url, { method: 'POST' }).then((answer) => answer.status)", action)

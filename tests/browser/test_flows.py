@@ -73,8 +73,8 @@ def test_a_disabled_webhook_is_enabled_by_clicks_and_gets_what_it_missed_and_wha
     page.get_by_role("button", name="Enable again").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("active")
     page.goto(f"/webhooks/{webhook['id']}/replays")
-    page.get_by_label("Send again").select_option("skipped")
-    page.get_by_role("button", name="Replay").click()
+    page.locator("select[name=only]").select_option("skipped")
+    page.get_by_role("button", name="Replay", exact=True).click()
     eventually(lambda: statuses(account, webhook)["skipped"] == 0 and settled(account, webhook))
     event = account.emit()
     eventually(

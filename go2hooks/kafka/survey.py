@@ -82,11 +82,13 @@ class Surveyor:
         self._config: dict[str, Any] = reading | {
             "enable.auto.commit": False,
             "fetch.message.max.bytes": _HEAD_BYTES,
+            "fetch.error.backoff.ms": 20,  # the default is half a second, most of what there is
             "log_level": 0,
         }
         self._diagnosis = Diagnosis(self._config)
         self._admin: AdminClient | None = None
         self._consumer: Consumer | None = None
+        self._read: dict[PartitionKey, tuple[int, int]] = {}  # the heads that were read last: offset, and when due
 
     def look(self) -> Survey:
         """Blocks for a second where Kafka is away, for two at most. Raises UnavailableError when no broker answers."""
@@ -143,16 +145,21 @@ class Surveyor:
             yield Process(service, *(runs or ("", "")), member.host.removeprefix("/"), held)
 
     def _heads(self, wanted: dict[PartitionKey, int], faults: dict[str, None]) -> dict[PartitionKey, int]:
-        """When the message at each place was due, or written, in milliseconds; without those that did not come in time."""
-        if not wanted:
-            return {}
-        try:
-            if self._consumer is None:
-                self._consumer = self._open()
-            return _read_heads(self._consumer, dict(wanted))
-        except KafkaException as error:
-            faults[f"How old what waits is, Kafka does not say: {error.args[0].str()}."] = None
-            return {}
+        """When the message at each place was due, or written, in milliseconds; without those that did not come in time.
+
+        What has not moved since the last time, as where somebody hangs, is not read again.
+        """
+        known = {key: read for key, read in self._read.items() if wanted.get(key) == read[0]}
+        unread = {key: offset for key, offset in wanted.items() if key not in known}
+        if unread:
+            try:
+                if self._consumer is None:
+                    self._consumer = self._open()
+                known |= {key: (unread[key], due_ms) for key, due_ms in _read_heads(self._consumer, unread).items()}
+            except KafkaException as error:
+                faults[f"How old what waits is, Kafka does not say: {error.args[0].str()}."] = None
+        self._read = known
+        return {key: due_ms for key, (_, due_ms) in known.items()}
 
     def _open(self) -> Consumer:
         made: list[Consumer] = []
@@ -298,12 +305,15 @@ class _Offsets:
             return None
 
 
-def _read_heads(consumer: Consumer, wanted: dict[PartitionKey, int]) -> dict[PartitionKey, int]:
-    """One message of each partition, as many as come within _OLDEST_S."""
+def _read_heads(consumer: Consumer, wanted: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
+    """One message of each partition, as many as come within _OLDEST_S.
+
+    Nothing is paused: a partition that was is not read at once when it is assigned again.
+    """
     found: dict[PartitionKey, int] = {}
     consumer.assign([TopicPartition(*key, offset) for key, offset in wanted.items()])
     until = time.monotonic() + _OLDEST_S
-    while wanted and (left_s := until - time.monotonic()) > 0:
+    while len(found) < len(wanted) and (left_s := until - time.monotonic()) > 0:
         message = consumer.poll(left_s)
         if message is None:
             break
@@ -313,9 +323,8 @@ def _read_heads(consumer: Consumer, wanted: dict[PartitionKey, int]) -> dict[Par
                 raise KafkaException(error)
             continue
         key = PartitionKey(str(message.topic()), int(message.partition() or 0))
-        if wanted.pop(key, None) is not None:
+        if key in wanted and key not in found:
             found[key] = _due_ms(message)
-            consumer.pause([TopicPartition(*key)])
     consumer.unassign()
     return found
 

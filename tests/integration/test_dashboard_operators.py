@@ -162,7 +162,8 @@ def test_the_picture_counts_what_was_written_what_waits_and_since_when(operator_
         found = operating.kafka().survey.stages
         return found if found[names.overflow].waiting == before[names.overflow].waiting + 1 else None
 
-    after = eventually(counted)
+    eventually(counted)
+    after = operating._ask_kafka().survey.stages  # asked again: each partition is read from once more
     clicks = names.of_event["click"]
     assert after[clicks].waiting == before[clicks].waiting + 3
     assert after[clicks].written >= 3
@@ -283,7 +284,7 @@ def test_a_dead_delivery_is_looked_at_and_goes_back_once_and_the_log_says_who_di
     shown = text(operator_browser.page)
     assert f"{where} timeout no answer in 10 s click {dead.id} 6 attempts {hook} acme never" in shown
     operator_browser.get(f"/operators/dead-letters/{where}")
-    assert '{"event":"click"}' in unescape(operator_browser.page)
+    assert '"event": "click"' in unescape(operator_browser.page)
     operator_browser.post(f"/operators/dead-letters/{where}/send-back")
     assert "1 sent back." in operator_browser.page
     again = [decode_delivery(value) for value in values(settings, names.deliveries) if value]

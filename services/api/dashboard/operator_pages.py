@@ -18,6 +18,7 @@ from go2hooks.postgres.audit import Actor
 from services.api import operating
 from services.api.answers import iso
 from services.api.context import services
+from services.api.dashboard import words
 from services.api.dashboard.blueprint import blueprint
 from services.api.dashboard.calls import PageError, Reply
 from services.api.dashboard.session import key, operates
@@ -26,6 +27,7 @@ from services.api.operating import Operating
 _KINDS: Final = "any(deliveries, events)"
 _IN_FULL: Final = ("payload", "data")
 LATE_S: Final = 30.0  #: what waits for longer is marked
+_SAID_ELSEWHERE: Final = ("position", "buried", "sent back")
 _MANY: Final = 5  # hosts that are named
 
 
@@ -85,8 +87,8 @@ def show_dead_letter(kind: str, partition: int, offset: int) -> str:
             404, f"{name} is not among the newest {operating.NEWEST:,} (any more): go2hooks dead show {name}"
         )
     told = dict(describe(found.letters[0], box.codec))
-    content = {title: text for title, text in told.items() if title in _IN_FULL or title.endswith(" bytes")}
-    facts = {title: text for title, text in told.items() if title not in content}
+    content = {title: _readable(text) for title, text in told.items() if title in _IN_FULL or title.endswith(" bytes")}
+    facts = {title: text for title, text in told.items() if title not in {*content, *_SAID_ELSEWHERE}}
     return render_template(
         "operators_dead_letter.html", kind=kind, letter=_shown(found.letters[0], box), facts=facts, content=content,
         partition=partition, offset=offset,
@@ -215,6 +217,14 @@ def _builds(processes: Iterable[Process]) -> list[Build]:
         Build(*kind, len(same), sorted({each.host for each in same})[:_MANY], sum(each.partitions for each in same))
         for kind, same in sorted(found.items(), reverse=True)
     ]
+
+
+def _readable(text: str) -> str:
+    """JSON with line breaks; what is none as it is."""
+    try:
+        return words.pretty(text) or text
+    except ValueError:
+        return text
 
 
 def _of_webhook(webhook: str) -> Callable[[DeadLetter], bool]:

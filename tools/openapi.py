@@ -14,7 +14,8 @@ from services.api.openapi import document
 def main() -> None:
     key = base64.b64encode(os.urandom(32)).decode()
     absent = cast("Any", None)  # the routes are described, not served
-    app = create_app(load_settings(database_url="postgresql://none", secret_keys=key), absent, absent, absent)
+    settings = load_settings(database_url="postgresql://none", secret_keys=key)
+    app = create_app(settings, absent, absent, absent, absent)
     json.dump(document(app), sys.stdout, indent=1)
 
 

@@ -122,7 +122,8 @@ def _try_tls(plain: socket.socket, host: str, config: Mapping[str, Any]) -> str 
     except ssl.SSLCertVerificationError as error:
         return _explain_certificate(error, host)
     except ssl.SSLError as error:
-        if error.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"):
+        has_closed = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        if has_closed or error.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"):
             return _NO_TLS
         return f"ends the TLS handshake: {error.reason or error}. Check {_CERTIFICATE} and its key."
     except (ConnectionError, TimeoutError):

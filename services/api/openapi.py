@@ -262,13 +262,14 @@ def _of_path(route: _Route) -> Iterator[dict[str, Any]]:
 def _of_query(operation: Operation, components: _Components) -> Iterator[dict[str, Any]]:
     if operation.query is None:
         return
+    required = {field.alias or name for name, field in operation.query.model_fields.items() if field.is_required()}
     for name, field in components.fields_of(operation.query).items():
         # Optional there means None, which no query string can say.
         [schema] = (kind for kind in field.get("anyOf", [field]) if kind != {"type": "null"})
         schema = {key: value for key, value in schema.items() if (key, value) != ("default", None)}
         described = {"description": field["description"]} if "description" in field else {}
         schema.pop("description", None)
-        yield {"name": name, "in": "query", "required": False, "schema": schema} | described
+        yield {"name": name, "in": "query", "required": name in required, "schema": schema} | described
 
 
 def _of_header(route: _Route) -> Iterator[dict[str, Any]]:

@@ -71,6 +71,10 @@ class ReplayBody(Body):
     there is no delivery of. `all`: all of these, and what was delivered."""
 
 
+_NAME: Final = "|".join(map(re.escape, SUBSCRIBABLE))
+_NAMES: Final = f"^({_NAME})(,({_NAME}))*$"
+
+
 def _read_events(text: Any) -> Any:
     return text.split(",") if isinstance(text, str) else text
 
@@ -82,7 +86,9 @@ class EstimateQuery(Query):
     """Events that Kafka accepted at this time or later."""
     to: Time | None = None
     """Events that Kafka accepted before this time; by default, now."""
-    events: Annotated[Events, BeforeValidator(_read_events), WithJsonSchema({"type": "string"})] | None = None
+    events: (
+        Annotated[Events, BeforeValidator(_read_events), WithJsonSchema({"type": "string", "pattern": _NAMES})] | None
+    ) = None
     """Of these types alone, with commas between them."""
     only: Annotated[Selected, AfterValidator(_known)]
     """As `only` of a replay."""
@@ -121,7 +127,7 @@ def list_replays(webhook_id: str, query: PageQuery) -> Response:
         return success([shown(row) for row in rows], meta=meta)
 
 
-@blueprint.get("/<webhook_id>/replays/estimate")
+@blueprint.get("/<webhook_id>/replay-estimate")
 @operation("How much a replay would send", Answer(ReplayEstimate))
 def estimate_replay(webhook_id: str, query: EstimateQuery) -> Response:
     """Begins nothing. It tells of a disabled webhook, too.

@@ -3,7 +3,11 @@
 That every answer of every other test is as described is seen to by `documented`, through the test client.
 """
 
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from documented import check, document_of, template_of
@@ -33,6 +37,18 @@ def test_every_route_is_described_and_nothing_else(app):
     }
     assert set(operations(app)) == routes
     assert routes
+
+
+def test_the_document_is_printed_without_a_server(app):
+    """As `make lint-api` reads it."""
+    tool = Path(__file__).parents[2] / "tools" / "openapi.py"
+    done = subprocess.run([sys.executable, str(tool)], capture_output=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["paths"].keys() == document_of(app)["paths"].keys()
+
+
+def test_what_a_query_must_have_is_said(app):
+    described = operations(app)["/webhooks/{webhookId}/replay-estimate", "GET"]["parameters"]
+    assert {each["name"] for each in described if each["in"] == "query" and each["required"]} == {"from", "only"}
 
 
 def test_a_route_that_declares_nothing_is_refused_at_start(app):

@@ -152,7 +152,7 @@ def recorded(database, webhook_id):
 
 
 def estimate(caller, webhook_id, **query):
-    return caller("GET", f"/webhooks/{webhook_id}/replays/estimate?{urlencode({'from': HOUR_AGO, **query})}")
+    return caller("GET", f"/webhooks/{webhook_id}/replay-estimate?{urlencode({'from': HOUR_AGO, **query})}")
 
 
 def matched(answer):

@@ -96,7 +96,8 @@ async def receiver(authority: trustme.CA) -> AsyncIterator[int]:
     async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context) as server:
         yield server.sockets[0].getsockname()[1]
         for writer in writers:
-            writer.transport.abort()
+            if not writer.transport.is_closing():
+                writer.transport.abort()
 
 
 def post(url: str) -> SignedRequest:

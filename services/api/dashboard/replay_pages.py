@@ -32,7 +32,7 @@ def estimate_replay(webhook_id: str) -> Any:
     """What the form's choice would send: in place, or in the page loaded anew."""
     wanted = _wanted()
     query = wanted | {"events": ",".join(wanted.get("events", []))}
-    reply = ask("GET", f"/webhooks/{webhook_id}/replays/estimate", **query)
+    reply = ask("GET", f"/webhooks/{webhook_id}/replay-estimate", **query)
     if "HX-Request" in request.headers:
         return render_template("replay_estimate.html", reply=reply)
     found = calls.get(f"/webhooks/{webhook_id}/replays", perPage=20)

@@ -28,5 +28,5 @@ def _skipped(webhook: dict[str, Any]) -> Any:
     """How much a replay would bring back; None of a webhook that is not disabled, or when that takes too long to find out."""
     if webhook["isActive"]:
         return None
-    reply = ask("GET", f"/webhooks/{webhook['id']}/replays/estimate", **{"from": off_since(webhook), "only": "skipped"})
+    reply = ask("GET", f"/webhooks/{webhook['id']}/replay-estimate", **{"from": off_since(webhook), "only": "skipped"})
     return reply.data if reply.ok else None

@@ -139,7 +139,7 @@ async def test_who_has_waited_for_a_connection_that_turns_out_stale_gets_a_fresh
     assert isinstance(await sender.send(post(receiver.target())), Answer)
     origin = ("http", "localhost", receiver.port, None)
     for _ in range(AT_ONCE):  # nobody else may open one
-        assert isinstance(await sender._turns.enter(origin, Bucket()), Opening)
+        assert isinstance(await sender._connect_queue.enter(origin, Bucket()), Opening)
     first = asyncio.create_task(sender.send(post(receiver.target())))
     await asyncio.sleep(0)
     second = asyncio.create_task(sender.send(post(receiver.target())))

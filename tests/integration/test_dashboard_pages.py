@@ -3,6 +3,7 @@
 import re
 from html import unescape
 
+import psycopg
 import pytest
 from browsing import EVIL, URL, assert_only_our_scripts, made
 
@@ -188,6 +189,17 @@ def test_every_page_forbids_inline_scripts_frames_and_other_hosts(acme_browser, 
         assert address.startswith("/")
     for address in re.findall(r'(?:src|href)="(/static[^"]*)"', answer.text):
         assert acme_browser.client.get(address, buffered=True).status_code == 200
+
+
+def test_a_failure_under_a_page_is_a_page_too(acme_browser, monkeypatch):
+    def away(*_args):
+        raise psycopg.OperationalError("connection refused by somebody")
+
+    monkeypatch.setattr("go2hooks.postgres.api_keys.look_up_id", away)
+    answer = acme_browser.get("/", 503)
+    assert (answer.mimetype, answer.headers["Retry-After"]) == ("text/html", "3")
+    assert "A server that the API needs is away; nothing was lost, try again." in acme_browser.page
+    assert "somebody" not in acme_browser.page
 
 
 def test_the_resources_take_no_cookie(acme_browser):

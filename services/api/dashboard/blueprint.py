@@ -59,6 +59,12 @@ def _to_sign_in() -> Any:
 
 @blueprint.after_request
 def _harden(response: Response) -> Response:
+    if (
+        response.is_json and not response.direct_passthrough
+    ):  # what failed under a page, such as a Postgres that is away
+        message = response.get_json()["error"]["message"]
+        response.set_data(render_template("error.html", title="That did not work", message=message))
+        response.mimetype = "text/html"
     response.headers.setdefault("Content-Security-Policy", _POLICY)
     response.headers["Referrer-Policy"] = "no-referrer"
     if request.endpoint != "dashboard.static":

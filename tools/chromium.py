@@ -24,7 +24,16 @@ def install() -> None:
         return
     print("Installing Chromium …", file=sys.stderr, flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    apt = ("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120")
+    apt = (
+        "apt-get",
+        "-qq",
+        "-o",
+        "DPkg::Lock::Timeout=120",
+        "-o",
+        "Acquire::http::Timeout=20",
+        "-o",
+        "Acquire::Retries=1",
+    )
     for command in ([*apt, "update"], [*apt, "install", "--yes", "--no-install-recommends", "chromium"]):
         subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
 

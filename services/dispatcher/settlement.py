@@ -5,7 +5,7 @@ step    = next_step(delivery, outcome, now, policy)   pure
 keep(step), then record, then finish                  retry or dead letter in Kafka, row in Postgres, offset
 """
 
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 import structlog
 
@@ -24,13 +24,16 @@ from services.dispatcher.requests import FAILED_INSIDE
 log = structlog.get_logger(__name__)
 
 
-class Verdict(NamedTuple):
+class Verdict:
     """What a response means, what comes next, and what is recorded of it."""
 
-    outcome: Outcome
-    step: Step
-    record: AttemptRecord
-    took_s: float  #: until the response
+    __slots__ = ("outcome", "record", "step", "took_s")
+
+    def __init__(self, outcome: Outcome, step: Step, record: AttemptRecord, took_s: float) -> None:
+        self.outcome = outcome
+        self.step = step
+        self.record = record
+        self.took_s = took_s  #: until the response
 
 
 class Settlement:

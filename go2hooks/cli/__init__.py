@@ -44,7 +44,7 @@ _EXTRA_OF_MODULE = {
 
 
 class _Commands(click.Group):
-    """ConnectQueue what we raise on purpose into one clear message and exit status 1."""
+    """Turns what we raise on purpose into one clear message and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -4,7 +4,7 @@ Commit rule: an event's offset is stored when Kafka has acknowledged every deliv
 of all events before it in its partition. A crash replays the rest; delivery ids are deterministic, and replayed
 deliveries say that they are suspect, so dispatchers look before they send.
 
-ConnectQueue: events are keyed by account, so a burst of one account lies in one partition, before the events of others. The
+Turns: events are keyed by account, so a burst of one account lies in one partition, before the events of others. The
 router reads ahead, within bounds, and routes one event of each account that has any, then another. What an account has
 waiting in such numbers that it crowds out the others goes to the overflow at once: in `go2.deliveries` it would lie
 before theirs again.

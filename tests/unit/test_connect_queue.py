@@ -20,7 +20,7 @@ SHORT = Times.within(0.2, 0.3)
 
 
 class Scene:
-    """ConnectQueue, and who keeps the connections that become idle."""
+    """A queue, and who keeps the connections that become idle."""
 
     def __init__(self, at_once: int = 1, times: Times = TIMES) -> None:
         self.turns = ConnectQueue(times, at_once)

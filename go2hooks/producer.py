@@ -26,7 +26,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.errors import InvalidEventError, UnavailableError
 from go2hooks.core.event import Event
 from go2hooks.core.validation import validate
-from go2hooks.kafka.client import connection_config
+from go2hooks.kafka.client import connection_config, refusal
 from go2hooks.kafka.diagnosis import why_away
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.kafka_settings import KafkaSettings
@@ -246,13 +246,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _try_out(config: dict[str, Any]) -> None:
-    """Make a client that connects to nothing, and drop it: only librdkafka knows all settings and their rules."""
     nowhere = {
         name: value for name, value in config.items() if name not in ("bootstrap.servers", "metadata.broker.list")
     }
-    try:
-        Producer(nowhere | {"log_level": 0})
-    except KafkaException as error:
+    error = refusal(nowhere)
+    if error is not None:
         raise ValueError(f"librdkafka refuses its configuration: {error}") from error
 
 

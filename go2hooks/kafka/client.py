@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -70,12 +71,22 @@ def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
     }
 
 
+def refusal(config: Mapping[str, Any]) -> KafkaException | None:
+    """What librdkafka has against a configuration; it alone knows all properties and their rules. None where it takes it.
+
+    Makes a client, which connects to nothing where no server is named, and drops it.
+    """
+    try:
+        Producer({**config, "log_level": 0})
+    except KafkaException as error:
+        return error
+    return None
+
+
 @lru_cache(maxsize=8)
 def _try_out(given: frozenset[tuple[str, str]]) -> None:
-    """Make a client of what the operator has set, and drop it: only librdkafka knows all properties and their rules."""
-    try:
-        Producer({**dict(given), "log_level": 0})
-    except KafkaException as error:
+    error = refusal(dict(given))
+    if error is not None:
         said = error.args[0].str().removeprefix("Failed to create producer: ").removesuffix(".")
         raise SettingsError(
             f"librdkafka refuses its configuration: {said}. Check {variable('kafka_properties')} and GO2HOOKS_KAFKA_SSL_*."
@@ -155,6 +166,18 @@ def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]
         "queue.buffering.max.kbytes": 131_072,
         "partitioner": "murmur2_random",  # as the Java producer places keys
     }
+
+
+def reporting_consumer(config: dict[str, Any]) -> Consumer:
+    """One whose errors are logged, and whose password is looked after, whenever it is polled."""
+    made: list[Consumer] = []
+
+    def on_error(error: KafkaError) -> None:
+        for consumer in made:
+            report(error, consumer)
+
+    made.append(Consumer(config | {"error_cb": on_error}))
+    return made[0]
 
 
 def report(error: KafkaError, client: Consumer | Producer) -> None:

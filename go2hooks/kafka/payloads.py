@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from go2hooks.codec import decode_delivery
 from go2hooks.core.delivery import Delivery, Position
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
-from go2hooks.kafka.client import GroupNames, consumer_config, report
+from go2hooks.kafka.client import GroupNames, consumer_config, reporting_consumer
 from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.event_spans import count_events, topics_of
 from go2hooks.kafka.partitions import position_of
@@ -88,7 +88,7 @@ class PayloadReader:
         if not self._places.acquire(timeout=_TIMEOUT_S):
             raise UnavailableError("too many others wait for Kafka at the moment")
         try:
-            consumer = self._idle.pop() if self._idle else self._open()
+            consumer = self._idle.pop() if self._idle else reporting_consumer(self._config)
             try:
                 yield consumer
                 consumer.unassign()  # or it would go on reading what comes after
@@ -102,16 +102,6 @@ class PayloadReader:
             self._idle.append(consumer)
         finally:
             self._places.release()
-
-    def _open(self) -> Consumer:
-        made: list[Consumer] = []
-
-        def on_error(error: KafkaError) -> None:
-            for consumer in made:
-                report(error, consumer)
-
-        made.append(Consumer(self._config | {"error_cb": on_error}))
-        return made[0]
 
     def _read_at(self, consumer: Consumer, position: Position, deadline: float) -> Message | None:
         """The message at this place; None when there is none (any more). Raises UnavailableError, KafkaException."""

@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from go2hooks.codec import decode_delivery
 from go2hooks.core.errors import EventError, UnavailableError
 from go2hooks.kafka.admin import admin_client
-from go2hooks.kafka.client import GroupNames, consumer_config, report, running
+from go2hooks.kafka.client import GroupNames, consumer_config, reporting_consumer, running
 from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
@@ -154,22 +154,12 @@ class Surveyor:
         if unread:
             try:
                 if self._consumer is None:
-                    self._consumer = self._open()
+                    self._consumer = reporting_consumer(self._config)
                 known |= {key: (unread[key], due_ms) for key, due_ms in _read_heads(self._consumer, unread).items()}
             except KafkaException as error:
                 faults[f"How old what waits is, Kafka does not say: {error.args[0].str()}."] = None
         self._read = known
         return {key: due_ms for key, (_, due_ms) in known.items()}
-
-    def _open(self) -> Consumer:
-        made: list[Consumer] = []
-
-        def on_error(error: KafkaError) -> None:
-            for consumer in made:
-                report(error, consumer)
-
-        made.append(Consumer(self._config | {"error_cb": on_error}))
-        return made[0]
 
 
 def _read_by(settings: Settings) -> dict[str, str]:

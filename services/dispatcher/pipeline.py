@@ -183,10 +183,10 @@ class Pipeline:
     def _end(self, attempt: Attempt, response: Response) -> None:
         """The attempt is over. Never raises: the sender calls it."""
         try:
-            verdict = self._settlement.judge(attempt, response)
+            judgement = self._settlement.judge(attempt, response)
             if attempt.in_lane:
-                self._leave_lane(attempt.item, ok=isinstance(verdict.outcome, Delivered), took_s=verdict.took_s)
-            self._settlement.keep(attempt.item, verdict)
+                self._leave_lane(attempt.item, ok=isinstance(judgement.outcome, Delivered), took_s=judgement.took_s)
+            self._settlement.keep(attempt.item, judgement)
         except Exception:
             # A defect of ours. Its offset stays incomplete, so it is tried again after a restart; be loud until then.
             log.exception("delivery died", delivery_id=attempt.item.delivery.id)

@@ -24,7 +24,7 @@ from services.dispatcher.requests import FAILED_INSIDE
 log = structlog.get_logger(__name__)
 
 
-class Verdict:
+class Judgement:
     """What a response means, what comes next, and what is recorded of it."""
 
     __slots__ = ("outcome", "record", "step", "took_s")
@@ -43,29 +43,29 @@ class Settlement:
         self._policy = policy
         self._keeper = keeper
 
-    def judge(self, attempt: Attempt, response: Response) -> Verdict:
+    def judge(self, attempt: Attempt, response: Response) -> Judgement:
         """What cannot be judged is a failed attempt: what a receiver does must not keep the delivery, its place in the lane
         and its offset for good.
         """
         ended_ms = now_ms()
         try:
-            verdict = self._judge(attempt, response, ended_ms)
+            judgement = self._judge(attempt, response, ended_ms)
         except Exception:
             log.exception("answer could not be judged", delivery_id=attempt.item.delivery.id)
-            verdict = self._judge(attempt, FAILED_INSIDE, ended_ms)
-        _measure(attempt, verdict, ended_ms)
-        return verdict
+            judgement = self._judge(attempt, FAILED_INSIDE, ended_ms)
+        _measure(attempt, judgement, ended_ms)
+        return judgement
 
-    def keep(self, item: WorkItem, verdict: Verdict) -> None:
+    def keep(self, item: WorkItem, judgement: Judgement) -> None:
         """The next attempt or the dead letter, and the record; then the item is finished."""
-        step = verdict.step
+        step = judgement.step
         match step:
             case Done():
-                self._keeper.record(item, verdict.record)
+                self._keeper.record(item, judgement.record)
             case RetryAt():
-                self._keeper.retry(item, step, verdict.record)
+                self._keeper.retry(item, step, judgement.record)
             case DeadLetter():
-                self._keeper.dead_letter(item, verdict.outcome, verdict.record)
+                self._keeper.dead_letter(item, judgement.outcome, judgement.record)
             case Skip():
                 self.skip(item, step)
             case _:
@@ -75,21 +75,21 @@ class Settlement:
         """It is not sent, and recorded so."""
         self._keeper.skip(item, skip, now_ms())
 
-    def _judge(self, attempt: Attempt, response: Response, ended_ms: int) -> Verdict:
+    def _judge(self, attempt: Attempt, response: Response, ended_ms: int) -> Judgement:
         item = attempt.item
         outcome = classify(response, ended_ms)
         step = next_step(item.delivery, outcome, ended_ms, self._policy)
         record = record_attempt(item.delivery, item.position, outcome, step, attempt.began_ms, response)
-        return Verdict(outcome, step, record, response.duration_ms / 1000)
+        return Judgement(outcome, step, record, response.duration_ms / 1000)
 
 
-def _measure(attempt: Attempt, verdict: Verdict, ended_ms: int) -> None:
+def _measure(attempt: Attempt, judgement: Judgement, ended_ms: int) -> None:
     item = attempt.item
     delivery = item.delivery
-    metrics.REQUEST_SECONDS.observe(verdict.took_s)
+    metrics.REQUEST_SECONDS.observe(judgement.took_s)
     if delivery.attempt > 1 and delivery.due_ms:
         metrics.RETRY_LATENESS_SECONDS.observe(max(0, attempt.began_ms - delivery.due_ms) / 1000)
-    outcome = verdict.outcome
+    outcome = judgement.outcome
     match outcome:
         case Delivered():
             metrics.ATTEMPTS.add(1, "delivered")

@@ -8,8 +8,9 @@ from html import unescape
 
 import pytest
 from browsing import EVIL, Browser, assert_only_our_scripts
+from burying import writer
 from calling import Described
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from usable_topics import make_topics
 from waiting import eventually
 
@@ -77,16 +78,7 @@ def names(settings):
 @pytest.fixture
 def write(settings):
     """`write(topic, key, value, headers)` returns the message's place as the pages name it."""
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
-
-    def produce(topic, key, value, /, **headers):
-        places = []
-        named = [(f"go2hooks-{name}", str(text).encode()) for name, text in headers.items()]
-        producer.produce(topic, value, key, headers=named, on_delivery=lambda _e, m: places.append(m))
-        assert producer.flush(10) == 0
-        return f"{topic.split('.')[1]}/{places[0].partition()}/{places[0].offset()}"
-
-    return produce
+    return writer(settings.kafka_bootstrap_servers)
 
 
 def a_delivery(webhook_id, event_id=None, body=b'{"event":"click"}', due_ms=0):

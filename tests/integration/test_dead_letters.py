@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from burying import writer
 from click.testing import CliRunner, Result
-from confluent_kafka import Producer
 from usable_topics import make_topics
 
 from go2hooks.cli import main
@@ -48,16 +48,7 @@ def cli(settings) -> Callable[..., Result]:
 @pytest.fixture
 def write(kafka_bootstrap):
     """`write(topic, key, value, headers)` returns the message's place as the commands name it."""
-    producer = Producer({"bootstrap.servers": kafka_bootstrap})
-
-    def produce(topic, key, value, /, **headers):
-        places = []
-        named = [(f"go2hooks-{name}", str(text).encode()) for name, text in headers.items()]
-        producer.produce(topic, value, key, headers=named, on_delivery=lambda _e, m: places.append(m))
-        assert producer.flush(10) == 0
-        return f"{topic.split('.')[1]}/{places[0].partition()}/{places[0].offset()}"
-
-    return produce
+    return writer(kafka_bootstrap)
 
 
 def messages(settings, topic):

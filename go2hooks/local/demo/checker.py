@@ -29,7 +29,7 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
 
 
-class Checker:
+class DemoChecker:
     """Looks after the stack too, meanwhile: everything here happens in the main thread."""
 
     def __init__(

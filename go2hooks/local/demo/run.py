@@ -16,7 +16,7 @@ from rich.text import Text
 
 from go2hooks import build
 from go2hooks.core.errors import Go2HooksError, UnavailableError
-from go2hooks.local.demo.checker import Checker, Verdict
+from go2hooks.local.demo.checker import DemoChecker, Verdict
 from go2hooks.local.demo.control import Control, routed_webhooks
 from go2hooks.local.demo.ledger import Account, Ledger
 from go2hooks.local.demo.plan import SUBSCRIPTIONS
@@ -133,7 +133,7 @@ def _play(
     sending = Sending(endpoints["kafka"], endpoints["account"], ledger, count=options.events, rate=options.rate)
     sending.start()
     try:
-        verdict = Checker(stack, control, ledger, screen, progress, load_settings()).watch(sending, deadline)
+        verdict = DemoChecker(stack, control, ledger, screen, progress, load_settings()).watch(sending, deadline)
     finally:
         screen.end(ledger, progress)
         sending.stop()

@@ -62,7 +62,7 @@ class Bar(NamedTuple):
     segments: list[Segment]
 
 
-class Line(NamedTuple):
+class Curve(NamedTuple):
     """One percentile over time, as the `d` of a path; with gaps where nothing was answered."""
 
     percentile: str
@@ -89,7 +89,7 @@ class Chart(NamedTuple):
     counts: Scale
     bars: list[Bar]
     times: Scale
-    lines: list[Line]
+    lines: list[Curve]
     marks: list[Mark]
     is_empty: bool  #: nothing happened
     is_silent: bool  #: nothing was answered
@@ -111,7 +111,7 @@ def chart(stats: dict[str, Any], range_name: str) -> Chart:
         counts=count_scale(series),
         bars=bars(series),
         times=times,
-        lines=[Line(PERCENTILES[key], path([point[key] for point in series], times.top)) for key in PERCENTILES],
+        lines=[Curve(PERCENTILES[key], path([point[key] for point in series], times.top)) for key in PERCENTILES],
         marks=_marks(series, wanted),
         is_empty=not any(map(total, series)),
         is_silent=all(point["p50Ms"] is None for point in series),

@@ -1,7 +1,6 @@
 """Deliveries: those of an account or a webhook as they come in, and one of them with its attempts."""
 
 import json
-import re
 from hashlib import sha256
 from typing import Any, Final
 
@@ -14,7 +13,6 @@ from services.api.dashboard.calls import PageError, Reply, ask
 from services.api.dashboard.remedies import remedy
 
 _FILTERS: Final = ("status", "event", "since", "until", "webhook", "id")
-_NO_ZONE: Final = re.compile(r"[\d.:T-]+")  # what a browser's field for a time gives: in UTC, where no script says more
 _IN_CHOICE: Final = 100  # webhooks: of more, the reader names the id
 _PER_PAGE: Final = 25
 _UNCHANGED: Final = 304
@@ -76,9 +74,7 @@ def _wanted() -> dict[str, str]:
 def _ask(filters: dict[str, str], per_page: Any, cursor: str | None = None) -> Reply:
     """As the resource names them. An id is that of an event, a delivery or a webhook; what it begins with tells."""
     query = {name: filters[name] for name in ("status", "event", "webhook")}
-    query |= {
-        name: f"{filters[name]}Z" if _NO_ZONE.fullmatch(filters[name]) else filters[name] for name in ("since", "until")
-    }
+    query |= {name: words.in_utc(filters[name]) for name in ("since", "until")}
     if wanted := filters["id"]:
         kind = {"dlv": "deliveryId", "wh": "webhook"}.get(wanted.partition("_")[0], "eventId")
         query[kind] = wanted

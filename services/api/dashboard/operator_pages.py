@@ -42,7 +42,7 @@ class Build(NamedTuple):
     partitions: int
 
 
-class Pipeline(NamedTuple):
+class PipelineFigures(NamedTuple):
     """The picture, in the order in which events pass it. None for what is not known."""
 
     events: Stage
@@ -183,11 +183,11 @@ def _figures(box: Operating) -> dict[str, Any]:
     }
 
 
-def _pipeline(survey: Survey, box: Operating) -> Pipeline:
+def _pipeline(survey: Survey, box: Operating) -> PipelineFigures:
     topics, stages = box.topics, survey.stages
     running = Counter(process.service for process in survey.processes)
     delays = dict.fromkeys(services().settings.retry_delays)
-    return Pipeline(
+    return PipelineFigures(
         _together([stages[topic] for topic in topics.events]),
         running["router"],
         stages[topics.deliveries],

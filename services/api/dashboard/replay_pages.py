@@ -82,19 +82,14 @@ def _wanted() -> dict[str, Any]:
     """What the form asks for: a range of its own where one is given, or from now back."""
     form = request.form
     hours = words.RANGES.get(form.get("range", ""), 1)
-    begin = _in_utc(form.get("from", "")) or (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    begin = words.in_utc(form.get("from", "")) or (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
     wanted = {
         "from": begin,
-        "to": _in_utc(form.get("to", "")),
+        "to": words.in_utc(form.get("to", "")),
         "only": form.get("only", ""),
         "events": form.getlist("events"),
     }
     return {name: value for name, value in wanted.items() if value or name == "only"}
-
-
-def _in_utc(typed: str) -> str:
-    """What an input for a time holds: without a zone, unless a script has put in the reader's time."""
-    return typed if typed.endswith("Z") or not typed else f"{typed}Z"
 
 
 def _why(reply: Reply) -> str:

@@ -1,12 +1,14 @@
 """How pages write times, numbers and outcomes."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from go2hooks.postgres.webhooks import DISABLED_BY_USER
 
+_NO_ZONE: Final = re.compile(r"[\d.:T-]+")
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 RANGES: Final = {"the last hour": 1, "the last day": 24, "the last 3 days": 72, "the last week": 168}  #: in hours
@@ -58,6 +60,11 @@ def rate(per_second: float) -> str:
 def exactly(moment: str | None) -> str:
     """`2024-01-01 12:00:00 UTC`, with milliseconds where there are any."""
     return "" if moment is None else f"{moment.replace('T', ' ').removesuffix('Z')} UTC"
+
+
+def in_utc(typed: str) -> str:
+    """What an input for a time holds is without a zone, unless a script has put in the reader's time: then it is in UTC."""
+    return f"{typed}Z" if _NO_ZONE.fullmatch(typed) else typed
 
 
 def grouped(number: float) -> str:

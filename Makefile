@@ -15,7 +15,7 @@ IN_MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 >
 TESTS := $(IN_MEMORY) $(BIN)/pytest --no-loadscope-reorder
 # What runs on the compiled modules, where there is a compiler; all else on the plain ones; what tests modules alone, on either.
 OF_COMPILED := tests/acceptance tests/integration/senders tests/integration/router/test_router.py $(patsubst %,tests/integration/test_%.py, \
-	attempts client_certificates dispatcher_processes metrics metrics_lag recorder strays wheel)
+	attempts client_certificates dispatcher_processes metrics metrics_lag orphans recorder wheel)
 OF_BOTH := tests/unit tests/integration/test_dispatcher.py
 
 # Some hundred processes that tests start would each compile their sources again.
@@ -37,8 +37,8 @@ $(PACKAGES): pyproject.toml constraints.txt tools/bootstrap.py
 	@"$(PYTHON)" tools/bootstrap.py
 	@touch $@
 
-$(READY): $(PACKAGES) go2hooks/local/kafka-jars.txt
-	@$(BIN)/python -m go2hooks.local.aot_cache
+$(READY): $(PACKAGES) go2hooks/devstack/kafka-jars.txt
+	@$(BIN)/python -m go2hooks.devstack.aot_cache
 	@touch $@
 
 # The modules that every event and delivery passes, as machine code, unless there is a build of exactly these sources already.

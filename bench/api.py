@@ -21,7 +21,7 @@ import scale
 from running import BenchError, Hook, Stack, bounded, script, stack
 from usage import machine
 
-from go2hooks.local.demo.ledger import percentile
+from go2hooks.demo.ledger import percentile
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.session import Session
 

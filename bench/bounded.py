@@ -40,7 +40,7 @@ from watching import (
     within_bounds,
 )
 
-from go2hooks.local.server import Server
+from go2hooks.devstack.server import Server
 
 _HOSTILE = ("huge",) * 20 + ("headers",) * 20 + ("drip",) * 10
 

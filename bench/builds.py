@@ -26,7 +26,7 @@ from running import BenchError, bounded, script, wait_until
 from usage import Meter, machine
 
 from go2hooks.build import VARIABLE
-from go2hooks.local.demo.control import Control
+from go2hooks.demo.control import Control
 
 _GO2HOOKS = Path(sys.executable).with_name("go2hooks")
 _LOOP = "ClientSession loop"

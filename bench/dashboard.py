@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import psycopg
 from running import bounded, script, stack
 
-from go2hooks.local.demo.ledger import percentile
+from go2hooks.demo.ledger import percentile
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.session import Session
 

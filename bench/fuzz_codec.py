@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from go2hooks.codec import MARKER, EventCodec, decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import sample_data
+from go2hooks.core.domain.validation import validate
+from go2hooks.core.encoding.fanout import first_deliveries
+from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import EventError
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.fanout import first_deliveries
-from go2hooks.core.payload import render
-from go2hooks.core.samples import sample_data
-from go2hooks.core.validation import validate
 
 #: Avro lengths and counts that lie: -1, the largest and smallest long, a gigabyte, one that never ends.
 LIES = (b"\x01", b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x80\x80\x80\x80\x08",

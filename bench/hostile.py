@@ -33,9 +33,9 @@ import psycopg
 import schema_attack
 from running import bounded, script
 
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.database import Database
 from go2hooks.kafka.admin import ensure_topics
-from go2hooks.local.broker import Broker
-from go2hooks.local.database import Database
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.migrate import migrate
 from go2hooks.settings import Settings

@@ -16,8 +16,8 @@ from typing import Any
 from confluent_kafka import KafkaError, Producer
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import sample_data
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import sample_data
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import DEFAULTS
 

@@ -12,8 +12,8 @@ from peers import Producer, TimingReceiver
 from running import Stack, stack, wait_until
 from watching import GROUP, Outcome, account, accounts, healthy, up_to_date, watching, within_bounds
 
-from go2hooks.local.broker import Broker
-from go2hooks.local.database import Database
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.database import Database
 
 SERVER_START_S = 180.0  #: what is measured here begins once servers serve; a busy machine may take its time
 _NORMAL_MS = 250.0  # the median latency of a second's events; twice a second's pause of ours would be more

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import trustme
 from running import BenchError
 
-from go2hooks.local.processes import Child, Command, accepts_connections, free_port
+from go2hooks.devstack.processes import Child, Command, accepts_connections, free_port
 
 _HERE = Path(__file__).parent
 _NGINX = """

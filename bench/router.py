@@ -1,4 +1,4 @@
-"""The router alone: events per second, CPU per event and memory, by the number of webhooks in its live copy.
+"""The router alone: events per second, CPU per event and memory, by the number of webhooks in its replica.
 
 Events are produced while no router runs; then one router process routes them, with Kafka beside it and nothing else.
 Ten webhooks to an account, one of which wants the event. Rate and CPU are taken between the first and the last look at
@@ -158,13 +158,13 @@ def present(rounds: list[dict[str, report.Figures]], options: argparse.Namespace
     cost = {"CPU per event": [(size, m["cpu_us_per_event"].median) for size, m in sizes]}
     report.chart("router-cost", charts.lines("Router: cost of an event", "webhooks", "us of CPU", cost), options.out)
     held = {part: [(size, m[f"rss_mib.{part}"].median) for size, m in sizes] for part in _PARTS}
-    report.chart("webhooks-memory", charts.lines("Memory with a live copy", "webhooks", "MiB", held), options.out)
+    report.chart("webhooks-memory", charts.lines("Memory with a replica", "webhooks", "MiB", held), options.out)
     report.console.print(f"load after {machine()['load']}; written: {path}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--webhooks", default="1000,10000,100000,1000000", help="sizes of the live copy, ascending")
+    parser.add_argument("--webhooks", default="1000,10000,100000,1000000", help="sizes of the replica, ascending")
     parser.add_argument("--events", type=int, default=200_000, help="events per measurement")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; medians are shown")
     parser.add_argument("--time-limit", type=float, default=1800.0, help="seconds after which everything is ended")

@@ -18,13 +18,13 @@ from urllib.request import urlopen
 
 import psycopg
 
-from go2hooks.core.signing import generate_secret
+from go2hooks.core.security.signing import generate_secret
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.data_dir import DataDir
+from go2hooks.devstack.database import Database
+from go2hooks.devstack.errors import StackError
+from go2hooks.devstack.service import Service
 from go2hooks.kafka.admin import ensure_topics
-from go2hooks.local.broker import Broker
-from go2hooks.local.data_dir import DataDir
-from go2hooks.local.database import Database
-from go2hooks.local.errors import StackError
-from go2hooks.local.service import Service
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import load_settings, parse_duration_s

@@ -21,8 +21,8 @@ from peers import TimingReceiver, produce, receiver_core
 from running import BenchError, Hook, Stack, bounded, script, stack, wait_until
 from usage import Meter, machine, peak_rss_mib, reset_peak
 
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, maintain_partitions, write_batch
 from go2hooks.postgres.deliveries import Filter, page
 

@@ -8,8 +8,8 @@ import schemathesis
 import trustme
 from hypothesis import strategies as st
 
-from go2hooks.core.custom_headers import check_name
 from go2hooks.core.errors import HeaderError
+from go2hooks.core.security.custom_headers import check_name
 
 _LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda label: label[2:4] != "--")
 _PATHS = st.text(

@@ -24,16 +24,16 @@ from pathlib import Path
 import aiohttp
 import trustme
 
-from go2hooks.core.addresses import AddressPolicy
-from go2hooks.core.outcome import Answer
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.signing import body_signature, generate_secret, standard_signature
-from go2hooks.core.target import parse_target
-from services.dispatcher.guard import Guard
-from services.dispatcher.senders import HttpClient, Limits, Resolver, Sender
-from services.dispatcher.senders.aiohttp_sender import AiohttpSender
-from services.dispatcher.senders.resolver import AresLookup
-from services.dispatcher.senders.tls import client_context
+from go2hooks.core.domain.outcome import Answer
+from go2hooks.core.security.addresses import AddressPolicy
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.signing import body_signature, generate_secret, standard_signature
+from go2hooks.core.security.target import parse_target
+from services.dispatcher.http import HttpClient, Limits, Resolver, Sender
+from services.dispatcher.http.aiohttp_sender import AiohttpSender
+from services.dispatcher.http.guard import Guard
+from services.dispatcher.http.resolver import AresLookup
+from services.dispatcher.http.tls import client_context
 
 try:
     from uvloop import run

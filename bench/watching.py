@@ -13,7 +13,7 @@ from peers import TimingReceiver
 from running import BenchError, Hook, Stack, wait_until
 from usage import peak_rss_mib
 
-from go2hooks.core.delivery import delivery_id
+from go2hooks.core.domain.delivery import delivery_id
 
 BOUNDS_MIB = {"router": 200.0, "dispatcher": 250.0}  #: as docs/operators.md promises them
 GROUP = "healthy"

@@ -26,7 +26,7 @@ from urllib.request import urlopen
 
 import yaml
 
-from go2hooks.local.processes import free_port
+from go2hooks.devstack.processes import free_port
 
 DEPLOY: Final = Path(__file__).resolve().parent
 CONFIG: Final = DEPLOY / "prometheus" / "prometheus.yml"

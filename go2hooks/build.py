@@ -69,7 +69,7 @@ def _of_checkout(wanted: str, root: Path, configuration: bytes) -> Build:
 
 
 def _of_wheel(wanted: str, root: Path) -> Build:
-    kind = "compiled" if any((root / "go2hooks" / "core").glob(f"*{SUFFIX}")) else "plain"
+    kind = "compiled" if any((root / "go2hooks" / "core").rglob(f"*{SUFFIX}")) else "plain"
     if wanted not in ("auto", kind):
         raise BuildRefusedError(f"{VARIABLE} is {wanted}, but the modules installed here are {kind}")
     return Build(kind)

@@ -20,11 +20,11 @@ from typing import Any, Final, NamedTuple, cast
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import SchemaParseException, fingerprint, to_parsing_canonical_form
 
-from go2hooks.core.avro import Plan, make_plan
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.encoding.avro import Plan, make_plan
+from go2hooks.core.encoding.schema_bounds import check_bounds
 from go2hooks.core.errors import InvalidEventError, SettingsError, UndecodableEventError
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.schema_bounds import check_bounds
 
 MARKER: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10  # the marker and the fingerprint

@@ -23,14 +23,25 @@ from weakref import WeakSet
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.errors import InvalidEventError, UnavailableError
-from go2hooks.core.event import Event
-from go2hooks.core.validation import validate
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.validation import validate
+from go2hooks.core.errors import EventError, InvalidEventError, UnavailableError
 from go2hooks.kafka.client import connection_config, refusal
 from go2hooks.kafka.diagnosis import why_away
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.kafka_settings import KafkaSettings
 from go2hooks.settings import load_kafka_settings
+
+__all__ = [
+    "Event",
+    "EventError",
+    "EventProducer",
+    "EventType",
+    "InvalidEventError",
+    "UnavailableError",
+    "new_event_id",
+    "validate",
+]
 
 OnDelivery = Callable[[Exception | None], None]
 

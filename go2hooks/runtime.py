@@ -132,7 +132,7 @@ def freeze_gc() -> None:
     """Call once what lives as long as the process is loaded: garbage collection then leaves that alone.
 
     A service makes and drops some fifty objects per delivery, none of them in cycles; with the default thresholds
-    collecting them costs a tenth of all time and walks the live copy again and again. What it looks through for nothing
+    collecting them costs a tenth of all time and walks the replica again and again. What it looks through for nothing
     are deliveries that wait, and while it does its event loop stands still: for 1 to 7 ms where 3,000 objects are new
     (where it was 50,000, 25 to 60 ms beside hosts that do not answer). They are not looked through again soon.
     """

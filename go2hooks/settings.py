@@ -160,7 +160,7 @@ class Settings(KafkaSettings, TargetSettings):
     attempts_retention_days: PositiveInt = Field(30, description="how long attempt records are kept, in days")
     audit_retention_days: PositiveInt = Field(365, description="how long the audit log of changes is kept, in days")
     reconcile_interval_ms: PositiveInt = Field(
-        800, description="how often the live copy of webhooks checks for missed changes"
+        800, description="how often the replica of webhooks checks for missed changes"
     )
 
     stray_check_s: PositiveFloat = Field(

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from go2hooks.core.addresses import AddressPolicy, Network
-from go2hooks.core.egress import ProxyAddress, parse_proxy_url
-from go2hooks.core.target import BAD_PORTS
+from go2hooks.core.security.addresses import AddressPolicy, Network
+from go2hooks.core.security.egress import ProxyAddress, parse_proxy_url
+from go2hooks.core.security.target import BAD_PORTS
 from go2hooks.environment import Environment, split_list
 
 _MAX_PORT: Final = 65535

@@ -18,8 +18,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from go2hooks.build import BUILD
-from go2hooks.local.broker import Broker
-from go2hooks.local.database import Database
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.database import Database
 from go2hooks.postgres.migrate import migrate
 
 TEMPLATE = "go2hooks_template"

@@ -9,7 +9,7 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-from go2hooks.local.processes import free_port
+from go2hooks.devstack.processes import free_port
 
 SERVICES: dict[str, Any] = yaml.safe_load((Path(__file__).parent.parent / "docker-compose.yml").read_text())["services"]
 

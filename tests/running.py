@@ -16,12 +16,12 @@ import psycopg
 from usable_topics import make_topics
 from waiting import eventually
 
-from go2hooks.core.event import Event
-from go2hooks.core.samples import example_payload
-from go2hooks.local.broker import Broker
-from go2hooks.local.data_dir import DataDir
-from go2hooks.local.database import Database
-from go2hooks.local.service import Service
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.data_dir import DataDir
+from go2hooks.devstack.database import Database
+from go2hooks.devstack.service import Service
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.migrate import migrate
 from go2hooks.producer import EventProducer, new_event_id
@@ -204,7 +204,7 @@ class Stack:
             return connection.execute(statement, values).fetchall()
 
     def wait_routed(self) -> None:
-        """Until the router's live copy has every webhook that there is."""
+        """Until the router's replica has every webhook that there is."""
         statement = "SELECT count(*) FROM webhooks WHERE deleted_at IS NULL"
         eventually(lambda: metric(self.router, 'go2hooks_webhooks{state="routed"}') == self.query(statement)[0][0])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jgo
 
-LOCK = Path(__file__).parents[1] / "go2hooks" / "local" / "kafka-jars.txt"
+LOCK = Path(__file__).parents[1] / "go2hooks" / "devstack" / "kafka-jars.txt"
 
 
 def main(version: str) -> None:

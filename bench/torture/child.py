@@ -170,7 +170,7 @@ def plant_drop_on_rebalance() -> None:
 
 def plant_double_retry() -> None:
     """Each retry is written twice, and nobody notices."""
-    from go2hooks.core.duplicates import Claims
+    from go2hooks.core.domain.duplicates import Claims
     from go2hooks.kafka.producer import LoopProducer
     from services.dispatcher.intake import Intake
 

@@ -7,8 +7,8 @@ import time
 from typing import Any, TextIO
 
 from bench.torture.plan import Options, choose_event
-from go2hooks.core.event import Event
-from go2hooks.core.samples import sample_data
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import sample_data
 from go2hooks.producer import EventProducer, new_event_id
 
 _REPORTED_S = 300.0  # librdkafka gives an event up after two minutes

@@ -20,11 +20,11 @@ import psycopg
 
 from bench.torture.plan import DELAYS, DISABLE_AFTER, TIMEOUT_S, Hook, Options
 from bench.torture.proxy import FaultProxy, start_loop
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.database import Database
+from go2hooks.devstack.processes import Child, Command, free_port
+from go2hooks.devstack.quorum import Node, Quorum
 from go2hooks.kafka.admin import ensure_topics
-from go2hooks.local.broker import Broker
-from go2hooks.local.database import Database
-from go2hooks.local.processes import Child, Command, free_port
-from go2hooks.local.quorum import Node, Quorum
 from go2hooks.postgres.migrate import migrate
 from go2hooks.settings import Settings
 

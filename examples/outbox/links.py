@@ -14,9 +14,7 @@ import psycopg
 from psycopg import Connection
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.validation import validate
-from go2hooks.producer import new_event_id
+from go2hooks.producer import Event, EventType, new_event_id, validate
 
 LINKS = "CREATE TABLE IF NOT EXISTS links (id text PRIMARY KEY, account_id text NOT NULL, slug text NOT NULL)"
 CODEC = EventCodec()

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.local.receiver import Received, Reply
+from go2hooks.listening.receiver import Received, Reply
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from go2hooks.local.forwarding import Forwarder
+    from go2hooks.listening.forwarding import Forwarder
 
 _FAILED: Final = Reply(500)
 _ANSWER_SHOWN: Final = 300  # characters

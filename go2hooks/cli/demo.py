@@ -22,8 +22,8 @@ def demo(events: int, rate: float, keep: bool, picture: Path | None) -> None:  #
     """
     from rich.console import Console
 
-    from go2hooks.local.demo.run import DemoOptions, run_demo
-    from go2hooks.local.demo.screen import Screen
+    from go2hooks.demo.run import DemoOptions, run_demo
+    from go2hooks.demo.screen import Screen
 
     if events / rate > _LONGEST_S:
         raise click.UsageError(

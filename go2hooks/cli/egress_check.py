@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from go2hooks.cli.checks import TIMEOUT_S, Finding
-from go2hooks.core.egress import Meaning, ProxyAddress, ProxyAnswer, connect_request, read_answer
+from go2hooks.core.security.egress import Meaning, ProxyAddress, ProxyAnswer, connect_request, read_answer
 
 if TYPE_CHECKING:
     from go2hooks.settings import Settings
@@ -62,7 +62,7 @@ def _check_that_inside_is_refused(proxy: "_Proxy") -> Finding:
 
 
 def _tls(settings: "Settings") -> ssl.SSLContext:
-    from services.dispatcher.senders.tls import client_context
+    from services.dispatcher.http.tls import client_context
 
     return client_context(settings.target_ca_file)
 

@@ -12,9 +12,9 @@ import click
 
 from go2hooks.cli.event_lines import ANY, parse_line
 from go2hooks.cli.stack import find_settings, stack_option
+from go2hooks.core.domain.event import PRODUCED, Event, EventType
+from go2hooks.core.domain.samples import sample_data
 from go2hooks.core.errors import EventError, UnavailableError
-from go2hooks.core.event import PRODUCED, Event, EventType
-from go2hooks.core.samples import sample_data
 
 if TYPE_CHECKING:
     from go2hooks.producer import EventProducer

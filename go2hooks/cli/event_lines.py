@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.validation import validate
 from go2hooks.core.errors import InvalidEventError
-from go2hooks.core.event import Event
-from go2hooks.core.validation import validate
 
 ANY: Final = "all"
 

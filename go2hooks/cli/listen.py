@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from go2hooks.cli.stack import read_endpoints
-from go2hooks.core.event import SUBSCRIBABLE, WILDCARD
+from go2hooks.core.domain.event import SUBSCRIBABLE, WILDCARD
 
 if TYPE_CHECKING:
     from go2hooks.cli.arrivals import Arrivals
-    from go2hooks.local.api_client import ApiClient
-    from go2hooks.local.forwarding import Forwarder
-    from go2hooks.local.temporary_webhook import Subscription
+    from go2hooks.listening.api_client import ApiClient
+    from go2hooks.listening.forwarding import Forwarder
+    from go2hooks.listening.temporary_webhook import Subscription
 
 _OF_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # what leads there from this machine
 _KEY = re.compile(r"[!-~]+")
@@ -29,7 +29,7 @@ _HOW_TO_ALLOW = (
 
 
 def _check_secrets(_context: click.Context, _option: click.Parameter, secrets: tuple[str, ...]) -> tuple[str, ...]:
-    from go2hooks.core.signing import standard_signature
+    from go2hooks.core.security.signing import standard_signature
 
     try:
         standard_signature(secrets, "", 0, b"")
@@ -39,7 +39,7 @@ def _check_secrets(_context: click.Context, _option: click.Parameter, secrets: t
 
 
 def _read_forward(_context: click.Context, _option: click.Parameter, url: str | None) -> "Forwarder | None":
-    from go2hooks.local.forwarding import Forwarder
+    from go2hooks.listening.forwarding import Forwarder
 
     try:
         return None if url is None else Forwarder(url)
@@ -157,7 +157,7 @@ def _refuse_contradictions(
 
 def _find_api(address: str | None, key: str | None, data_dir: Path | None) -> "ApiClient | None":
     """The API to subscribe at; None to subscribe nowhere."""
-    from go2hooks.local.api_client import ApiClient
+    from go2hooks.listening.api_client import ApiClient
 
     if address is not None and data_dir is not None:
         raise click.UsageError("--api and --data-dir both name an API: leave one out.")
@@ -192,7 +192,7 @@ def _until_asked_to_stop() -> Iterator[threading.Event]:
 @contextmanager
 def _receiving(host: str, port: int, arrivals: "Arrivals", forward: "Forwarder | None") -> Iterator[str]:
     """A receiver in a thread of its own; the address that leads to it."""
-    from go2hooks.local.receiver import Receiver
+    from go2hooks.listening.receiver import Receiver
 
     try:
         receiver = Receiver(host, port, arrivals.answer)
@@ -215,8 +215,8 @@ def _subscribed(
     client: "ApiClient", url: str, webhook_id: str | None, events: tuple[str, ...]
 ) -> Iterator["Subscription"]:
     """A webhook that leads here. Raises ClickException with the remedy when the API does not take it."""
-    from go2hooks.local.api_client import ApiRefusedError
-    from go2hooks.local.temporary_webhook import fields_of, subscribed
+    from go2hooks.listening.api_client import ApiRefusedError
+    from go2hooks.listening.temporary_webhook import fields_of, subscribed
 
     try:
         wanted = {"events": events or (WILDCARD,)} if webhook_id is None else fields_of(client, webhook_id)
@@ -236,7 +236,7 @@ def _receive_again(
     client: "ApiClient", webhook_id: str, number: int, secret: str, arrivals: "Arrivals", stop: threading.Event
 ) -> None:
     """Answer and print, or hand on, what the webhook got last, as if it came now."""
-    from go2hooks.local.past_deliveries import last_deliveries, receive_again
+    from go2hooks.listening.past_deliveries import last_deliveries, receive_again
 
     for delivery_id in last_deliveries(client, webhook_id, number):
         if stop.is_set():

@@ -29,27 +29,29 @@ def reconcile(since: datetime | None, through_log: bool, send: bool, data_dir: P
     There should be none. Sending one again gives it its next attempt, at once; nothing is sent that was recorded
     meanwhile. Exit status 1 when some were found and not sent.
     """
-    from go2hooks.strays import Bounds, find_strays, send_again
+    from go2hooks.orphans import Bounds, find_orphans, send_again
 
     settings = find_settings(data_dir)
     since = since or datetime.now(UTC) - timedelta(days=settings.log_retention_days)
     with connect_database(data_dir) as connection:
         bounds = Bounds(since, settings.stray_grace_s, page=_PAGE, limit=_LIMIT)
-        strays = find_strays(settings, connection, bounds, through_log=through_log)
-    if not strays:
+        orphans = find_orphans(settings, connection, bounds, through_log=through_log)
+    if not orphans:
         click.echo("Nothing got lost.")
         return
-    for stray in strays[:_SHOWN]:
-        due = f"{stray.since:%Y-%m-%d %H:%M:%S}"
-        click.echo(f"{stray.delivery_id} to {stray.webhook_id}: {stray.state} after attempt {stray.attempt}, due {due}")
-    if len(strays) > _SHOWN:
-        click.echo(f"… and {len(strays) - _SHOWN} more")
+    for orphan in orphans[:_SHOWN]:
+        due = f"{orphan.since:%Y-%m-%d %H:%M:%S}"
+        click.echo(
+            f"{orphan.delivery_id} to {orphan.webhook_id}: {orphan.state} after attempt {orphan.attempt}, due {due}"
+        )
+    if len(orphans) > _SHOWN:
+        click.echo(f"… and {len(orphans) - _SHOWN} more")
     if not send:
-        least = "" if len(strays) < _LIMIT else " or more"
-        raise click.ClickException(f"{len(strays)}{least} deliveries got lost. Send them again with --send.")
-    gone = send_again(settings, strays)
-    click.echo(f"{len(strays) - len(gone)} sent again.")
+        least = "" if len(orphans) < _LIMIT else " or more"
+        raise click.ClickException(f"{len(orphans)}{least} deliveries got lost. Send them again with --send.")
+    gone = send_again(settings, orphans)
+    click.echo(f"{len(orphans) - len(gone)} sent again.")
     if gone:
         raise click.ClickException(f"Kafka no longer has the payload of {len(gone)}: {', '.join(gone[:20])}")
-    if len(strays) >= _LIMIT:
+    if len(orphans) >= _LIMIT:
         raise click.ClickException("There may be more: run it again.")

@@ -65,7 +65,7 @@ def _security(data_dir: Path) -> dict[str, Any]:
     """How the brokers of a stack of `go2hooks up --secure` are reached; nothing for any other."""
     if not (data_dir / "security").exists():
         return {}
-    from go2hooks.local.security import kept_security
+    from go2hooks.devstack.security import kept_security
 
     kept = kept_security(data_dir)
     return {} if kept is None else kept.client_settings()

@@ -41,7 +41,7 @@ def up(
     """
     from rich.console import Console
 
-    from go2hooks.local.supervisor import StackOptions, run_stack
+    from go2hooks.devstack.supervisor import StackOptions, run_stack
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     options = StackOptions(

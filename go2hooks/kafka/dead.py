@@ -12,10 +12,10 @@ from typing import Final
 from confluent_kafka import Message
 
 from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
-from go2hooks.core.canonical import dumps
-from go2hooks.core.delivery import Delivery, Position, replayed
+from go2hooks.core.domain.delivery import Delivery, Position, replayed
+from go2hooks.core.domain.event import Event
+from go2hooks.core.encoding.canonical import dumps
 from go2hooks.core.errors import EventError
-from go2hooks.core.event import Event
 from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.sending import GIVE_UP_S, Sender

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from go2hooks.core.replay import key_partition
+from go2hooks.core.domain.replay import key_partition
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames

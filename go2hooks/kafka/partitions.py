@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
-from go2hooks.core.delivery import Position
+from go2hooks.core.domain.delivery import Position
 from go2hooks.core.errors import UnavailableError
 
 log = structlog.get_logger(__name__)

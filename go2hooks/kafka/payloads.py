@@ -14,7 +14,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from go2hooks.codec import decode_delivery
-from go2hooks.core.delivery import Delivery, Position
+from go2hooks.core.domain.delivery import Delivery, Position
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
 from go2hooks.kafka.client import GroupNames, consumer_config, reporting_consumer
 from go2hooks.kafka.diagnosis import Diagnosis

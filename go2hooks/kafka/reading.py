@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from go2hooks.core.delivery import Position
+from go2hooks.core.domain.delivery import Position
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import GroupNames, consumer_config
 from go2hooks.kafka.diagnosis import explain, why_away

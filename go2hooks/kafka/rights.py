@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from go2hooks.core.event import EventType
+from go2hooks.core.domain.event import EventType
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings

@@ -5,7 +5,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException, Message, Producer
 
-from go2hooks.core.delivery import Position
+from go2hooks.core.domain.delivery import Position
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import producer_config
 from go2hooks.kafka.partitions import position_of

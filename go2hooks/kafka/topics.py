@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from go2hooks.core.event import EventType
+from go2hooks.core.domain.event import EventType
 
 DAY_MS: Final = 86_400_000
 MAX_EVENT_MESSAGE_BYTES: Final = 1_048_588  # Kafka's default: whatever a producer at its own defaults sends finds room

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection, sql
 
-from go2hooks.core.delivery import delivery_id
+from go2hooks.core.domain.delivery import delivery_id
 from go2hooks.postgres.deliveries import (
     ALONG_INDEXES,
     COLUMNS,

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from go2hooks.core.payload import format_timestamp
+from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.postgres import audit
 from go2hooks.postgres.audit import Action, Actor, Change, command_line, differences
 

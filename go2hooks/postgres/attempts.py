@@ -9,12 +9,12 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.event import EventType
-from go2hooks.core.failures import Streak
-from go2hooks.core.outcome import Failure
-from go2hooks.core.payload import format_timestamp
-from go2hooks.core.record import AttemptRecord, copy_line, failing_and_others
-from go2hooks.core.rollup import roll_up
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.failures import Streak
+from go2hooks.core.domain.outcome import Failure
+from go2hooks.core.domain.record import AttemptRecord, copy_line, failing_and_others
+from go2hooks.core.domain.rollup import roll_up
+from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.postgres.audit import record_disabled
 from go2hooks.postgres.notices import Notice, write_notices
 

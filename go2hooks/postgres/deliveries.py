@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
-from go2hooks.core.delivery import Position
-from go2hooks.core.event import EventType
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord, timestamptz
+from go2hooks.core.domain.delivery import Position
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord, timestamptz
 
 COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
     error_code, error_message, next_attempt_at, attempted_at, response_excerpt""")

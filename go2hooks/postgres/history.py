@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.domain.delivery import Delivery
 from go2hooks.postgres.attempts import from_ms
 
 # LATERAL with LIMIT: an index look-up per key, whatever the statistics say.

@@ -27,7 +27,7 @@ _REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_sec
 _ANSWERS: Final = "SELECT account_id, key, sealed_answer FROM idempotent_answers ORDER BY account_id, key"
 _REPLACE_ANSWER: Final = """UPDATE idempotent_answers SET sealed_answer = %s
     WHERE account_id = %s AND key = %s AND sealed_answer = %s"""
-# Live copies need not hear of this one: who has opened a key goes on using it.
+# Replicas need not hear of this one: who has opened a key goes on using it.
 _REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webhook_id = %s AND sealed_key = %s"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection
 
-from go2hooks.core.event import Event
+from go2hooks.core.domain.event import Event
 
 _WRITE: Final = """
 INSERT INTO webhook_notices (account_id, event, data)

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from go2hooks.core.delivery import Position
+from go2hooks.core.domain.delivery import Position
 
 # `state <> 'delivered'` is spelled out so that the partial index applies. Tests are left out: they are not retried, and
 # one that Kafka never took has nothing that could be sent again. The last attempt is a subquery of its own, so that it is

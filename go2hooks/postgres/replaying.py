@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from go2hooks.core.delivery import Position
+from go2hooks.core.domain.delivery import Position
+from go2hooks.core.domain.event import ABOUT_WEBHOOKS, Event
+from go2hooks.core.domain.filters import Filter, compile_filter
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.replay import FINAL, Planned, is_wanted
+from go2hooks.core.encoding.fanout import others
 from go2hooks.core.errors import FilterError
-from go2hooks.core.event import ABOUT_WEBHOOKS, Event
-from go2hooks.core.fanout import others
-from go2hooks.core.filters import Filter, compile_filter
-from go2hooks.core.outcome import State
-from go2hooks.core.replay import FINAL, Planned, is_wanted
 from go2hooks.postgres.attempts import from_ms
 from go2hooks.postgres.history import Key, standings
 
@@ -285,7 +285,7 @@ def _job(conn: Connection[Any], sql: str, **values: Any) -> Job | None:
 
 
 def _filter(pattern: Any) -> Filter | None:
-    """One that cannot be read lets everything pass, as it does in the live copy."""
+    """One that cannot be read lets everything pass, as it does in the replica."""
     try:
         return None if pattern is None else compile_filter(pattern)
     except FilterError:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from go2hooks.core.outcome import State
+from go2hooks.core.domain.outcome import State
 
 _COLUMNS: Final = """id, webhook_id, from_at, to_at, events, selection, status, error, matched, sent, expired, delivered, failed,
     skipped, position_at, unread, created_at, finished_at"""

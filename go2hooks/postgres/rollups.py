@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from psycopg import AsyncConnection, Connection
 
-from go2hooks.core.rollup import Gathered, Rollup
+from go2hooks.core.domain.rollup import Gathered, Rollup
 
 _LOCK: Final = 0x60_2A78
 _BATCHES: Final = 200  # in one transaction: what a dispatcher writes in ten seconds

@@ -14,7 +14,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from go2hooks.core.event import WILDCARD
+from go2hooks.core.domain.event import WILDCARD
 
 DISABLED_BY_USER: Final = "disabled_by_user"
 

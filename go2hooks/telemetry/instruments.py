@@ -85,9 +85,12 @@ class Gauge:
         """At each scrape, take the values from `read`: label values → value."""
         self._read = read
 
+    def values(self) -> dict[Labels, float]:
+        return self._read() if self._read else dict(self._values)
+
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, value in (self._read() if self._read else dict(self._values)).items():
+        for labels, value in self.values().items():
             family.add_metric(labels, value)
         yield family
 

@@ -9,9 +9,9 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from go2hooks import __version__
 from go2hooks.build import BUILD
 from go2hooks.codec import LOGICAL_TYPE_KEPT, OBJECT_KEPT
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.outcome import Failure
 from go2hooks.core.errors import InvalidEventError, UndecodableEventError, UnkeepableEventError
-from go2hooks.core.event import EventType
-from go2hooks.core.outcome import Failure
 from go2hooks.telemetry.instruments import (
     DEFERRED_BUCKETS_S,
     REQUEST_BUCKETS_S,
@@ -116,7 +116,7 @@ WEBHOOKS_DISABLED = Counter(
 
 #: Deliveries without a final record and without a message that waits, as last counted; `go2hooks reconcile` names them. NaN while
 #: nobody knows.
-STRAYS = Gauge("go2hooks_deliveries_stray", "Deliveries that nobody will send any more: there should be none")
+ORPHANS = Gauge("go2hooks_deliveries_orphaned", "Deliveries that nobody will send any more: there should be none")
 
 # --- replayer
 
@@ -150,18 +150,24 @@ PARTITIONS_ANEW = Counter(
 )
 #: Messages that Kafka refused for what they are (too large for their topic, above all), by the topic.
 REFUSED = Counter("go2hooks_messages_refused_total", "Messages of ours that Kafka will not keep", ("topic",))
-#: Webhooks in the live copy, by state.
-WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the live copy, by state", ("state",))
-#: Time since the live copy last heard from Postgres.
-LIVE_COPY_AGE_SECONDS = Gauge("go2hooks_live_copy_age_seconds", "Time since the live copy was last reconciled")
+#: Webhooks in the replica, by state.
+WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the replica, by state", ("state",))
+#: Time since the replica last heard from Postgres.
+REPLICA_AGE_SECONDS = Gauge("go2hooks_replica_age_seconds", "Time since the replica was last reconciled")
 
-_BOTH = (LAG_MESSAGES, LAG_SECONDS, PARTITIONS_ANEW, REFUSED, WEBHOOKS, LIVE_COPY_AGE_SECONDS)
+# Former names, for one release.
+_REPLICA_AGE_FORMERLY = Gauge("go2hooks_live_copy_age_seconds", "Former name of go2hooks_replica_age_seconds")
+_REPLICA_AGE_FORMERLY.read_from(REPLICA_AGE_SECONDS.values)
+_ORPHANS_FORMERLY = Gauge("go2hooks_deliveries_stray", "Former name of go2hooks_deliveries_orphaned")
+_ORPHANS_FORMERLY.read_from(ORPHANS.values)
+
+_BOTH = (LAG_MESSAGES, LAG_SECONDS, PARTITIONS_ANEW, REFUSED, WEBHOOKS, REPLICA_AGE_SECONDS, _REPLICA_AGE_FORMERLY)
 _ROUTER = (EVENTS, EVENTS_DEAD, EVENTS_MISPRINTED, DELIVERIES_CREATED, CROWDED, ROUTER_IN_FLIGHT)
 _REPLAYER = (REPLAYS, REPLAY_READ, REPLAY_SENT, REPLAY_HELD_SECONDS)
 _DISPATCHER = (
     ATTEMPTS, DELIVERIES_FINISHED, RETRIES, RETRY_DUE_IMPLAUSIBLE, DUPLICATES, DELIVERIES_DEAD, REQUEST_SECONDS, DELIVERY_SECONDS,
     DEFERRED_SECONDS, RETRY_LATENESS_SECONDS, IN_FLIGHT, QUEUED, OVERFLOWED, CIRCUITS_OPEN, CONNECTIONS,
-    RECORD_SECONDS, RECORD_ROWS, RECORDS_SIMPLIFIED, UNFINISHED_SECONDS, WEBHOOKS_DISABLED, STRAYS,
+    RECORD_SECONDS, RECORD_ROWS, RECORDS_SIMPLIFIED, UNFINISHED_SECONDS, WEBHOOKS_DISABLED, ORPHANS, _ORPHANS_FORMERLY,
 )  # fmt: skip
 
 

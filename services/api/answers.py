@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from flask import Response
 
-from go2hooks.core.payload import format_timestamp
+from go2hooks.core.encoding.payload import format_timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ import psycopg
 from flask import Blueprint, Response
 from pydantic import Field, StringConstraints
 
-from go2hooks.core.certificate import MAX_CHAIN_CHARS, MAX_KEY_CHARS, describe, read_client_certificate
 from go2hooks.core.errors import CertificateError, PrivateKeyError
+from go2hooks.core.security.certificate import MAX_CHAIN_CHARS, MAX_KEY_CHARS, describe, read_client_certificate
 from go2hooks.postgres import client_certificates
 from go2hooks.postgres.audit import Action, Changes
 from go2hooks.postgres.client_certificates import NEEDS_HTTPS, StoredCertificate

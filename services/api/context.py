@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from flask import current_app, g, request
 
-from go2hooks.core.delivery import Delivery, Position
+from go2hooks.core.domain.delivery import Delivery, Position
 from go2hooks.postgres.audit import Actor
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox

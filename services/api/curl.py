@@ -4,10 +4,10 @@ import time
 
 from flask import Blueprint, Response
 
-from go2hooks.core.curl import curl_command
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.domain.delivery import Delivery
 from go2hooks.core.errors import SealError
-from go2hooks.core.request import SignedRequest, prepare
+from go2hooks.core.security.curl import curl_command
+from go2hooks.core.security.request import SignedRequest, prepare
 from go2hooks.postgres import webhooks
 from go2hooks.postgres.webhooks import Sealed, WebhookRow
 from services.api.answers import success

@@ -8,8 +8,8 @@ from flask import Blueprint, Response
 from psycopg import IsolationLevel
 from pydantic import BeforeValidator, Field
 
-from go2hooks.core.event import EventType
-from go2hooks.core.outcome import State
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.outcome import State
 from go2hooks.postgres import deliveries
 from go2hooks.postgres.deliveries import DeliveryRow, Filter, Place
 from services.api.answers import iso, success

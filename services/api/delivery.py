@@ -5,9 +5,9 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from go2hooks.core.delivery import Delivery, Kind, redelivered
-from go2hooks.core.outcome import State
-from go2hooks.core.request import shown_headers
+from go2hooks.core.domain.delivery import Delivery, Kind, redelivered
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.security.request import shown_headers
 from go2hooks.postgres import deliveries, redeliveries
 from go2hooks.postgres.attempts import to_ms
 from go2hooks.postgres.deliveries import AttemptRow, DeliveryRow, LatestRow

@@ -7,10 +7,10 @@ from typing import Final
 from flask import Blueprint, Response
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import EventType
-from go2hooks.core.json_schema import DIALECT, json_schema
-from go2hooks.core.payload import render
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.encoding.json_schema import DIALECT, json_schema
+from go2hooks.core.encoding.payload import render
 from services.api.answers import success
 from services.api.auth import require_account
 from services.api.operations import Answer, operation

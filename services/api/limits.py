@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from go2hooks.core.rate import TokenBuckets
+from go2hooks.core.flow.rate import TokenBuckets
 from go2hooks.settings import Settings
 from services.api.errors import ApiError
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 from flask import Blueprint, Response, request, url_for
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from go2hooks.core.event import SUBSCRIBABLE, WILDCARD
-from go2hooks.core.replay import FROM_RECORDS, Selection, is_wanted
+from go2hooks.core.domain.event import SUBSCRIBABLE, WILDCARD
+from go2hooks.core.domain.replay import FROM_RECORDS, Selection, is_wanted
 from go2hooks.postgres import replays
 from go2hooks.postgres.audit import Action, differences
 from go2hooks.postgres.replays import Matching, NewReplay, ReplayRow

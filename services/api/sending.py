@@ -10,8 +10,8 @@ import structlog
 from flask import Response
 from pydantic import BeforeValidator
 
-from go2hooks.core.delivery import Delivery
-from go2hooks.core.outcome import State
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.outcome import State
 from go2hooks.postgres import deliveries
 from go2hooks.postgres.deliveries import LatestRow
 from services.api.answers import success

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from go2hooks.core.rollup import Rollup
+from go2hooks.core.domain.rollup import Rollup
 from go2hooks.postgres.rollups import Span
 from services.api.answers import iso
 from services.api.shapes import Counts, Point, Stats

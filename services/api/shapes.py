@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import ConfigDict, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
-from go2hooks.core.delivery import Kind
-from go2hooks.core.event import SUBSCRIBABLE, EventType
-from go2hooks.core.outcome import State
-from go2hooks.core.replay import ReplayStatus, Selection
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.event import SUBSCRIBABLE, EventType
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.replay import ReplayStatus, Selection
 from go2hooks.postgres.api_keys import Scope
 from go2hooks.postgres.audit import Action, FieldChange
 from go2hooks.postgres.webhooks import SORTS, STATES

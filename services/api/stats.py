@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from go2hooks.core.rollup import STEPS_S
+from go2hooks.core.domain.rollup import STEPS_S
 from go2hooks.postgres import rollups
 from go2hooks.postgres.rollups import Span
 from services.api.answers import success

@@ -7,12 +7,12 @@ from typing import Annotated
 from flask import Blueprint, Response
 from pydantic import AfterValidator, ConfigDict
 
-from go2hooks.core.delivery import Delivery, Kind, delivery_id
-from go2hooks.core.event import WILDCARD, Event, EventType
-from go2hooks.core.outcome import State
-from go2hooks.core.payload import render
-from go2hooks.core.record import AttemptRecord, record_pending
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.domain.event import WILDCARD, Event, EventType
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord, record_pending
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.encoding.payload import render
 from go2hooks.postgres import deliveries
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.bodies import Body

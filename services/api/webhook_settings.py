@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, WithJsonSchema
 
 from go2hooks.codec import DATA_FIELDS
-from go2hooks.core import custom_headers
+from go2hooks.core.domain.event import WILDCARD
+from go2hooks.core.domain.filters import MAX_FIELDS, MAX_TEXT_CHARS, check_fields, compile_filter, is_storable
 from go2hooks.core.errors import FilterError, HeaderError, SealError
-from go2hooks.core.event import WILDCARD
-from go2hooks.core.filters import MAX_FIELDS, MAX_TEXT_CHARS, check_fields, compile_filter, is_storable
+from go2hooks.core.security import custom_headers
 from go2hooks.postgres import webhooks
 from go2hooks.postgres.audit import fingerprint
 from go2hooks.postgres.secrets import Purpose

@@ -17,10 +17,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from go2hooks.core.domain.event import SUBSCRIBABLE
 from go2hooks.core.errors import TargetError
-from go2hooks.core.event import SUBSCRIBABLE
-from go2hooks.core.signing import SECRET_BYTES, generate_secret
-from go2hooks.core.target import MAX_URL_CHARS, check_target
+from go2hooks.core.security.signing import SECRET_BYTES, generate_secret
+from go2hooks.core.security.target import MAX_URL_CHARS, check_target
 from go2hooks.postgres import rollups, webhooks
 from go2hooks.postgres.audit import Action, Changes, fingerprint
 from go2hooks.postgres.session import Session

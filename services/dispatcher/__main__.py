@@ -12,8 +12,8 @@ from go2hooks.telemetry import logs
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.metrics import dispatcher_registry
 from services.dispatcher.app import Dispatcher
+from services.dispatcher.http import build_sender
 from services.dispatcher.processes import run_workers
-from services.dispatcher.senders import build_sender
 
 log = structlog.get_logger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Any, Final
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.duplicates import Claims
+from go2hooks.core.domain.duplicates import Claims
+from go2hooks.core.domain.retry import RetryPolicy
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.core.errors import Go2HooksError, UnavailableError
-from go2hooks.core.lane import LaneLimits
-from go2hooks.core.lanes import Lanes
-from go2hooks.core.retry import RetryPolicy
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.flow.lane import LaneLimits
+from go2hooks.core.flow.lanes import Lanes
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.preflight import wait_until_usable
@@ -27,24 +27,24 @@ from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, from_ms, maintain_partitions
 from go2hooks.postgres.audit import forget_old
 from go2hooks.postgres.away import REFUSED, explain
-from go2hooks.postgres.live import WebhookFollower
 from go2hooks.postgres.reconnecting import ReconnectingConnection
+from go2hooks.postgres.replica import WebhookFollower
 from go2hooks.postgres.rollups import gather
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 from services.dispatcher.clock import now_ms
 from services.dispatcher.delay import RetryIntake
+from services.dispatcher.http import Sender
+from services.dispatcher.http.tls import client_context
 from services.dispatcher.identities import Identities
 from services.dispatcher.intake import Intake, IntakeServices, WorkItem
 from services.dispatcher.notices import NoticeRelay
+from services.dispatcher.orphans import count_orphans_for_ever
 from services.dispatcher.overflow import OverflowIntake
 from services.dispatcher.pipeline import Pipeline, PipelineServices
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
-from services.dispatcher.senders import Sender
-from services.dispatcher.senders.tls import client_context
-from services.dispatcher.strays import count_strays_for_ever
 from services.dispatcher.webhooks import Webhooks, changes_allowance, gets_fresh_start
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class Dispatcher:
         self._expose()
 
     async def start(self) -> None:
-        """Load the live copy, make sure of today's partitions and of Kafka's topics, then consume."""
+        """Load the replica, make sure of today's partitions and of Kafka's topics, then consume."""
         await asyncio.to_thread(self._follower.start)
         self._following = True
         await self._maintain()
@@ -124,7 +124,7 @@ class Dispatcher:
             self._every(_SHED_S, self._shed),
             asyncio.create_task(self._maintain_for_ever(), name="maintenance"),
             asyncio.create_task(self._gather_for_ever(), name="statistics"),
-            asyncio.create_task(count_strays_for_ever(self._settings), name="strays"),
+            asyncio.create_task(count_orphans_for_ever(self._settings), name="orphans"),
             asyncio.create_task(NoticeRelay(self._reading, self._producer, self._topics).run(), name="notices"),
         ]
 
@@ -203,7 +203,7 @@ class Dispatcher:
         metrics.CIRCUITS_OPEN.read_from(lambda: {(): self._lanes.open_circuits()})
         metrics.CONNECTIONS.read_from(lambda: {(s,): n for s, n in self._sender.connections().items()})
         metrics.WEBHOOKS.read_from(self._webhooks.count_by_state)
-        metrics.LIVE_COPY_AGE_SECONDS.read_from(lambda: {(): self._follower.age_s()})
+        metrics.REPLICA_AGE_SECONDS.read_from(lambda: {(): self._follower.age_s()})
         metrics.QUEUED.read_from(
             lambda: {
                 ("lanes",): self._lanes.queued,
@@ -216,7 +216,7 @@ class Dispatcher:
     # --- collaborators' calls
 
     def _on_webhook(self, webhook: Webhook) -> None:
-        """Called by the live copy's thread."""
+        """Called by the replica's thread."""
         old = self._webhooks.apply(webhook)
         if self._following and gets_fresh_start(old, webhook):
             self._loop.call_soon_threadsafe(self._lanes.reset, webhook.id)

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Literal
 
 from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery
-from go2hooks.core.duplicates import Claims
-from go2hooks.core.lanes import Lanes
-from go2hooks.core.record import record_pending
-from go2hooks.core.retry import RetryPolicy
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.duplicates import Claims
+from go2hooks.core.domain.record import record_pending
+from go2hooks.core.domain.retry import RetryPolicy
+from go2hooks.core.flow.lanes import Lanes
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from go2hooks.core.due import DueBuffer
+from go2hooks.core.flow.due import DueBuffer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.telemetry import metrics
 from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem

@@ -1,6 +1,6 @@
 """The client certificates of webhooks (mTLS): fetched when one is needed, opened when a connection is made.
 
-Most webhooks have none, so the live copy holds a digest at most. What is fetched stays sealed; an opened key exists in the
+Most webhooks have none, so the replica holds a digest at most. What is fetched stays sealed; an opened key exists in the
 TLS context alone. A context holds its own copy of all trusted CAs, close to a megabyte: few are kept.
 """
 
@@ -15,14 +15,14 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 from psycopg import AsyncConnection
 
+from go2hooks.core.domain.outcome import Failure, NoAnswer
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.core.errors import SealError
-from go2hooks.core.outcome import Failure, NoAnswer
-from go2hooks.core.webhook import Webhook
 from go2hooks.postgres.client_certificates import StoredCertificate, find_certificate
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import Purpose, SecretBox
-from services.dispatcher.senders.identity import IdentityName
-from services.dispatcher.senders.tls import load_identity
+from services.dispatcher.http.identity import IdentityName
+from services.dispatcher.http.tls import load_identity
 
 log = structlog.get_logger(__name__)
 

@@ -18,10 +18,10 @@ import structlog
 from confluent_kafka import Message
 
 from go2hooks.codec import decode_delivery
-from go2hooks.core.delivery import Delivery, Position
-from go2hooks.core.duplicates import Claims, Standing, standing
+from go2hooks.core.domain.delivery import Delivery, Position
+from go2hooks.core.domain.duplicates import Claims, Standing, standing
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
-from go2hooks.core.offsets import OffsetTracker
+from go2hooks.core.flow.offsets import OffsetTracker
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of, went_back
 from go2hooks.postgres.attempts import AttemptKey

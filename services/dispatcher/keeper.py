@@ -11,11 +11,11 @@ import structlog
 from confluent_kafka import Message
 
 from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import ON_REQUEST
+from go2hooks.core.domain.delivery import ON_REQUEST
+from go2hooks.core.domain.outcome import Failed, Outcome, RetryAt, Skip
+from go2hooks.core.domain.record import AttemptRecord, record_skip, without_retry
+from go2hooks.core.domain.retry import RetryPolicy
 from go2hooks.core.errors import EventError
-from go2hooks.core.outcome import Failed, Outcome, RetryAt, Skip
-from go2hooks.core.record import AttemptRecord, record_skip, without_retry
-from go2hooks.core.retry import RetryPolicy
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.telemetry import metrics

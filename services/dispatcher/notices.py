@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import Event
+from go2hooks.core.domain.event import Event
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.notices import claim_notices, forget_notices

@@ -19,7 +19,7 @@ from math import ceil
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from go2hooks.core.batch_size import AdaptiveBatch
+from go2hooks.core.flow.batch_size import AdaptiveBatch
 from go2hooks.kafka.partitions import PartitionKey
 from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
 

@@ -15,21 +15,21 @@ from dataclasses import dataclass
 
 import structlog
 
-from go2hooks.core.delivery import ON_REQUEST
-from go2hooks.core.duplicates import Claims
-from go2hooks.core.lanes import Admission, Lanes
-from go2hooks.core.outcome import Delivered, Response
-from go2hooks.core.retry import RetryPolicy
+from go2hooks.core.domain.delivery import ON_REQUEST
+from go2hooks.core.domain.duplicates import Claims
+from go2hooks.core.domain.outcome import Delivered, Response
+from go2hooks.core.domain.retry import RetryPolicy
+from go2hooks.core.flow.lanes import Admission, Lanes
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames
 from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms
 from services.dispatcher.deferral import Deferral
+from services.dispatcher.http import Sender
 from services.dispatcher.intake import WorkItem
 from services.dispatcher.keeper import Keeper
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
-from services.dispatcher.senders import Sender
 from services.dispatcher.sending import Sending
 from services.dispatcher.settlement import Settlement
 from services.dispatcher.tasks import Tasks

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.record import AttemptRecord, simplify
+from go2hooks.core.domain.record import AttemptRecord, simplify
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
 from go2hooks.postgres.away import REFUSED
 from go2hooks.postgres.reconnecting import ReconnectingConnection

@@ -8,14 +8,14 @@ from typing import Final, Literal
 
 import structlog
 
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.outcome import Failure, NoAnswer
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.core.errors import SealError, TargetError
-from go2hooks.core.outcome import Failure, NoAnswer
-from go2hooks.core.request import SignedRequest, prepare
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.security.request import SignedRequest, prepare
+from services.dispatcher.http import failures
+from services.dispatcher.http.identity import Identity
 from services.dispatcher.identities import Identities
-from services.dispatcher.senders import failures
-from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ FAILED_INSIDE: Final = NoAnswer(*failures.INSIDE, 0.0)
 
 
 class Requests:
-    """Makes them from the live copy. Neither method raises."""
+    """Makes them from the replica. Neither method raises."""
 
     def __init__(self, webhooks: Webhooks, identities: Identities, id_header: Literal["webhook", "delivery"]) -> None:
         """`id_header` says whose id goes out in `X-Webhook-ID`."""
@@ -34,7 +34,7 @@ class Requests:
 
     def make(self, delivery: Delivery, webhook: Webhook | None, at_ms: int) -> SignedRequest | NoAnswer:
         """Signed with the secrets that are in force at `at_ms`, in milliseconds of the epoch."""
-        if webhook is None:  # deleted this very moment, by the live copy's thread; the retry finds it so
+        if webhook is None:  # deleted this very moment, by the replica's thread; the retry finds it so
             return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
         try:
             secrets = self._webhooks.secrets(webhook, at_ms)

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 import structlog
 
-from go2hooks.core.outcome import NoAnswer, Response
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.domain.outcome import NoAnswer, Response
+from go2hooks.core.domain.webhook import Webhook
+from go2hooks.core.security.request import SignedRequest
 from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms
+from services.dispatcher.http import Sender
+from services.dispatcher.http.identity import Identity
 from services.dispatcher.requests import FAILED_INSIDE, Requests
-from services.dispatcher.senders import Sender
-from services.dispatcher.senders.identity import Identity
 from services.dispatcher.tasks import Tasks
 from services.dispatcher.webhooks import Webhooks
 

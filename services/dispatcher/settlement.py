@@ -9,11 +9,11 @@ from typing import assert_never
 
 import structlog
 
-from go2hooks.core.classify import classify
-from go2hooks.core.delivery import Kind
-from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Outcome, Response, RetryAt, Skip, Step
-from go2hooks.core.record import AttemptRecord, record_attempt
-from go2hooks.core.retry import RetryPolicy, next_step
+from go2hooks.core.domain.classify import classify
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.outcome import DeadLetter, Delivered, Done, Failed, Outcome, Response, RetryAt, Skip, Step
+from go2hooks.core.domain.record import AttemptRecord, record_attempt
+from go2hooks.core.domain.retry import RetryPolicy, next_step
 from go2hooks.telemetry import metrics
 from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms

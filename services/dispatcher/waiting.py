@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
-from go2hooks.core.lanes import YOUNG_S, Lanes
+from go2hooks.core.flow.lanes import YOUNG_S, Lanes
+from services.dispatcher.http import Sender
 from services.dispatcher.intake import WorkItem
-from services.dispatcher.senders import Sender
 
 
 class Waiting:

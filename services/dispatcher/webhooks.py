@@ -1,4 +1,4 @@
-"""What the dispatcher knows of webhooks: the live copy, a look at Postgres for those it does not know, opened secrets."""
+"""What the dispatcher knows of webhooks: the replica, a look at Postgres for those it does not know, opened secrets."""
 
 import json
 from collections import OrderedDict
@@ -10,14 +10,14 @@ from typing import Final
 import structlog
 from psycopg import AsyncConnection
 
-from go2hooks.core.allowance import Allowance
-from go2hooks.core.delivery import ON_REQUEST, Delivery
+from go2hooks.core.domain.delivery import ON_REQUEST, Delivery
+from go2hooks.core.domain.outcome import Skip, SkipReason
+from go2hooks.core.domain.webhook import Webhook, WebhookOptions
 from go2hooks.core.errors import SealError
-from go2hooks.core.outcome import Skip, SkipReason
-from go2hooks.core.webhook import Webhook, WebhookOptions
+from go2hooks.core.flow.allowance import Allowance
 from go2hooks.postgres.away import REFUSED
-from go2hooks.postgres.live import find_webhook
 from go2hooks.postgres.reconnecting import ReconnectingConnection
+from go2hooks.postgres.replica import find_webhook
 from go2hooks.postgres.secrets import Purpose, SecretBox
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ _OPENED_HEADERS: Final = 2_000  # of 4 KiB each at most
 
 
 class Webhooks:
-    """Webhooks by id. `apply` is called by the live copy's thread, the rest by the event loop."""
+    """Webhooks by id. `apply` is called by the replica's thread, the rest by the event loop."""
 
     def __init__(self, box: SecretBox, connection: ReconnectingConnection) -> None:
         self._by_id: dict[str, Webhook] = {}
@@ -85,7 +85,7 @@ class Webhooks:
         return Allowance(webhook.options.rate_limit, webhook.options.max_concurrency)
 
     def knows(self, webhook_id: str) -> bool:
-        """Whether `get` is the last word. A webhook may be younger than the live copy's last news."""
+        """Whether `get` is the last word. A webhook may be younger than the replica's last news."""
         return webhook_id in self._by_id or webhook_id in self._gone
 
     async def fetch(self, webhook_id: str) -> None:
@@ -99,7 +99,7 @@ class Webhooks:
         except REFUSED:  # no id that Postgres could keep
             webhook = None
         with self._changing:
-            # The live copy may have told of it meanwhile, and will not tell of the same change again.
+            # The replica may have told of it meanwhile, and will not tell of the same change again.
             if self.knows(webhook_id):
                 return
             if webhook is None:

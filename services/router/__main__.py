@@ -7,12 +7,12 @@ from functools import partial
 import structlog
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.matching import SubscriptionIndex
+from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
 from go2hooks.kafka.preflight import wait_until_usable
 from go2hooks.kafka.rights import Service
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.postgres.live import WebhookFollower
+from go2hooks.postgres.replica import WebhookFollower
 from go2hooks.runtime import Shutdown, freeze_gc, run_service
 from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs, metrics
@@ -44,7 +44,7 @@ def main() -> None:
     health.start()
     announce_port(health.port)
     metrics.WEBHOOKS.read_from(lambda: {("routed",): len(index)})
-    metrics.LIVE_COPY_AGE_SECONDS.read_from(lambda: {(): follower.age_s()})
+    metrics.REPLICA_AGE_SECONDS.read_from(lambda: {(): follower.age_s()})
     log.info("router starting", metrics_port=health.port)
     shutdown.on_request(follower.abandon)
     follower.start()  # the copy is complete before the first event is read

@@ -25,14 +25,14 @@ import structlog
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from go2hooks.codec import EventCodec, encode_fan_out
-from go2hooks.core.batch_size import AdaptiveBatch
+from go2hooks.core.domain.event import ABOUT_WEBHOOKS
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.validation import validate
+from go2hooks.core.encoding.fanout import first_deliveries, origin_of, others
+from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import EventError, UnavailableError
-from go2hooks.core.event import ABOUT_WEBHOOKS
-from go2hooks.core.fair_queue import FairQueue
-from go2hooks.core.fanout import first_deliveries, origin_of, others
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.payload import render
-from go2hooks.core.validation import validate
+from go2hooks.core.flow.batch_size import AdaptiveBatch
+from go2hooks.core.flow.fair_queue import FairQueue
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data, position_of, went_back
 from go2hooks.kafka.topics import TopicNames

@@ -1,7 +1,7 @@
 """What the router has read and not yet routed, and what it has routed and not yet stored: by assignment of a partition."""
 
-from go2hooks.core.delivery import Position
-from go2hooks.core.offsets import OffsetTracker
+from go2hooks.core.domain.delivery import Position
+from go2hooks.core.flow.offsets import OffsetTracker
 from go2hooks.telemetry.lag import UnfinishedAge
 
 

@@ -24,10 +24,10 @@ from up_command import GO2HOOKS, UpCommand, call_api
 from waiting import eventually
 
 from go2hooks.cli.kafka_checks import _check_replicas
-from go2hooks.core.delivery import delivery_id
-from go2hooks.core.event import Event
-from go2hooks.core.samples import example_payload
-from go2hooks.local.processes import accepts_connections
+from go2hooks.core.domain.delivery import delivery_id
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.devstack.processes import accepts_connections
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.producer import EventProducer, new_event_id
 

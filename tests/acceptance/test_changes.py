@@ -6,7 +6,7 @@ import time
 from running import IN_FORCE_S
 from waiting import eventually
 
-from go2hooks.core.signing import body_signature, verify_standard
+from go2hooks.core.security.signing import body_signature, verify_standard
 
 
 def test_a_new_url_is_in_force_within_a_second(account, receiver):

@@ -11,7 +11,7 @@ from recording import Endpoint, Reply
 from running import DELAYS_S, Account, Stack, assert_not_early, kill, metric
 from waiting import eventually
 
-from go2hooks.local.service import Service
+from go2hooks.devstack.service import Service
 
 STREAM = 2000
 UNDER_WAY = 64 + 200  # sends at once to one webhook, and what was sent but not yet recorded

@@ -8,7 +8,7 @@ import re
 import time
 
 import go2hooks
-from go2hooks.core.event import EventType
+from go2hooks.core.domain.event import EventType
 
 
 def hex_signature(secret: str, body: bytes) -> str:

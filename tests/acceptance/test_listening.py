@@ -14,7 +14,7 @@ from recording import Reply
 from running import DELAYS_S, Account, assert_not_early
 from waiting import eventually
 
-from go2hooks.core.signing import verify_body_signature, verify_standard
+from go2hooks.core.security.signing import verify_body_signature, verify_standard
 
 GO2HOOKS = Path(sys.executable).with_name("go2hooks")
 STARTED_S = 60.0

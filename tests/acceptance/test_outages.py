@@ -11,8 +11,8 @@ from recording import Reply, Request
 from running import Stack, metric
 from waiting import eventually
 
-from go2hooks.local.server import Server
-from go2hooks.local.service import Service
+from go2hooks.devstack.server import Server
+from go2hooks.devstack.service import Service
 
 EVENTS = 600
 

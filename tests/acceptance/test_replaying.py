@@ -9,7 +9,7 @@ import pytest
 from running import DELAYS_S, Account, Stack, assert_not_early, kill
 from waiting import eventually
 
-from go2hooks.local.service import Service
+from go2hooks.devstack.service import Service
 
 
 @pytest.fixture

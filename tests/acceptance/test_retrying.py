@@ -12,7 +12,7 @@ from usable_topics import watermarks
 from waiting import eventually
 
 from go2hooks.codec import decode_delivery
-from go2hooks.core.signing import verify_body_signature, verify_standard
+from go2hooks.core.security.signing import verify_body_signature, verify_standard
 from go2hooks.kafka.topics import TopicNames
 
 NAMES = TopicNames("go2")

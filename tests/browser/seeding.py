@@ -11,7 +11,7 @@ from recording import HANG_UP, Recorder, Reply
 from running import Account
 from waiting import eventually
 
-from go2hooks.core.rollup import bucket_of
+from go2hooks.core.domain.rollup import bucket_of
 
 FAILURES = (
     Reply(500, (("Content-Type", "text/plain"),), b"ERROR: could not connect to the database\n"),

@@ -6,9 +6,9 @@ import time
 import psycopg
 from playwright.sync_api import expect
 
-from go2hooks.core.delivery import Delivery
-from go2hooks.core.request import prepare
-from go2hooks.core.signing import generate_secret
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.security.request import prepare
+from go2hooks.core.security.signing import generate_secret
 from go2hooks.postgres import sign_in_links
 
 SECRET = generate_secret(bytes(range(32)))

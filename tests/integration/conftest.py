@@ -22,7 +22,7 @@ from environment import clean_environment
 from flask import Flask
 from pydantic import SecretStr
 
-from go2hooks.core.delivery import Delivery, Position
+from go2hooks.core.domain.delivery import Delivery, Position
 from go2hooks.core.errors import UnavailableError
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.pool import Pool, open_pool

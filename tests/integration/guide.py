@@ -15,7 +15,7 @@ import pytest
 from snippets import snippet
 from waiting import eventually
 
-from go2hooks.local.processes import free_port
+from go2hooks.devstack.processes import free_port
 
 SERVERS = Path(__file__).with_name("receivers")  # what makes a server of each snippet
 FETCHING_S = 60

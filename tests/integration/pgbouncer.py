@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from go2hooks.local.processes import free_port
+from go2hooks.devstack.processes import free_port
 
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_pgbouncer = pytest.mark.skipif(BINARY is None, reason="no pgbouncer here: apt-get install pgbouncer")

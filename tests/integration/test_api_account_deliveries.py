@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from go2hooks.core.delivery import delivery_id
+from go2hooks.core.domain.delivery import delivery_id
 from go2hooks.postgres import account_deliveries
 from go2hooks.postgres.account_deliveries import Ids, account_page, page_by_id
 from go2hooks.postgres.deliveries import Filter

@@ -7,9 +7,9 @@ import pytest
 from calling import HOOK
 from psycopg import AsyncConnection
 
-from go2hooks.core.delivery import Kind
-from go2hooks.core.outcome import Failure, State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.outcome import Failure, State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres import audit
 from go2hooks.postgres.api_keys import create_key, revoke_key
 from go2hooks.postgres.attempts import GONE_REASON, DisablePolicy, write_batch

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from go2hooks.core.delivery import Delivery, Kind, Position, delivery_id
-from go2hooks.core.signing import verify_body_signature, verify_standard
+from go2hooks.core.domain.delivery import Delivery, Kind, Position, delivery_id
+from go2hooks.core.security.signing import verify_body_signature, verify_standard
 from go2hooks.postgres.api_keys import Scope, create_key
 from go2hooks.postgres.attempts import to_ms
 

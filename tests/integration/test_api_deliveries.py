@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from go2hooks.core.outcome import State
+from go2hooks.core.domain.outcome import State
 from go2hooks.postgres import deliveries
 from go2hooks.postgres.deliveries import Filter, Place
 

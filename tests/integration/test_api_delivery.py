@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from go2hooks.core.delivery import Delivery, Kind, Position, delivery_id
+from go2hooks.core.domain.delivery import Delivery, Kind, Position, delivery_id
 from go2hooks.core.errors import UnavailableError
 from go2hooks.postgres.attempts import to_ms
 

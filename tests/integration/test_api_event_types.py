@@ -5,8 +5,8 @@ import random
 import pytest
 from jsonschema_rs import Draft202012Validator
 
-from go2hooks.core.event import EventType
-from go2hooks.core.samples import sample_data
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.samples import sample_data
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from documented import check, document_of, template_of
 from flask import Response
 
-from go2hooks.core.event import SUBSCRIBABLE
+from go2hooks.core.domain.event import SUBSCRIBABLE
 from services.api import webhooks
 from services.api.openapi import BASE, document
 from services.api.operations import DECLARED, Answer, operation

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg import AsyncConnection
 
-from go2hooks.core.delivery import Kind
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
 from go2hooks.postgres.rollups import gather
 

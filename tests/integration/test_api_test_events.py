@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from usable_topics import make_topics
 
 from go2hooks.codec import decode_delivery
-from go2hooks.core.delivery import delivery_id
+from go2hooks.core.domain.delivery import delivery_id
+from go2hooks.core.domain.event import EventType
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.event import EventType
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.deployment import find_deployment
 from go2hooks.settings import Settings

@@ -7,7 +7,7 @@ from struct import Struct
 import pytest
 from psycopg import sql
 
-from go2hooks.core.rollup import bucket_of
+from go2hooks.core.domain.rollup import bucket_of
 
 
 def names(answer):

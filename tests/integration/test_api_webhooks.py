@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from go2hooks.core.event import SUBSCRIBABLE
+from go2hooks.core.domain.event import SUBSCRIBABLE
 from services.api import create_app
 
 SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")

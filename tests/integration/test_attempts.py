@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import OUR_FAILURES, Failure, State
-from go2hooks.core.record import AttemptRecord, copy_line
+from go2hooks.core.domain.delivery import Kind, Position
+from go2hooks.core.domain.outcome import OUR_FAILURES, Failure, State
+from go2hooks.core.domain.record import AttemptRecord, copy_line
 from go2hooks.postgres import attempts
 from go2hooks.postgres.attempts import (
     GONE_REASON,

@@ -22,11 +22,11 @@ from environment import clean_environment
 from usable_topics import configure, make_topics, watermarks
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import PRODUCED, Event
-from go2hooks.core.samples import sample_data
-from go2hooks.core.signing import body_signature, standard_signature
+from go2hooks.core.domain.event import PRODUCED, Event
+from go2hooks.core.domain.samples import sample_data
+from go2hooks.core.security.signing import body_signature, standard_signature
+from go2hooks.devstack.processes import free_port
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.local.processes import free_port
 from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings

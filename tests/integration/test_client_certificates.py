@@ -19,16 +19,16 @@ from usable_topics import make_topics
 from waiting import until
 
 from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Kind, delivery_id
-from go2hooks.core.outcome import NoAnswer
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.domain.outcome import NoAnswer
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.settings import Settings
 from services.dispatcher.app import Dispatcher
+from services.dispatcher.http import build_sender
+from services.dispatcher.http.tls import client_context
 from services.dispatcher.identities import Identities
-from services.dispatcher.senders import build_sender
-from services.dispatcher.senders.tls import client_context
 
 NAMES = TopicNames("go2")
 

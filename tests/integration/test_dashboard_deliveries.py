@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from browsing import EVIL, assert_only_our_scripts
 
-from go2hooks.core.delivery import Position, delivery_id
+from go2hooks.core.domain.delivery import Position, delivery_id
 from go2hooks.postgres.api_keys import Scope, create_key
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -15,9 +15,9 @@ from usable_topics import make_topics
 from waiting import eventually
 
 from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery, delivery_id
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.delivery import Delivery, delivery_id
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.kafka.client import GroupNames, connection_config, consumer_config, running
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.survey import Surveyor

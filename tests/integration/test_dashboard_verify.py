@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from guide import tool
 
-from go2hooks.core.delivery import Delivery
-from go2hooks.core.event import EventType
-from go2hooks.core.payload import render
-from go2hooks.core.request import prepare
-from go2hooks.core.samples import example_payload
-from go2hooks.core.signing import generate_secret
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.encoding.payload import render
+from go2hooks.core.security.request import prepare
+from go2hooks.core.security.signing import generate_secret
 from services.api import dashboard
 
 SCRIPT = Path(dashboard.__file__).with_name("static") / "signatures.js"

@@ -7,7 +7,7 @@ from struct import Struct
 import pytest
 from browsing import EVIL, assert_only_our_scripts
 
-from go2hooks.core.rollup import bucket_of
+from go2hooks.core.domain.rollup import bucket_of
 from go2hooks.postgres.api_keys import Scope, create_key
 
 

@@ -25,17 +25,17 @@ from waiting import until
 
 from go2hooks.cli import main
 from go2hooks.cli.checks import check_postgres
-from go2hooks.core.delivery import Position
+from go2hooks.core.domain.delivery import Position
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.core.errors import SettingsError
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
-from go2hooks.core.webhook import Webhook
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states
-from go2hooks.postgres.live import WebhookFollower, find_webhook
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.pool import open_pool
 from go2hooks.postgres.reconnecting import ReconnectingConnection
+from go2hooks.postgres.replica import WebhookFollower, find_webhook
 from go2hooks.postgres.rights import Role, missing_rights
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
@@ -128,7 +128,7 @@ async def test_attempts_are_recorded_and_counted_alike_on_a_database_of_any_styl
     await connection.close()
 
 
-def test_the_live_copy_reads_alike_from_a_database_of_any_style(restyled_url, database):
+def test_the_replica_reads_alike_from_a_database_of_any_style(restyled_url, database):
     database.execute("INSERT INTO accounts (id) VALUES ('ключ 🎉')")
     insert = "INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret) VALUES ('wh_1', 'ключ 🎉', '', 'https://a.example', '{click}', '\\x01')"
     database.execute(insert)

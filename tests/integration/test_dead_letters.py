@@ -14,9 +14,9 @@ from usable_topics import make_topics
 
 from go2hooks.cli import main
 from go2hooks.codec import EventCodec, encode_delivery
-from go2hooks.core.delivery import Delivery, delivery_id
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.delivery import Delivery, delivery_id
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.webhooks import NewWebhook, create

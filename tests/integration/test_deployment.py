@@ -9,7 +9,7 @@ from usable_topics import make_topics
 from waiting import eventually
 
 from go2hooks.cli import main
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.domain.delivery import Delivery, Kind
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.deployment import adopt, claim, read_claims
 from go2hooks.postgres.deployment import find_deployment

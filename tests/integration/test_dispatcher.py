@@ -18,13 +18,13 @@ from waiting import until
 
 from bench.prefork import Prefork
 from go2hooks.codec import encode_delivery
-from go2hooks.core.classify import classify
-from go2hooks.core.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.domain.classify import classify
+from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.domain.outcome import Answer, Outcome, Response
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.lanes import Lanes
-from go2hooks.core.outcome import Answer, Outcome, Response
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.signing import generate_secret
+from go2hooks.core.flow.lanes import Lanes
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.signing import generate_secret
 from go2hooks.kafka import topic_ids
 from go2hooks.kafka.dead import read_dead
 from go2hooks.kafka.partitions import PartitionKey
@@ -34,9 +34,9 @@ from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from services.dispatcher import intake, settlement
 from services.dispatcher.app import Dispatcher
+from services.dispatcher.http import build_sender
+from services.dispatcher.http.identity import Identity
 from services.dispatcher.intake import WorkItem
-from services.dispatcher.senders import build_sender
-from services.dispatcher.senders.identity import Identity
 
 NAMES = TopicNames("go2")
 

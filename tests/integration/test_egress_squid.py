@@ -15,11 +15,11 @@ import trustme
 from squid import MISSING, USERINFO, Squid, free_port
 
 from go2hooks.cli.egress_check import check_egress_proxy
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.target import parse_target
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.target import parse_target
 from go2hooks.settings import Settings
-from services.dispatcher.senders import Sender, build_sender
+from services.dispatcher.http import Sender, build_sender
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 

@@ -30,16 +30,16 @@ from waiting import eventually
 
 from go2hooks.cli import main
 from go2hooks.core.errors import UnavailableError
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.processes import free_port
+from go2hooks.devstack.quorum import open_quorum
+from go2hooks.devstack.security import open_security
 from go2hooks.kafka.admin import admin_client, ensure_topics
 from go2hooks.kafka.client import connection_config
 from go2hooks.kafka.diagnosis import why_away
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.rights import Service, rights
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.local.broker import Broker
-from go2hooks.local.processes import free_port
-from go2hooks.local.quorum import open_quorum
-from go2hooks.local.security import open_security
 from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.settings import load_kafka_settings, load_settings
 

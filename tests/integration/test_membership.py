@@ -21,8 +21,8 @@ from usable_topics import make_topics
 from waiting import step_until
 
 from go2hooks.codec import EventCodec
+from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.matching import SubscriptionIndex
 from go2hooks.kafka import membership as module
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer

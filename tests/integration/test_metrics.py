@@ -23,9 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from up_command import UpCommand
 from waiting import eventually
 
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import sample_data
-from go2hooks.local.receiver import Received, Receiver
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import sample_data
+from go2hooks.listening.receiver import Received, Receiver
 from go2hooks.producer import EventProducer, new_event_id
 
 CHECK = Path(__file__).parents[2] / "deploy" / "check_dashboard.py"
@@ -209,22 +209,22 @@ def test_promtool_accepts_the_configuration(what: str, path: str):
 @pytest.mark.parametrize(
     ("counts", "alerts"),
     [
-        (("NaN", "NaN"), ["absent(go2hooks_deliveries_stray >= 0)"]),
+        (("NaN", "NaN"), ["absent(go2hooks_deliveries_orphaned >= 0)"]),
         (("NaN", "0"), []),  # each counts all
-        (("NaN", "2"), ["max(go2hooks_deliveries_stray) > 0"]),
+        (("NaN", "2"), ["max(go2hooks_deliveries_orphaned) > 0"]),
         (("0", "0"), []),
-        ((), ["absent(go2hooks_deliveries_stray >= 0)"]),
+        ((), ["absent(go2hooks_deliveries_orphaned >= 0)"]),
     ],
 )
 @pytest.mark.skipif(shutil.which("promtool") is None, reason=NO_PROMETHEUS)
 def test_what_the_operators_guide_alerts_on_tells_none_lost_from_none_counted(tmp_path: Path, counts, alerts):
     page = (CHECK.parents[1] / "docs/operators.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\| `([^`]*go2hooks_deliveries_stray[^`]*)`", page, re.MULTILINE)
+    documented = re.findall(r"^\| `([^`]*go2hooks_deliveries_orphaned[^`]*)`", page, re.MULTILINE)
     assert set(alerts) < set(documented)
     rules = [{"alert": f"a{number}", "expr": expr} for number, expr in enumerate(documented)]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}))
     series = [
-        {"series": f'go2hooks_deliveries_stray{{process="{number}"}}', "values": " ".join([count] * 5)}
+        {"series": f'go2hooks_deliveries_orphaned{{process="{number}"}}', "values": " ".join([count] * 5)}
         for number, count in enumerate(counts)
     ]
     fires = [

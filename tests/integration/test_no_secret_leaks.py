@@ -37,11 +37,11 @@ from usable_topics import watermarks
 from waiting import eventually
 
 from go2hooks.cli.stack import find_settings
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.devstack.security import kept_security
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.local.security import kept_security
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from go2hooks.core.delivery import Kind
-from go2hooks.core.outcome import Failure, State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.outcome import Failure, State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
 from go2hooks.postgres.notices import claim_notices, forget_notices
 

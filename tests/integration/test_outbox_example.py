@@ -22,11 +22,11 @@ from usable_topics import configure, make_topics, watermarks
 from waiting import eventually
 
 from go2hooks.codec import EventCodec
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.core.errors import InvalidEventError
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
+from go2hooks.devstack.broker import Broker
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.local.broker import Broker
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
 

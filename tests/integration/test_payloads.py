@@ -9,10 +9,10 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Position, delivery_id
+from go2hooks.core.domain.delivery import Delivery, Position, delivery_id
 from go2hooks.core.errors import UnavailableError
+from go2hooks.devstack.processes import free_port
 from go2hooks.kafka.payloads import PayloadReader
-from go2hooks.local.processes import free_port
 from go2hooks.settings import load_settings
 
 

@@ -1,4 +1,4 @@
-"""Through a real PgBouncer: API, live copy, recorder, migrations and commands work as without one, in both of its modes."""
+"""Through a real PgBouncer: API, replica, recorder, migrations and commands work as without one, in both of its modes."""
 
 import asyncio
 import secrets
@@ -21,11 +21,11 @@ from waiting import until
 from go2hooks.cli import main
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, maintain_partitions
-from go2hooks.postgres.live import WebhookFollower, find_webhook
 from go2hooks.postgres.migrate import migrate, pending_migrations
 from go2hooks.postgres.overdue import overdue_deliveries
 from go2hooks.postgres.pool import open_pool
 from go2hooks.postgres.reconnecting import ReconnectingConnection
+from go2hooks.postgres.replica import WebhookFollower, find_webhook
 from go2hooks.postgres.session import Session, is_pooled
 from go2hooks.settings import Settings
 from services.api import create_app

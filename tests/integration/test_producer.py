@@ -13,9 +13,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from waiting import eventually
 
 from go2hooks.codec import EventCodec
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.core.errors import InvalidEventError, UnavailableError
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
 
@@ -28,8 +28,8 @@ DEADLINE_S = 30.0
 _IMPORTS = """
 import sys
 from go2hooks.producer import EventProducer, new_event_id
-from go2hooks.core.event import Event
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import example_payload
 """
 _EVENT = 'Event(new_event_id(), "{account}", "click", 1_700_000_000_000, example_payload("click").data)'
 

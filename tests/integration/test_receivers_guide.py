@@ -8,15 +8,15 @@ from typing import Any
 import guide
 import pytest
 
-from go2hooks.core.delivery import Delivery, delivery_id
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.outcome import Answer
-from go2hooks.core.payload import render
-from go2hooks.core.request import SignedRequest, prepare
-from go2hooks.core.samples import example_payload
-from go2hooks.core.signing import generate_secret
+from go2hooks.core.domain.delivery import Delivery, delivery_id
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.outcome import Answer
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.encoding.payload import render
+from go2hooks.core.security.request import SignedRequest, prepare
+from go2hooks.core.security.signing import generate_secret
 from go2hooks.settings import Settings
-from services.dispatcher.senders import Sender, build_sender
+from services.dispatcher.http import Sender, build_sender
 
 SECRET = generate_secret(bytes(range(32)))
 OTHER = generate_secret(bytes(reversed(range(32))))

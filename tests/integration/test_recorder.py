@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from waiting import until
 
-from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.delivery import Kind, Position
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from services.dispatcher.recorder import Recorder

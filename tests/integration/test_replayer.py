@@ -18,9 +18,9 @@ from usable_topics import make_topics
 from waiting import eventually, step_until
 
 from go2hooks.codec import EventCodec, decode_delivery, encode_delivery
-from go2hooks.core.delivery import Delivery, Kind, delivery_id
-from go2hooks.core.event import Event
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.topics import TopicNames

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
-from go2hooks.core.rollup import STEPS_S
+from go2hooks.core.domain.delivery import Kind, Position
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
+from go2hooks.core.domain.rollup import STEPS_S
 from go2hooks.postgres.attempts import DisablePolicy, maintain_partitions, write_batch
 from go2hooks.postgres.rollups import Span, gather, series
 

@@ -13,7 +13,7 @@ from go2hooks.cli import main
 from go2hooks.core.errors import SealError
 from go2hooks.postgres.client_certificates import StoredCertificate, put
 from go2hooks.postgres.key_rotation import reseal_all
-from go2hooks.postgres.live import WebhookFollower
+from go2hooks.postgres.replica import WebhookFollower
 from go2hooks.postgres.secrets import Purpose, SecretBox
 from go2hooks.postgres.webhooks import NewWebhook, create, delete, rotate_secret
 from go2hooks.settings import Settings

@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
-from go2hooks.local.artifacts import aot_cache, kafka_dir
-from go2hooks.local.broker import Broker
-from go2hooks.local.quorum import open_quorum
+from go2hooks.devstack.artifacts import aot_cache, kafka_dir
+from go2hooks.devstack.broker import Broker
+from go2hooks.devstack.quorum import open_quorum
 
 
 def test_what_is_produced_to_the_embedded_broker_can_be_consumed(

@@ -23,8 +23,8 @@ from psycopg import sql
 from usable_topics import make_topics
 from waiting import eventually
 
-from go2hooks.core.event import Event
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.rights import Role, grants
 from go2hooks.postgres.session import Session

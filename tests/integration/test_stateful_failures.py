@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from psycopg import AsyncConnection
 
-from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.delivery import Kind, Position
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, write_batch
 
 THRESHOLD = 5

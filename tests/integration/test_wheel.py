@@ -18,7 +18,7 @@ from waiting import eventually
 
 from go2hooks import __version__
 from go2hooks.build import VARIABLE, directory_for
-from go2hooks.local.receiver import Received, Receiver
+from go2hooks.listening.receiver import Received, Receiver
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -92,7 +92,7 @@ def test_an_installed_wheel_tells_which_it_is_and_is_it(kind: str, complete: Pat
     assert run(complete / "go2hooks", "--version", cwd=tmp_path) == f"go2hooks, version {__version__}, {kind}\n"
     script = """
 from go2hooks.codec import EventCodec
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.samples import example_payload
 import go2hooks.codec
 codec = EventCodec()
 print(codec.decode(codec.encode(example_payload("click"))).type, go2hooks.codec.__file__)
@@ -166,7 +166,7 @@ def test_a_missing_extra_is_named(installed: Path, tmp_path: Path):
 def test_everything_that_is_read_at_run_time_is_in_the_wheel(installed: Path, tmp_path: Path):
     script = """
 import importlib.resources as resources
-for package, pattern in (("go2hooks.postgres.migrations", "versions/*.sql"), ("go2hooks.local", "kafka-jars.txt"), ("schemas", "*.avsc")):
+for package, pattern in (("go2hooks.postgres.migrations", "versions/*.sql"), ("go2hooks.devstack", "kafka-jars.txt"), ("schemas", "*.avsc")):
     folder = resources.files(package)
     print(bool(list(folder.glob(pattern))))
 """

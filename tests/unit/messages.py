@@ -1,7 +1,7 @@
 """Consumed messages that carry deliveries, and where they come from, for intakes without a Kafka."""
 
 from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.domain.delivery import Delivery, Kind
 from go2hooks.kafka.partitions import PartitionKey
 
 DELIVERY = Delivery("dlv_1", "wh_1", "acme", "evt_1", "click", "", b'{"a":1}', 1, 0, Kind.EVENT, 0, suspect=False)

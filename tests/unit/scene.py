@@ -7,25 +7,25 @@ from typing import Any, NamedTuple
 from messages import DELIVERY, Consumer, Message
 
 from go2hooks.codec import decode_delivery
-from go2hooks.core.delivery import Delivery
-from go2hooks.core.duplicates import Claims
-from go2hooks.core.lanes import LaneLimits, Lanes
-from go2hooks.core.outcome import Answer, Response
-from go2hooks.core.record import AttemptRecord
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.retry import RetryPolicy
-from go2hooks.core.signing import generate_secret
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.duplicates import Claims
+from go2hooks.core.domain.outcome import Answer, Response
+from go2hooks.core.domain.record import AttemptRecord
+from go2hooks.core.domain.retry import RetryPolicy
+from go2hooks.core.domain.webhook import Webhook
+from go2hooks.core.flow.lanes import LaneLimits, Lanes
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.signing import generate_secret
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import SecretBox
+from services.dispatcher.http.identity import Identity
 from services.dispatcher.intake import Intake, IntakeServices, Source, WorkItem
 from services.dispatcher.pipeline import Pipeline, PipelineServices
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
-from services.dispatcher.senders.identity import Identity
 from services.dispatcher.webhooks import Webhooks
 
 NAMES = TopicNames("go2")
@@ -134,7 +134,7 @@ class Scene:
         return Webhook(webhook_id, "acme", "https://a.example/", frozenset({"click"}), True, False, sealed, None, 0)  # noqa: FBT003
 
     def change(self, **changes: Any) -> None:
-        """The live copy tells that the webhook is like this now."""
+        """The replica tells that the webhook is like this now."""
         self.webhooks.apply(self.hook()._replace(**changes))
 
     def read(self, delivery: Delivery = DELIVERY, source: Source = "main", raw: bytes | None = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.addresses import AddressPolicy, Verdict, classify, is_allowed
+from go2hooks.core.security.addresses import AddressPolicy, Verdict, classify, is_allowed
 
 PUBLIC, PRIVATE, LOOPBACK, UNSPECIFIED = Verdict.PUBLIC, Verdict.PRIVATE, Verdict.LOOPBACK, Verdict.UNSPECIFIED
 RESERVED, PROTOCOL, DOCUMENTATION, MULTICAST = (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from go2hooks.core.avro import make_plan
+from go2hooks.core.encoding.avro import make_plan
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 EVERYTHING: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """How much is done at a time beside what must not wait."""
 
-from go2hooks.core.batch_size import AdaptiveBatch
+from go2hooks.core.flow.batch_size import AdaptiveBatch
 
 
 def test_more_each_time_up_to_the_most_and_half_as_much_once_others_are_hindered():

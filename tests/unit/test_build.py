@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from go2hooks.build import BUILD, SUFFIX, VARIABLE, BuildRefusedError, CompiledFinder, choose, directory_for
-from go2hooks.core import lanes
+from go2hooks.core.flow import lanes
 
 PYPROJECT = """
 [project]
@@ -18,7 +18,7 @@ name = "go2hooks"
 
 [tool.hatch.build.targets.wheel.hooks.custom]
 include = [
-    "/go2hooks/core/lanes.py",
+    "/go2hooks/core/flow/lanes.py",
 ]
 
 [tool.ruff]
@@ -29,10 +29,10 @@ line-length = 120
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    for package in ("go2hooks/core", "services/router", "schemas"):
+    for package in ("go2hooks/core/flow", "services/router", "schemas"):
         (tmp_path / package).mkdir(parents=True)
         (tmp_path / package / "__init__.py").touch()
-    (tmp_path / "go2hooks/core/lanes.py").write_text("LIMIT = 1\n")
+    (tmp_path / "go2hooks/core/flow/lanes.py").write_text("LIMIT = 1\n")
     return tmp_path
 
 
@@ -40,8 +40,8 @@ def checkout(tmp_path: Path) -> Path:
 def compiled(checkout: Path) -> Path:
     """The directory of a build of that checkout."""
     directory = directory_for(checkout)
-    (directory / "go2hooks/core").mkdir(parents=True)
-    (directory / f"go2hooks/core/lanes{SUFFIX}").touch()
+    (directory / "go2hooks/core/flow").mkdir(parents=True)
+    (directory / f"go2hooks/core/flow/lanes{SUFFIX}").touch()
     return directory
 
 
@@ -55,7 +55,7 @@ def test_without_a_build_the_plain_modules_run(checkout):
 
 
 def edit(root: Path) -> None:
-    (root / "go2hooks/core/lanes.py").write_text("LIMIT = 2\n")
+    (root / "go2hooks/core/flow/lanes.py").write_text("LIMIT = 2\n")
 
 
 def add(root: Path) -> None:
@@ -67,11 +67,11 @@ def remove(root: Path) -> None:
 
 
 def rename(root: Path) -> None:
-    (root / "go2hooks/core/lanes.py").rename(root / "go2hooks/core/lines.py")
+    (root / "go2hooks/core/flow/lanes.py").rename(root / "go2hooks/core/lines.py")
 
 
 def move_a_line_to_the_next_file(root: Path) -> None:
-    (root / "go2hooks/core/lanes.py").write_text("")
+    (root / "go2hooks/core/flow/lanes.py").write_text("")
     (root / "schemas/__init__.py").write_text("LIMIT = 1\n")
 
 
@@ -92,7 +92,7 @@ def test_a_change_of_the_sources_is_never_ignored(checkout, compiled, change: Ca
 
 def test_taking_a_change_back_makes_the_build_good_again(checkout, compiled):
     edit(checkout)
-    (checkout / "go2hooks/core/lanes.py").write_text("LIMIT = 1\n")
+    (checkout / "go2hooks/core/flow/lanes.py").write_text("LIMIT = 1\n")
     assert choose("auto", checkout).kind == "compiled"
 
 
@@ -128,10 +128,10 @@ def test_who_asks_for_the_compiled_build_gets_no_other(checkout, compiled):
 
 @pytest.mark.parametrize(("kind", "other"), [("plain", "compiled"), ("compiled", "plain")])
 def test_an_installed_wheel_leaves_nothing_to_choose(tmp_path, kind, other):
-    (tmp_path / "go2hooks/core").mkdir(parents=True)
+    (tmp_path / "go2hooks/core/flow").mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'left behind by another wheel'\n")
     if kind == "compiled":
-        (tmp_path / f"go2hooks/core/lanes{SUFFIX}").touch()
+        (tmp_path / f"go2hooks/core/flow/lanes{SUFFIX}").touch()
     assert choose("auto", tmp_path) == choose(kind, tmp_path) == (kind, "", None)
     with pytest.raises(
         BuildRefusedError, match=f"GO2HOOKS_BUILD is {other}, but the modules installed here are {kind}"
@@ -142,12 +142,12 @@ def test_an_installed_wheel_leaves_nothing_to_choose(tmp_path, kind, other):
 def test_the_finder_finds_the_modules_of_the_build_alone(compiled):
     (compiled / f"ab12__mypyc{SUFFIX}").touch()
     finder = CompiledFinder(compiled)
-    spec = finder.find_spec("go2hooks.core.lanes")
+    spec = finder.find_spec("go2hooks.core.flow.lanes")
     assert spec is not None
     assert isinstance(spec.loader, ExtensionFileLoader)
-    assert spec.origin == str(compiled / f"go2hooks/core/lanes{SUFFIX}")
+    assert spec.origin == str(compiled / f"go2hooks/core/flow/lanes{SUFFIX}")
     assert finder.find_spec("ab12__mypyc") is not None
-    for name in ("go2hooks", "go2hooks.core", "go2hooks.core.lane", "lanes", "json"):
+    for name in ("go2hooks", "go2hooks.core", "go2hooks.core.flow.lane", "lanes", "json"):
         assert finder.find_spec(name) is None
 
 
@@ -155,7 +155,7 @@ def test_what_is_said_to_run_runs():
     assert lanes.__file__.endswith(SUFFIX if BUILD.kind == "compiled" else ".py")
 
 
-@pytest.mark.parametrize("module", ["go2hooks.core.lanes", "services.dispatcher.senders.wire"])
+@pytest.mark.parametrize("module", ["go2hooks.core.flow.lanes", "services.dispatcher.http.wire"])
 def test_every_process_runs_the_build_that_its_environment_names(module):
     code = f"import {module} as found; print(found.__file__)"
     shown = subprocess.run(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from go2hooks.core import canonical
-from go2hooks.core.canonical import dumps
+from go2hooks.core.encoding import canonical
+from go2hooks.core.encoding.canonical import dumps
 
 Oracle = Callable[[dict[str, str]], str]
 

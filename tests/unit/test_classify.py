@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.classify import classify, retry_after_s, shown_target
-from go2hooks.core.outcome import Answer, Delivered, Failed, Failure, NoAnswer
+from go2hooks.core.domain.classify import classify, retry_after_s, shown_target
+from go2hooks.core.domain.outcome import Answer, Delivered, Failed, Failure, NoAnswer
 
 NOW_MS = 1_704_110_400_000  # Mon, 01 Jan 2024 12:00:00 GMT
 

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from go2hooks.core.certificate import MAX_CERTIFICATES, describe, read_client_certificate
 from go2hooks.core.errors import CertificateError, PrivateKeyError
+from go2hooks.core.security.certificate import MAX_CERTIFICATES, describe, read_client_certificate
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

@@ -23,10 +23,10 @@ from go2hooks.codec import (
     encode_delivery,
     encode_fan_out,
 )
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.domain.delivery import Delivery, Kind
+from go2hooks.core.domain.event import ABOUT_WEBHOOKS, Event, EventType
+from go2hooks.core.domain.samples import example_payload, sample_data
 from go2hooks.core.errors import EventError, InvalidEventError, SettingsError, UndecodableEventError
-from go2hooks.core.event import ABOUT_WEBHOOKS, Event, EventType
-from go2hooks.core.samples import example_payload, sample_data
 
 ROOT = Path(__file__).parents[2]
 OTHER_VERSIONS = Path(__file__).parent / "schemas"

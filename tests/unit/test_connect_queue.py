@@ -9,11 +9,11 @@ import pytest
 from connections import A, B, connection_to, is_closed
 from waiting import until
 
-from go2hooks.core.serving import Opening
-from services.dispatcher.senders.connect_queue import ConnectQueue
-from services.dispatcher.senders.connection import Connection, Origin
-from services.dispatcher.senders.deadlines import Bucket
-from services.dispatcher.senders.line import Times
+from go2hooks.core.flow.serving import Opening
+from services.dispatcher.http.connect_queue import ConnectQueue
+from services.dispatcher.http.connection import Connection, Origin
+from services.dispatcher.http.deadlines import Bucket
+from services.dispatcher.http.line import Times
 
 TIMES = Times.within(10.0, 60.0)
 SHORT = Times.within(0.2, 0.3)

@@ -2,8 +2,8 @@
 
 from connections import connection_to, is_closed
 
-from go2hooks.core.outcome import Failure, NoAnswer, Response
-from services.dispatcher.senders.deadlines import Bucket
+from go2hooks.core.domain.outcome import Failure, NoAnswer, Response
+from services.dispatcher.http.deadlines import Bucket
 
 
 def test_an_attempt_whose_time_is_up_when_it_gets_a_connection_is_not_begun():

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from go2hooks.core.curl import curl_command, shell_word
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.target import parse_target
+from go2hooks.core.security.curl import curl_command, shell_word
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.target import parse_target
 
 URL = "https://example.com/hooks?a=$HOME&b=[1-9]{x}'"
 TELL = "import json, sys; json.dump([sys.argv[1:], sys.stdin.buffer.read().hex()], sys.stdout)"

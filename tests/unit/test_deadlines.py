@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from services.dispatcher.senders.deadlines import DeadlineQueue
+from services.dispatcher.http.deadlines import DeadlineQueue
 
 
 class Clock:

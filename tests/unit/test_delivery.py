@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.delivery import delivery_id
+from go2hooks.core.domain.delivery import delivery_id
 
 ids = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 

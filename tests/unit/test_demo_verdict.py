@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from go2hooks.core.event import PRODUCED, Event, EventType
-from go2hooks.core.samples import example_payload
-from go2hooks.core.signing import body_signature, generate_secret, standard_signature
-from go2hooks.local.demo.ledger import Account, Ledger, percentile
-from go2hooks.local.demo.plan import FALTERS, SUBSCRIPTIONS, Behaviour, event_types, failures_due
-from go2hooks.local.demo.verdict import Findings, History, compare
-from go2hooks.local.receiver import Received
+from go2hooks.core.domain.event import PRODUCED, Event, EventType
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.security.signing import body_signature, generate_secret, standard_signature
+from go2hooks.demo.ledger import Account, Ledger, percentile
+from go2hooks.demo.plan import FALTERS, SUBSCRIPTIONS, Behaviour, event_types, failures_due
+from go2hooks.demo.verdict import Findings, History, compare
+from go2hooks.listening.receiver import Received
 
 SECRET = generate_secret(bytes(32))
 WEBHOOK = "wh_1"

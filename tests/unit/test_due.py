@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.due import DueBuffer
+from go2hooks.core.flow.due import DueBuffer
 
 
 @given(dues=st.lists(st.integers(0, 50)), looks=st.lists(st.integers(0, 60)))

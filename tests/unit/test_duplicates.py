@@ -2,9 +2,9 @@
 
 import pytest
 
-from go2hooks.core.delivery import Delivery, Kind, replayed
-from go2hooks.core.duplicates import Claims, Standing, standing
-from go2hooks.core.outcome import State
+from go2hooks.core.domain.delivery import Delivery, Kind, replayed
+from go2hooks.core.domain.duplicates import Claims, Standing, standing
+from go2hooks.core.domain.outcome import State
 
 
 def test_an_attempt_under_way_is_not_taken_twice():

@@ -7,11 +7,11 @@ import pytest
 import squid
 from test_addresses import TABLE
 
-from go2hooks.core import addresses
-from go2hooks.core.addresses import AddressPolicy, Verdict
-from go2hooks.core.egress import Meaning, ProxyAddress, connect_request, parse_proxy_url, read_answer
-from go2hooks.core.outcome import OUR_FAILURES, Failure
-from services.dispatcher.senders import failures
+from go2hooks.core.domain.outcome import OUR_FAILURES, Failure
+from go2hooks.core.security import addresses
+from go2hooks.core.security.addresses import AddressPolicy, Verdict
+from go2hooks.core.security.egress import Meaning, ProxyAddress, connect_request, parse_proxy_url, read_answer
+from services.dispatcher.http import failures
 
 GO2 = "Go2's own egress proxy"
 

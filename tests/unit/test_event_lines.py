@@ -5,8 +5,8 @@ import json
 import pytest
 
 from go2hooks.cli.event_lines import parse_line
+from go2hooks.core.domain.event import Event
 from go2hooks.core.errors import InvalidEventError
-from go2hooks.core.event import Event
 
 NOW_MS = 1_800_000_000_000
 

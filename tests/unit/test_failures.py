@@ -6,9 +6,9 @@ import ssl
 
 import pytest
 
-from go2hooks.core.outcome import Failure
-from services.dispatcher.guard import BlockedAddressError
-from services.dispatcher.senders.failures import DnsError, Phase, explain, timeout
+from go2hooks.core.domain.outcome import Failure
+from services.dispatcher.http.failures import DnsError, Phase, explain, timeout
+from services.dispatcher.http.guard import BlockedAddressError
 
 
 def os_error(number: int) -> OSError:

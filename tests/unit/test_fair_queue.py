@@ -5,7 +5,7 @@ from collections import defaultdict, deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.fair_queue import FairQueue
+from go2hooks.core.flow.fair_queue import FairQueue
 
 
 def filled(**counts: int) -> FairQueue[str, int]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from go2hooks.core.domain.filters import MAX_FIELDS, MAX_TEXT_CHARS, MAX_VALUES, check_fields, compile_filter
 from go2hooks.core.errors import FilterError
-from go2hooks.core.filters import MAX_FIELDS, MAX_TEXT_CHARS, MAX_VALUES, check_fields, compile_filter
 
 NAMES = ("domain", "country", "slug", "changes")
 texts = st.sampled_from(["", "sale-", "sale-1", "DE", "1", "true", "null"])

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
 
 
 @pytest.fixture(scope="module")

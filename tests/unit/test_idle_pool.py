@@ -5,8 +5,8 @@ from typing import Any
 
 from connections import A, B, connection_to, is_closed
 
-from services.dispatcher.senders.connection import Connection
-from services.dispatcher.senders.pool import IdlePool
+from services.dispatcher.http.connection import Connection
+from services.dispatcher.http.pool import IdlePool
 
 
 class Clock:

@@ -8,8 +8,8 @@ import pytest
 from messages import DELIVERY, Consumer, Message
 from waiting import turn
 
-from go2hooks.core.delivery import Delivery
-from go2hooks.core.duplicates import Claims
+from go2hooks.core.domain.delivery import Delivery
+from go2hooks.core.domain.duplicates import Claims
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey

@@ -6,8 +6,8 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import EventType
-from go2hooks.core.json_schema import json_schema
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.encoding.json_schema import json_schema
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from go2hooks.core.allowance import Allowance
-from go2hooks.core.lane import SLOW, LaneLimits
-from go2hooks.core.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
+from go2hooks.core.flow.allowance import Allowance
+from go2hooks.core.flow.lane import SLOW, LaneLimits
+from go2hooks.core.flow.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
 
 LIMITS = LaneLimits(
     max_sends=6, young_sends=5, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dispatcher.senders.lenient import Head, LenientReader, UnreadableError
+from services.dispatcher.http.lenient import Head, LenientReader, UnreadableError
 
 
 def read(received: bytes) -> Head | None:

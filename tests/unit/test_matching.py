@@ -7,10 +7,10 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.event import SUBSCRIBABLE, WILDCARD, EventType
-from go2hooks.core.filters import compile_filter
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.webhook import Webhook, WebhookOptions
+from go2hooks.core.domain.event import SUBSCRIBABLE, WILDCARD, EventType
+from go2hooks.core.domain.filters import compile_filter
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.webhook import Webhook, WebhookOptions
 
 ACCOUNTS = ("acc_1", "acc_2")
 webhooks = st.builds(
@@ -61,7 +61,7 @@ def test_nothing_stays_behind_when_every_webhook_is_deleted(changes):
 
 
 def test_who_wants_an_event_before_and_after_a_change_is_found_in_the_middle_of_it():
-    """The live copy's thread changes it while the router matches: what is missed then is missed for good."""
+    """The replica's thread changes it while the router matches: what is missed then is missed for good."""
     index = SubscriptionIndex(threading.Lock())
     hook = Webhook("wh_1", "acc", "https://example.com", frozenset({"click"}), True, False, b"", None, 0)  # noqa: FBT003
     forms = [hook._replace(events=frozenset(e)) for e in ({"click"}, {"click", "link.created"}, {WILDCARD})]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from go2hooks.core.offsets import OffsetTracker
+from go2hooks.core.flow.offsets import OffsetTracker
 
 
 class TrackerMachine(RuleBasedStateMachine):

@@ -9,7 +9,7 @@ from math import inf
 import pytest
 from messages import DELIVERY, Consumer, Message
 
-from go2hooks.core.duplicates import Claims
+from go2hooks.core.domain.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from services.dispatcher.intake import IntakeServices, WorkItem

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.event import Event
-from go2hooks.core.payload import format_timestamp, render
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.encoding.payload import format_timestamp, render
 
 YEAR_2000_MS, YEAR_9999_END_MS = 946_684_800_000, 253_402_300_799_999
 

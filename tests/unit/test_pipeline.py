@@ -11,9 +11,9 @@ from messages import DELIVERY
 from scene import LIMITS, WITHOUT, fill_lane
 from waiting import turn
 
-from go2hooks.core.delivery import Kind
-from go2hooks.core.outcome import Failure
-from go2hooks.core.webhook import WebhookOptions
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.outcome import Failure
+from go2hooks.core.domain.webhook import WebhookOptions
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.secrets import Purpose, SecretBox
@@ -181,7 +181,7 @@ async def test_what_cannot_be_signed_is_a_failed_attempt_that_gives_its_place_ba
 
 
 async def test_a_webhook_that_is_deleted_between_two_looks_at_it_fails_an_attempt_whose_retry_finds_it_so(scene):
-    """The live copy's thread may delete it at any moment."""
+    """The replica's thread may delete it at any moment."""
     await fill_lane(scene)
     scene.read(DELIVERY._replace(id="dlv_late"), "overflow")
     scene.change(is_deleted=True)

@@ -10,8 +10,8 @@ from scene import LIMITS, WITHOUT, Scene, fill_lane
 from waiting import turn, until
 
 from go2hooks.codec import decode_delivery
-from go2hooks.core.delivery import Kind
-from go2hooks.core.webhook import WebhookOptions
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.webhook import WebhookOptions
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.attempts import AttemptKey

@@ -6,7 +6,7 @@ import pytest
 from messages import DELIVERY
 from scene import LIMITS, TOPICS, fill_lane
 
-from go2hooks.core.outcome import Failure, NoAnswer
+from go2hooks.core.domain.outcome import Failure, NoAnswer
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from go2hooks.local.errors import StackError
-from go2hooks.local.quorum import open_quorum
-from go2hooks.local.security import secure
+from go2hooks.devstack.errors import StackError
+from go2hooks.devstack.quorum import open_quorum
+from go2hooks.devstack.security import secure
 
 
 @pytest.mark.parametrize("brokers", [1, 2, 3, 5])

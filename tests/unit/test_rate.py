@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.rate import TokenBuckets
+from go2hooks.core.flow.rate import TokenBuckets
 
 
 def test_a_burst_is_allowed_and_then_the_rate() -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from go2hooks.core.classify import classify
-from go2hooks.core.egress import Meaning
-from go2hooks.core.outcome import Answer, Failed, Failure, NoAnswer, SkipReason
-from go2hooks.core.record import _SKIP_MESSAGES
+from go2hooks.core.domain.classify import classify
+from go2hooks.core.domain.outcome import Answer, Failed, Failure, NoAnswer, SkipReason
+from go2hooks.core.domain.record import _SKIP_MESSAGES
+from go2hooks.core.security.egress import Meaning
 from services.api.dashboard.remedies import remedy
-from services.dispatcher.senders import failures
-from services.dispatcher.senders.failures import Cause, Phase
+from services.dispatcher.http import failures
+from services.dispatcher.http.failures import Cause, Phase
 
 URL = "https://example.com/hooks/go2"
 CAUSES = (

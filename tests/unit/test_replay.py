@@ -2,8 +2,8 @@
 
 import pytest
 
-from go2hooks.core.outcome import State
-from go2hooks.core.replay import Selection, key_partition, next_attempt
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.replay import Selection, key_partition, next_attempt
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.replay import key_partition
+from go2hooks.core.domain.replay import key_partition
 from go2hooks.kafka.event_spans import count_events
 from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.topics import TopicNames

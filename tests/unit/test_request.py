@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from go2hooks import __version__
-from go2hooks.core.custom_headers import check_name, check_value
-from go2hooks.core.delivery import Delivery, Kind
+from go2hooks.core.domain.delivery import Delivery, Kind
 from go2hooks.core.errors import HeaderError, TargetError
-from go2hooks.core.request import prepare, shown_headers
-from go2hooks.core.signing import body_signature, generate_secret, standard_signature
-from services.dispatcher.senders.wire import serialize
+from go2hooks.core.security.custom_headers import check_name, check_value
+from go2hooks.core.security.request import prepare, shown_headers
+from go2hooks.core.security.signing import body_signature, generate_secret, standard_signature
+from services.dispatcher.http.wire import serialize
 
 SECRET, PREVIOUS = generate_secret(bytes(32)), generate_secret(b"\1" * 32)
 URL = "https://example.com:8443/hooks/go2?a=b"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.dispatcher.senders.failures import DnsError
-from services.dispatcher.senders.resolver import Resolver, numeric
+from services.dispatcher.http.failures import DnsError
+from services.dispatcher.http.resolver import Resolver, numeric
 
 
 class Zone:
@@ -96,7 +96,7 @@ async def test_who_waits_together_asks_once_and_one_who_leaves_takes_nobody_alon
 
 
 async def test_memory_is_bounded_by_the_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.dispatcher.senders.resolver._MAX_ENTRIES", 10)
+    monkeypatch.setattr("services.dispatcher.http.resolver._MAX_ENTRIES", 10)
     resolver = Resolver(Zone())
     for number in range(50):
         await resolver.resolve(f"{number}.example", 80)

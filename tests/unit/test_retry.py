@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.delivery import ON_REQUEST, Delivery, Kind, Position, replayed
-from go2hooks.core.outcome import DeadLetter, Delivered, Done, Failed, Failure, RetryAt, Skip, SkipReason
-from go2hooks.core.record import record_skip
-from go2hooks.core.retry import RetryPolicy, next_step
+from go2hooks.core.domain.delivery import ON_REQUEST, Delivery, Kind, Position, replayed
+from go2hooks.core.domain.outcome import DeadLetter, Delivered, Done, Failed, Failure, RetryAt, Skip, SkipReason
+from go2hooks.core.domain.record import record_skip
+from go2hooks.core.domain.retry import RetryPolicy, next_step
 
 policies = st.builds(RetryPolicy, st.lists(st.floats(0.001, 86_400), min_size=1, max_size=10).map(tuple))
 moments = st.integers(0, 2**45)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.delivery import Kind
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
-from go2hooks.core.rollup import STEPS_S, Gathered, Rollup, bucket_of, roll_up, value_of
+from go2hooks.core.domain.delivery import Kind
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
+from go2hooks.core.domain.rollup import STEPS_S, Gathered, Rollup, bucket_of, roll_up, value_of
 
 FRACTIONS = (0.5, 0.95, 0.99)
 durations = st.floats(0.02, 3_600_000)

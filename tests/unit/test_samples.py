@@ -5,9 +5,9 @@ import random
 import pytest
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload, sample_data
-from go2hooks.core.validation import validate
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload, sample_data
+from go2hooks.core.domain.validation import validate
 
 
 @pytest.mark.parametrize("kind", EventType)

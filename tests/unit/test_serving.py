@@ -2,7 +2,7 @@
 
 import pytest
 
-from go2hooks.core.serving import Opening, Serving
+from go2hooks.core.flow.serving import Opening, Serving
 
 
 def answered_on(serving: Serving, count: int = 1, at: float = 0.0) -> None:

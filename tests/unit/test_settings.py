@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from go2hooks.core.errors import SettingsError
-from go2hooks.core.target import BAD_PORTS
+from go2hooks.core.security.target import BAD_PORTS
 from go2hooks.settings import Settings, load_settings
 
 

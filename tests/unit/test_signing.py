@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.canonical import dumps
-from go2hooks.core.event import EventType
-from go2hooks.core.payload import render
-from go2hooks.core.samples import example_payload
-from go2hooks.core.signing import (
+from go2hooks.core.domain.event import EventType
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.encoding.canonical import dumps
+from go2hooks.core.encoding.payload import render
+from go2hooks.core.security.signing import (
     body_signature,
     generate_secret,
     standard_signature,

@@ -7,7 +7,7 @@ killed: then it is read again from the lowest message that is not finished.
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from go2hooks.core.due import DueBuffer
+from go2hooks.core.flow.due import DueBuffer
 
 CAPACITY = 6
 BATCH = 4

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from go2hooks.core.delivery import Kind, Position
-from go2hooks.core.outcome import State
-from go2hooks.core.record import AttemptRecord
+from go2hooks.core.domain.delivery import Kind, Position
+from go2hooks.core.domain.outcome import State
+from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy
 from services.dispatcher import recorder as module
 from services.dispatcher.recorder import Recorder

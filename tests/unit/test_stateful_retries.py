@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from messages import DELIVERY, Message
 
-from go2hooks.core.duplicates import Claims
+from go2hooks.core.domain.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from go2hooks.telemetry import metrics

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from go2hooks.core.outcome import State
+from go2hooks.core.domain.outcome import State
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/states.md").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from go2hooks.core.failures import Streak
+from go2hooks.core.domain.failures import Streak
 
 MANY = 100
 

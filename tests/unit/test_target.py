@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.addresses import AddressPolicy
 from go2hooks.core.errors import TargetError
-from go2hooks.core.target import BAD_PORTS, MAX_URL_CHARS, Target, check_target, parse_target
+from go2hooks.core.security.addresses import AddressPolicy
+from go2hooks.core.security.target import BAD_PORTS, MAX_URL_CHARS, Target, check_target, parse_target
 
 PUBLIC = AddressPolicy()
 INSECURE = AddressPolicy(allow_insecure=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.dispatcher.senders.tls import client_context, is_for
+from services.dispatcher.http.tls import client_context, is_for
 
 GUIDE = Path(__file__).parents[2] / "docs/receivers.md"
 

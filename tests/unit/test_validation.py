@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from go2hooks.core.domain.event import Event, EventType
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.domain.validation import validate
 from go2hooks.core.errors import InvalidEventError
-from go2hooks.core.event import Event, EventType
-from go2hooks.core.samples import example_payload
-from go2hooks.core.validation import validate
 
 VALID = example_payload("click")
 

@@ -1,4 +1,4 @@
-"""What the dispatcher knows of webhooks, between the live copy that tells and Postgres that is asked."""
+"""What the dispatcher knows of webhooks, between the replica that tells and Postgres that is asked."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.core.errors import SealError
-from go2hooks.core.webhook import Webhook
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import SecretBox
 from services.dispatcher import webhooks as module
@@ -46,7 +46,7 @@ async def test_what_postgres_says_of_a_webhook_is_known_from_then_on(found):
 
 @pytest.mark.parametrize("found", [HOOK, None])
 @pytest.mark.parametrize("news", [HOOK._replace(url="https://b.example/"), HOOK._replace(is_deleted=True)])
-async def test_what_the_live_copy_tells_meanwhile_is_newer_than_the_answer(news, found):
+async def test_what_the_replica_tells_meanwhile_is_newer_than_the_answer(news, found):
     """It tells of each change once: overwritten, the webhook would stay as it was until its next one."""
     webhooks, postgres = knowing(found)
     postgres.meanwhile = lambda: webhooks.apply(news)

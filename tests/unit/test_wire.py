@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.target import Target, parse_target
-from services.dispatcher.senders.wire import UnsendableError, final_head, location, retry_after, serialize
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.target import Target, parse_target
+from services.dispatcher.http.wire import UnsendableError, final_head, location, retry_after, serialize
 
 TARGET = parse_target("https://hooks.example/in?x=1")
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Response, flash, redirect, render_template, request, url_for
 
-from go2hooks.core.outcome import SkipReason, State
+from go2hooks.core.domain.outcome import SkipReason, State
 from services.api.dashboard import calls, words
 from services.api.dashboard.blueprint import blueprint, done, events
 from services.api.dashboard.calls import PageError, Reply, ask

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple, TypedDict
 
 from werkzeug.datastructures import MultiDict
 
-from go2hooks.core.custom_headers import check_together
 from go2hooks.core.errors import HeaderError
+from go2hooks.core.security.custom_headers import check_together
 from services.api.bodies import NotJsonError, parse_json
 
 #: What stands beside each field of the form, and in the list of what is wrong.

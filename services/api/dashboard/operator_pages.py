@@ -9,8 +9,8 @@ from flask import flash, redirect, render_template, request, url_for
 
 from go2hooks import __version__
 from go2hooks.build import BUILD
+from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.payload import format_timestamp
 from go2hooks.kafka.dead import DeadLetter, describe
 from go2hooks.kafka.survey import RATE_S, Process, Stage, Survey
 from go2hooks.kafka.topics import delay_label

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urljoin
 
-from go2hooks.core.outcome import Failure, SkipReason
+from go2hooks.core.domain.outcome import Failure, SkipReason
 
 _NOT_YOURS: Final = "This is a fault on our side, not of your receiver: it does not count against the webhook. "
 _CHAIN: Final = (

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from flask import redirect, render_template, request, url_for
 
-from go2hooks.core.addresses import is_loopback
+from go2hooks.core.security.addresses import is_loopback
 from services.api.context import services
 from services.api.dashboard.blueprint import blueprint
 from services.api.dashboard.session import sign_in, sign_in_by_link, sign_out

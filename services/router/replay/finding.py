@@ -9,13 +9,13 @@ from confluent_kafka import Message
 from psycopg import Connection
 
 from go2hooks.codec import EventCodec, decode_delivery
-from go2hooks.core.delivery import Delivery, Kind, Position, replayed
+from go2hooks.core.domain.delivery import Delivery, Kind, Position, replayed
+from go2hooks.core.domain.event import SUBSCRIBABLE, Event
+from go2hooks.core.domain.replay import FROM_RECORDS, Planned, key_partition, next_attempt
+from go2hooks.core.domain.validation import validate
+from go2hooks.core.encoding.fanout import first_deliveries, origin_of
+from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import EventError
-from go2hooks.core.event import SUBSCRIBABLE, Event
-from go2hooks.core.fanout import first_deliveries, origin_of
-from go2hooks.core.payload import render
-from go2hooks.core.replay import FROM_RECORDS, Planned, key_partition, next_attempt
-from go2hooks.core.validation import validate
 from go2hooks.kafka.event_spans import EventRange, event_range, topics_of
 from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, Span

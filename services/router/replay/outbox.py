@@ -6,7 +6,7 @@ from typing import Final
 from confluent_kafka import KafkaError, Message, Producer
 
 from go2hooks.codec import encode_delivery
-from go2hooks.core.delivery import Delivery
+from go2hooks.core.domain.delivery import Delivery
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import producer_config, report
 from go2hooks.kafka.topics import TopicNames

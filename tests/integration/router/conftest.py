@@ -8,8 +8,8 @@ from routing import BOUNDS
 from usable_topics import make_topics
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.webhook import Webhook
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings

@@ -10,10 +10,10 @@ from usable_topics import configure, make_topics
 from waiting import step_until
 
 from go2hooks.codec import EventCodec, decode_delivery
-from go2hooks.core.event import Event
-from go2hooks.core.fair_queue import FairQueue
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.samples import example_payload
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.flow.fair_queue import FairQueue
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import DeadLetter, read_dead
 from go2hooks.kafka.partitions import PartitionKey

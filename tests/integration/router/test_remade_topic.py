@@ -12,10 +12,10 @@ from usable_topics import make_topics
 from waiting import step_until
 
 from go2hooks.codec import EventCodec, decode_delivery
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.samples import example_payload
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.event import Event
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.samples import example_payload
 from go2hooks.kafka import topic_ids
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
 from go2hooks.kafka.reading import LogReader, Span

@@ -13,14 +13,14 @@ from routing import BOUNDS, webhook
 from waiting import step_until
 
 from go2hooks.codec import EventCodec, decode_delivery
-from go2hooks.core.delivery import Delivery, delivery_id
+from go2hooks.core.domain.delivery import Delivery, delivery_id
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.filters import compile_filter
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.domain.webhook import Webhook, WebhookOptions
+from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.event import Event
-from go2hooks.core.filters import compile_filter
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.payload import render
-from go2hooks.core.samples import example_payload
-from go2hooks.core.webhook import Webhook, WebhookOptions
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
 from go2hooks.kafka.partitions import PartitionKey

@@ -13,11 +13,11 @@ from routing import BOUNDS, webhook
 from waiting import step_until
 
 from go2hooks.codec import EventCodec
-from go2hooks.core.event import Event
-from go2hooks.core.fair_queue import FairQueue
-from go2hooks.core.matching import SubscriptionIndex
-from go2hooks.core.samples import example_payload
-from go2hooks.core.webhook import Webhook
+from go2hooks.core.domain.event import Event
+from go2hooks.core.domain.matching import SubscriptionIndex
+from go2hooks.core.domain.samples import example_payload
+from go2hooks.core.domain.webhook import Webhook
+from go2hooks.core.flow.fair_queue import FairQueue
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id

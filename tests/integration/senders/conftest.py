@@ -14,14 +14,14 @@ import uvloop
 from name_server import NameServer
 from scripted import HANGING_S, Receiver, Script, answering, server_context
 
-from go2hooks.core.addresses import AddressPolicy
-from go2hooks.core.outcome import Response
-from go2hooks.core.request import SignedRequest
-from services.dispatcher.senders import Guard, HttpClient, Limits, Resolver, Sender
-from services.dispatcher.senders.aiohttp_sender import AiohttpSender
-from services.dispatcher.senders.identity import Identity
-from services.dispatcher.senders.resolver import AresLookup
-from services.dispatcher.senders.tls import client_context
+from go2hooks.core.domain.outcome import Response
+from go2hooks.core.security.addresses import AddressPolicy
+from go2hooks.core.security.request import SignedRequest
+from services.dispatcher.http import Guard, HttpClient, Limits, Resolver, Sender
+from services.dispatcher.http.aiohttp_sender import AiohttpSender
+from services.dispatcher.http.identity import Identity
+from services.dispatcher.http.resolver import AresLookup
+from services.dispatcher.http.tls import client_context
 
 
 class TasklessSender:

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from go2hooks.core.outcome import Failure
+from go2hooks.core.domain.outcome import Failure
 
 INVALID, CLOSED = Failure.INVALID_RESPONSE, Failure.CONNECTION_ERROR
 

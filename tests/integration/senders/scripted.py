@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trustme
 
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.target import Target, parse_target
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.target import Target, parse_target
 
 BODY = b'{"event":"click"}'
 HEADERS = (("Content-Type", "application/json"), ("X-Webhook-Attempt", "1"), ("User-Agent", "Go2-Webhooks/test"))

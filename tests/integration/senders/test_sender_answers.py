@@ -4,7 +4,7 @@ from typing import Any
 
 from scripted import BODY, OK, Line, post
 
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
 
 
 def head(*lines: str) -> bytes:

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from scripted import OK, Line, blocking_server, post, server_context
 
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from services.dispatcher.senders.tls import client_context
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from services.dispatcher.http.tls import client_context
 
 #: What VERIFY_X509_STRICT refuses, which is in the default context from Python 3.13 on.
 UNSTRICT = {

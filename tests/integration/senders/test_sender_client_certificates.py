@@ -11,9 +11,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from scripted import OK, Line, answering, blocking_server, post, server_context
 
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer, Response
 from go2hooks.core.errors import ClientIdentityError, SealError
-from go2hooks.core.outcome import Answer, Failure, NoAnswer, Response
-from services.dispatcher.senders.tls import client_context, load_identity
+from services.dispatcher.http.tls import client_context, load_identity
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 YESTERDAY = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)

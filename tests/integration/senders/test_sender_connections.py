@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from scripted import BODY, OK, Line, Receiver, answering, post
 
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from go2hooks.core.serving import Opening
-from services.dispatcher.senders.deadlines import Bucket
-from services.dispatcher.senders.line import AT_ONCE
-from services.dispatcher.senders.protocol import STALE_WITHIN_S
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.flow.serving import Opening
+from services.dispatcher.http.deadlines import Bucket
+from services.dispatcher.http.line import AT_ONCE
+from services.dispatcher.http.protocol import STALE_WITHIN_S
 
 
 def count_of_descriptors() -> int:

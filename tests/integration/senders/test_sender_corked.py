@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from scripted import OK, Line, post
 
-from go2hooks.core.outcome import Answer, Response
-from services.dispatcher.senders.protocol import BURST
+from go2hooks.core.domain.outcome import Answer, Response
+from services.dispatcher.http.protocol import BURST
 
 COUNT = BURST + 4
 

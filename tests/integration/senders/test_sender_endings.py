@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scripted import HANGING_S, OK, Line, post
 
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
 
 
 @pytest.mark.parametrize(("sent", "counts"), [(b"\r\n\r\nhalf", True), (b"\r\n", False)], ids=["body", "head"])

@@ -13,9 +13,9 @@ import pytest
 from scripted import BODY, Line, Receiver, answering, post
 
 from bench.prefork import Prefork, StandardServer
-from go2hooks.core.outcome import Answer
-from go2hooks.core.request import SignedRequest
-from go2hooks.core.target import Target, parse_target
+from go2hooks.core.domain.outcome import Answer
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.target import Target, parse_target
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # they take their time, and neither loop has a part in it
 TIMEOUT_S = 3.0

@@ -10,14 +10,14 @@ import pytest
 from name_server import A, NameServer
 from scripted import OK, Line, post
 
-from go2hooks.core.addresses import AddressPolicy
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from go2hooks.core.target import Target
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.security.addresses import AddressPolicy
+from go2hooks.core.security.target import Target
 from go2hooks.settings import Settings
-from services.dispatcher.guard import BlockedAddressError, Guard
-from services.dispatcher.senders import build_sender
-from services.dispatcher.senders.connect_queue import AT_ONCE
-from services.dispatcher.senders.resolver import numeric
+from services.dispatcher.http import build_sender
+from services.dispatcher.http.connect_queue import AT_ONCE
+from services.dispatcher.http.guard import BlockedAddressError, Guard
+from services.dispatcher.http.resolver import numeric
 
 LOOPBACK_ONLY = AddressPolicy(allow=(ipaddress.ip_network("127.0.0.1/32"),))
 PUBLIC_ONLY = AddressPolicy()

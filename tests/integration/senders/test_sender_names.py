@@ -9,10 +9,10 @@ import trustme
 from name_server import AAAA, NOWHERE, A, NameServer
 from scripted import OK, post, server_context
 
-from go2hooks.core.addresses import AddressPolicy
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from services.dispatcher.senders.failures import DnsError
-from services.dispatcher.senders.resolver import AresLookup
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.security.addresses import AddressPolicy
+from services.dispatcher.http.failures import DnsError
+from services.dispatcher.http.resolver import AresLookup
 
 ANYWHERE = AddressPolicy(allow_insecure=True)
 

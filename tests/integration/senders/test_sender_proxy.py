@@ -16,12 +16,12 @@ import trustme
 from scripted import OK, Line, Receiver, post, server_context
 from tunnelling import ESTABLISHED, Tunnels, answering_connect, fields
 
-from go2hooks.core.addresses import AddressPolicy
-from go2hooks.core.egress import parse_proxy_url
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from go2hooks.core.target import Target, parse_target
-from services.dispatcher.senders import EgressProxy, Sender
-from services.dispatcher.senders.tls import client_context
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.security.addresses import AddressPolicy
+from go2hooks.core.security.egress import parse_proxy_url
+from go2hooks.core.security.target import Target, parse_target
+from services.dispatcher.http import EgressProxy, Sender
+from services.dispatcher.http.tls import client_context
 
 TIMEOUT_S = 0.6
 LATE_S = 10.0  # a busy machine included

@@ -12,8 +12,8 @@ from judges import ask_curl, ask_node, serving
 from raw_answers import ANSWERS, REFERENCE
 from scripted import post
 
-from go2hooks.core.outcome import Answer, Failure, Response
-from go2hooks.core.target import parse_target
+from go2hooks.core.domain.outcome import Answer, Failure, Response
+from go2hooks.core.security.target import parse_target
 
 NAMES = list(ANSWERS)
 JUDGES = {"curl": ask_curl, "node": ask_node}

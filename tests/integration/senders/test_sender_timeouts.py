@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from scripted import OK, Line, post
 
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
-from services.dispatcher.senders.line import AT_ONCE
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
+from services.dispatcher.http.line import AT_ONCE
 
 TIMEOUT_S = 0.6  # long enough for a busy machine to come as far as a test wants
 LATE_S = 10.0  # a busy machine included
@@ -181,7 +181,7 @@ async def test_nobody_waits_behind_a_host_name_that_is_not_looked_up(receive: An
 
 async def test_a_connect_that_nobody_answers_times_out(make_sender: Any, full_backlog: int, kind: str) -> None:
     sender = make_sender(timeout_s=TIMEOUT_S)
-    from go2hooks.core.target import parse_target
+    from go2hooks.core.security.target import parse_target
 
     response = await sender.send(post(parse_target(f"http://127.0.0.1:{full_backlog}/")))
     assert isinstance(response, NoAnswer)

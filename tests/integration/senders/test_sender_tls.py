@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from scripted import OK, Line, answering, blocking_server, post, server_context
 
-from go2hooks.core.outcome import Answer, Failure, NoAnswer
+from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:

@@ -1,0 +1,179 @@
+"""One webhook's lane: what is under way to it and what waits, the limit that it has earned, its circuit.
+
+Pure: time comes in as `now`, in seconds of any monotonic clock.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
+from typing import Final, Generic, TypeVar
+
+from go2hooks.core.domain.failures import Streak
+from go2hooks.core.flow.allowance import Allowance
+
+T = TypeVar("T")
+
+UNPROVEN: Final = 0  #: standing of a lane: no attempt has ended yet
+FAST: Final = 1  #: the latest ended in time
+SLOW: Final = 2  #: it did not, or those under way take long; or there is no room for more that are new
+QUICK_S: Final = 1.0  #: an answer slower than this earns a lane nothing; an attempt that lasts longer makes it slow
+_STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
+_RATE_S: Final = 0.25  # how long a lane's rate is measured
+_QUICK_DRAIN_S: Final = 5.0
+_SLOW_DRAIN_S: Final = 10.0  # a rate is not known to the last answer: who needs a little longer is left alone
+_GROWTHS: Final = 64  # of the pause between probes; many more are no float any more
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """Bounds of all lanes of one process."""
+
+    max_sends: int = 1000  #: attempts under way in all
+    young_sends: int = 96  #: attempts under way that have just begun
+    window: int = 4000  #: weight of what waits in all
+    webhook_max_sends: int = 64
+    webhook_first_sends: float = 4.0  #: a lane's limit before it has earned more
+    queue_share: float = 0.25  #: of the free window, for one lane
+    slow_share: float = 0.5  #: of `max_sends` and of the window, for all slow lanes together
+    unproven_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
+    circuit_failures: int = 5  #: consecutive ones, before the circuit opens
+    probe_s: float = 1.0  #: pause before the first probe; grows by half each time
+    probe_max_s: float = 30.0
+
+
+class Resting(Generic[T]):
+    """Lanes whose allowance has nothing for now, by the time when it has."""
+
+    __slots__ = ("_heap", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Lane[T]]] = []
+        self._order = 0  # breaks ties, so that lanes are never compared
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    @property
+    def next_at(self) -> float:
+        return self._heap[0][0] if self._heap else inf
+
+    def add(self, lane: "Lane[T]") -> None:
+        if lane.allowance is not None and not lane.is_resting:
+            lane.is_resting = True
+            self._order += 1
+            heappush(self._heap, (lane.allowance.next_at, self._order, lane))
+
+    def wake(self, now: float) -> list["Lane[T]"]:
+        """Those that may begin."""
+        awake: list[Lane[T]] = []
+        while self._heap and self._heap[0][0] <= now:
+            _at, _order, lane = heappop(self._heap)
+            lane.is_resting = False
+            if lane.may_begin(now):
+                awake.append(lane)
+            else:
+                self.add(lane)
+        return awake
+
+
+class Lane(Generic[T]):
+    """State of one webhook in one process."""
+
+    __slots__ = (
+        "_earning", "_finished", "_limits", "_max_sends", "_measured_at", "_opened_at", "_streak", "allowance", "in_flight",
+        "is_resting", "limit", "probe_at", "progress_at", "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
+    )  # fmt: skip
+
+    def __init__(self, webhook_id: str, limits: LaneLimits) -> None:
+        self.webhook_id = webhook_id
+        self.limit = limits.webhook_first_sends  #: attempts under way at once
+        self.in_flight = 0
+        self.waiting = 0  #: weight of the queue
+        self.queue: deque[T] | None = None  #: an empty deque is 600 bytes: only lanes that wait have one
+        self.probe_at = 0.0  #: when its open circuit admits the next
+        self.standing = UNPROVEN
+        self.used_at = 0.0
+        self.rate = 0.0  #: attempts that ended per second, over the last quarter of a second
+        self.progress_at = 0.0  #: when an attempt ended last, or the lane became busy
+        self.allowance: Allowance | None = None  #: the customer's; most have none
+        self.is_resting = False  #: waits for the time that its allowance says
+        self._max_sends = limits.webhook_max_sends
+        self._limits = limits
+        self._streak = Streak(limits.circuit_failures + _GROWTHS)
+        self._earning = True  # slow start: doubles until the first failure
+        self._opened_at = 0.0  # its circuit
+        self._finished = 0  # since `_measured_at`
+        self._measured_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Its circuit."""
+        return len(self._streak.starts) >= self._limits.circuit_failures
+
+    def is_quick(self, now: float) -> bool:
+        """Whether it works off what waits in a moment."""
+        waiting = len(self.queue or ())
+        return waiting > 0 and _QUICK_DRAIN_S * self.rate >= waiting and now - self.progress_at < _STALLED_S
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it needs long for what waits, as far as anybody knows how quick it is."""
+        return self.standing == SLOW or 0.0 < _SLOW_DRAIN_S * self.rate < len(self.queue or ())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether its allowance keeps what waits for longer than a second."""
+        return self.allowance is not None and self.allowance.interval_s * len(self.queue or ()) > QUICK_S
+
+    def allow(self, allowance: Allowance | None, now: float) -> None:
+        """Bound it by its customer's allowance from now on, besides the process's bounds."""
+        if allowance is not None and self.allowance is not None:
+            allowance.succeed(self.allowance, now)
+        self.allowance = allowance
+        own = None if allowance is None else allowance.max_sends
+        self._max_sends = self._limits.webhook_max_sends if own is None else min(own, self._limits.webhook_max_sends)
+        self.limit = min(self.limit, self._max_sends)
+
+    def may_begin(self, now: float) -> bool:
+        """Whether its allowance has a request for now."""
+        return self.allowance is None or self.allowance.next_at <= now
+
+    def measure(self, now: float) -> None:
+        """An attempt has ended."""
+        self.progress_at = now
+        self._finished += 1
+        elapsed = now - self._measured_at
+        if elapsed >= _RATE_S:
+            if elapsed < 2 * _RATE_S:  # the first after a pause says nothing
+                self.rate = self._finished / elapsed
+            self._finished = 0
+            self._measured_at = now
+
+    def reward(self, duration_s: float, now: float) -> None:
+        """An attempt has succeeded, after so long."""
+        self._streak.succeed(now - duration_s)
+        if duration_s <= QUICK_S and self.queue:  # more only for a lane that could use it
+            earned = 1.0 if self._earning else 1.0 / self.limit
+            self.limit = min(self.limit + earned, self._max_sends)
+
+    def punish(self, began: float, now: float) -> None:
+        """An attempt has failed that began then."""
+        if self.is_open and began < self._opened_at:
+            return  # it was under way when the circuit opened, and says nothing of how things stand since
+        if not self._streak.fail(began):
+            return
+        self._earning = False
+        self.limit = max(1.0, self.limit / 2)
+        beyond = len(self._streak) - self._limits.circuit_failures
+        if beyond == 0:
+            self._opened_at = now
+        if beyond >= 0:
+            pause_s = self._limits.probe_s * 1.5 ** min(beyond, _GROWTHS)
+            self.probe_at = now + min(pause_s, self._limits.probe_max_s)
+            self.limit = min(self.limit, self._limits.webhook_first_sends)
+
+    def forgive(self) -> None:
+        """What was held against it no longer counts."""
+        self._streak.clear()
+        self._earning = True

@@ -1,0 +1,65 @@
+"""HTTP/1.1 as bytes: a request written once, and the few headers of a response that anybody reads."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from go2hooks.core.security.request import SignedRequest
+from go2hooks.core.security.target import Target
+
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_INTERIM: Final = re.compile(rb"\s*HTTP/\d\.\d 1")
+# No two repetitions in a row may match the same bytes: a head of 64 KiB of them would stop the process for a minute.
+_RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_LOCATION: Final = re.compile(rb"^location[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_VALUE_BYTES: Final = 128  # a date has 29
+_URL_BYTES: Final = 1024  # more than anybody is shown
+
+
+class UnsendableError(ValueError):
+    """A request that cannot be written without breaking HTTP's framing."""
+
+
+def serialize(request: SignedRequest) -> bytes:
+    """The whole request, head and body. Raises UnsendableError when a value would break out of its line."""
+    body = request.body
+    lines = [f"{name}: {value}" for name, value in request.headers]
+    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+    head = f"{_request_lines(request.target)}\r\n" + "\r\n".join(lines)
+    breaks = len(lines) + 3
+    if head.count("\n") != breaks or head.count("\r") != breaks:
+        raise UnsendableError
+    try:
+        return head.encode("latin-1") + body
+    except UnicodeEncodeError:
+        raise UnsendableError from None
+
+
+@lru_cache(maxsize=10_000)
+def _request_lines(target: Target) -> str:
+    """Request line and Host: the same for every delivery to a target."""
+    if any(character <= " " or character > "~" for character in target.path + target.authority):
+        raise UnsendableError
+    return f"POST {target.path} HTTP/1.1\r\nHost: {target.authority}"
+
+
+def final_head(received: bytes) -> bytes:
+    """The head of the final response in the first bytes of a connection's answer; interim (1xx) heads are skipped."""
+    while True:
+        head, *rest = _END_OF_HEAD.split(received, maxsplit=1)
+        if not rest or not _INTERIM.match(head):
+            return head
+        received = rest[0]
+
+
+def retry_after(head: bytes) -> str | None:
+    """The raw value of Retry-After; None for one that is longer than any that means something. Several are one list."""
+    values = _RETRY_AFTER.findall(head)
+    text: bytes = b", ".join([value.strip(b" \t") for value in values])
+    return text.decode("latin-1") if values and len(text) <= _VALUE_BYTES else None
+
+
+def location(head: bytes) -> str | None:
+    """The beginning of Location, as it came."""
+    found = _LOCATION.search(head)
+    return None if found is None else found[1].strip(b" \t")[:_URL_BYTES].decode("latin-1")

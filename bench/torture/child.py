@@ -80,8 +80,8 @@ def dispatcher_points() -> None:
     around_async(Recorder, "_write", "before_record", "after_record")
     before(Keeper, "retry", "before_retry")
     before(Intake, "store_offsets", "before_commit")
-    before(Intake, "revoked", "on_revoke")
-    before(Intake, "assigned", "on_assign")
+    before(Intake, "on_revoked", "on_revoke")
+    before(Intake, "on_assigned", "on_assign")
     look_up, produce = Intake._look_up, LoopProducer.produce
 
     async def patched_look_up(self: Any, items: Any) -> None:
@@ -118,7 +118,7 @@ def router_points() -> None:
     from services.router.writing import Writer
 
     before(Writer, "write", "router_before_produce")
-    before(Router, "finish", "router_on_revoke")
+    before(Router, "on_revoked", "router_on_revoke")
     collect = Router._collect_finished
 
     def patched(self: Any) -> Any:

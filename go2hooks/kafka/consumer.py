@@ -29,22 +29,22 @@ _STALL_S: Final = 1.0  # a full window for this long pauses the partitions; paus
 class Sink(Protocol):
     """What receives a consumer's messages. Every method is called on the event loop."""
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         """These partitions are ours; their messages follow."""
 
     def receive(self, messages: list[Message]) -> None:
         """Take these messages. Must not block."""
 
-    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    async def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """Finish what is under way and give the offsets to commit. Bounded by the consumer's revoke timeout."""
         ...
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         """These partitions went to another process without asking: their completions no longer count."""
 
 
 class PolledConsumer:
-    """Reads `topics` on a thread of its own and hands batches to `sink` on `loop`.
+    """Reads `topics` on a thread of its own, once started, and hands batches to a sink on `loop`.
 
     Messages that weigh `window` together, at most, are handed over and not yet released; beyond that Kafka has to wait. A
     message weighs 1 for every `unit_bytes` that it has begun, so that the window is bounded by messages and by bytes.
@@ -54,7 +54,6 @@ class PolledConsumer:
         self,
         config: dict[str, Any],
         topics: Sequence[str],
-        sink: Sink,
         loop: asyncio.AbstractEventLoop,
         *,
         window: int,
@@ -65,8 +64,8 @@ class PolledConsumer:
         self._membership = Membership(config, topics, self, finish_s=revoke_timeout_s)
         self._consumer = self._membership.consumer
         self.topics = tuple(topics)
-        self._sink = sink
         self._loop = loop
+        self._sink: Sink
         self.window = window  #: may be changed at any time
         self._unit_bytes = unit_bytes
         self._revoke_timeout_s = revoke_timeout_s
@@ -101,7 +100,8 @@ class PolledConsumer:
         """Seconds since `lags` was the whole truth; 0 while it is."""
         return self._membership.lag_unknown_s()
 
-    def start(self) -> None:
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
         self._poll_thread.start()
 
     async def stop(self) -> None:
@@ -219,18 +219,18 @@ class PolledConsumer:
 
     # --- as the owner of partitions
 
-    def began(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         self._generation += 1
         self._generations |= dict.fromkeys((assignment.key for assignment in assignments), self._generation)
         self._loop.call_soon_threadsafe(self._tell, assignments, self._generation)
 
     def _tell(self, assignments: Sequence[Assignment], generation: int) -> None:
         self._heard_generation = generation
-        self._sink.assigned(assignments)
+        self._sink.on_assigned(assignments)
 
-    def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         self._disown(keys)
-        finished = asyncio.run_coroutine_threadsafe(self._sink.revoked(keys), self._loop)
+        finished = asyncio.run_coroutine_threadsafe(self._sink.on_revoked(keys), self._loop)
         try:
             return finished.result(self._revoke_timeout_s)
         except TimeoutError:
@@ -238,9 +238,9 @@ class PolledConsumer:
             log.warning("partitions moved before all attempts ended; they may be sent again", partitions=len(keys))
             return {}
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         self._disown(keys)
-        self._loop.call_soon_threadsafe(self._sink.lost, keys)
+        self._loop.call_soon_threadsafe(self._sink.on_lost, keys)
 
     def _disown(self, keys: Sequence[PartitionKey]) -> None:
         self._paused.difference_update(keys)

@@ -38,14 +38,14 @@ _REBALANCE_S: Final = 30.0  # what a rebalance may take besides a session's end 
 class Owner(Protocol):
     """What works on the partitions. Called by the thread that polls, from within a poll or from `tend`."""
 
-    def began(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         """These partitions are ours; their messages follow."""
 
-    def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """These go to another process: finish what is under way and give the offsets to commit. Bounded by itself."""
         ...
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         """These went to another process without asking: what was finished of them no longer counts."""
 
 
@@ -53,7 +53,7 @@ class Membership:
     """Not thread-safe, but for `assigned`, `reachable` and `lags`. The consumer is polled by its owner, `tend` called between polls."""
 
     def __init__(self, config: dict[str, Any], topics: Sequence[str], owner: Owner, *, finish_s: float) -> None:
-        """`finish_s` is what `Owner.finish` takes at most, in any process of the group."""
+        """`finish_s` is what `Owner.on_revoked` takes at most, in any process of the group."""
         self.consumer = Consumer(config | {"error_cb": self._on_error})
         self._config = config
         self._diagnosis = Diagnosis(config)
@@ -133,7 +133,7 @@ class Membership:
         self._spans |= begun
         # A commit of before commits named their topic does so from now on.
         self.store({key: span.start.offset for key, span in begun.items() if span.start.offset >= 0})
-        self._owner.began(assignments)
+        self._owner.on_assigned(assignments)
         self._tended_at = 0.0  # their lag is measured next
         return True
 
@@ -201,7 +201,7 @@ class Membership:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         keys = self._disown(partitions)
-        offsets = self._owner.finish(keys)
+        offsets = self._owner.on_revoked(keys)
         self.store(offsets)  # or leaving them, librdkafka would commit what was stored last: a step back
         self._commit(offsets)
         self._is_member = False  # until we are told, at once, what is ours from now on
@@ -211,7 +211,7 @@ class Membership:
         log.warning("partitions lost", partitions=len(partitions))
         self._is_member = self.assigned = False
         keys = self._disown(partitions)
-        self._owner.lost(keys)
+        self._owner.on_lost(keys)
         consumer.incremental_unassign([TopicPartition(*key) for key in keys])
 
     def _commit(self, offsets: dict[PartitionKey, int]) -> None:

@@ -16,7 +16,8 @@ from services.api.context import account_id, services
 from services.api.cursors import Mark, read_cursor, write_cursor
 from services.api.deliveries import DELIVERY_ID, DeliveriesQuery, shown
 from services.api.operations import Answer, operation
-from services.api.shapes import CursorMeta, DeliveryOfAccount
+from services.api.shapes.answers import CursorMeta
+from services.api.shapes.deliveries import DeliveryOfAccount
 from services.api.webhooks import WEBHOOK_ID, own_webhook
 
 blueprint = Blueprint("account_deliveries", __name__, url_prefix="/api/v1/deliveries")

@@ -20,7 +20,7 @@ from services.api.changes import record
 from services.api.context import account_id, services
 from services.api.errors import ApiError, invalid
 from services.api.operations import Answer, operation
-from services.api.shapes import ClientCertificate, DeletedWebhook
+from services.api.shapes.webhooks import ClientCertificate, DeletedWebhook
 from services.api.webhooks import URL_PREFIX, admit, locked_webhook, own_webhook
 
 blueprint = Blueprint("client_certificates", __name__, url_prefix=URL_PREFIX)

@@ -15,7 +15,7 @@ from services.api.context import account_id, services
 from services.api.delivery import find_delivery, read_back
 from services.api.errors import ApiError, webhook_not_found
 from services.api.operations import Answer, operation
-from services.api.shapes import CurlCommand
+from services.api.shapes.deliveries import CurlCommand
 from services.api.webhooks import URL_PREFIX, NoBody, admit
 
 blueprint = Blueprint("curl", __name__, url_prefix=URL_PREFIX)

@@ -17,7 +17,9 @@ from services.api.bodies import Query
 from services.api.context import services
 from services.api.cursors import Mark, read_cursor, write_cursor
 from services.api.operations import Answer, operation
-from services.api.shapes import CursorMeta, Delivery, DeliveryFacts, EventName, Status
+from services.api.shapes.answers import CursorMeta
+from services.api.shapes.deliveries import Delivery, DeliveryFacts
+from services.api.shapes.fields import EventName, Status
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("deliveries", __name__, url_prefix=URL_PREFIX)

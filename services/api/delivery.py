@@ -18,14 +18,8 @@ from services.api.deliveries import milliseconds, shown_facts
 from services.api.errors import ApiError
 from services.api.operations import Answer, operation
 from services.api.sending import WaitQuery, answer_sent, place_at_kafka, shown_result
-from services.api.shapes import (
-    TRIGGERS,
-    AcceptedRedelivery,
-    Attempt,
-    DeliveryDetail,
-    RedeliveryResult,
-    SentRequest,
-)
+from services.api.shapes.deliveries import AcceptedRedelivery, Attempt, DeliveryDetail, RedeliveryResult, SentRequest
+from services.api.shapes.fields import TRIGGERS
 from services.api.webhooks import URL_PREFIX, NoBody, admit, own_webhook
 
 blueprint = Blueprint("delivery", __name__, url_prefix=URL_PREFIX)

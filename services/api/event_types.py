@@ -14,7 +14,7 @@ from go2hooks.core.encoding.payload import render
 from services.api.answers import success
 from services.api.auth import require_account
 from services.api.operations import Answer, operation
-from services.api.shapes import EventTypeInfo
+from services.api.shapes.events import EventTypeInfo
 
 URL_PREFIX: Final = "/api/v1/event-types"
 

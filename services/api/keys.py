@@ -17,7 +17,9 @@ from services.api.context import account_id, actor, services, transaction
 from services.api.deliveries import read_time
 from services.api.errors import ApiError
 from services.api.operations import Answer, operation
-from services.api.shapes import ApiKey, ApiKeyShown, DeletedKey, KeyScope, PageMeta
+from services.api.shapes.answers import PageMeta
+from services.api.shapes.fields import KeyScope
+from services.api.shapes.keys import ApiKey, ApiKeyShown, DeletedKey
 from services.api.webhooks import Name, PageQuery
 
 KEY_ID: Final = re.compile(r"key_[0-9A-Za-z]{1,64}")

@@ -18,7 +18,7 @@ from services.api.delivery import DELIVERY_ID
 from services.api.keys import KEY_ID
 from services.api.operations import DECLARED, Answer, Operation
 from services.api.replays import REPLAY_ID
-from services.api.shapes import ErrorBody
+from services.api.shapes.answers import ErrorBody
 from services.api.webhooks import WEBHOOK_ID
 
 BASE: Final = "/api/v1"

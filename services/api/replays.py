@@ -22,7 +22,9 @@ from services.api.deliveries import Time, read_time
 from services.api.errors import ApiError, invalid
 from services.api.operations import Answer, operation
 from services.api.sending import place_at_kafka
-from services.api.shapes import PageMeta, Replay, ReplayEstimate, Selected
+from services.api.shapes.answers import PageMeta
+from services.api.shapes.fields import Selected
+from services.api.shapes.replays import Replay, ReplayEstimate
 from services.api.webhooks import URL_PREFIX, Events, PageQuery, admit, own_webhook
 
 REPLAY_ID: Final = re.compile(r"rpl_[0-9a-f]{24}")

@@ -19,7 +19,7 @@ from services.api.bodies import Query
 from services.api.context import account_id, services
 from services.api.deliveries import milliseconds
 from services.api.errors import busy
-from services.api.shapes import TestResult
+from services.api.shapes.deliveries import TestResult
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Final
 from go2hooks.core.domain.rollup import Rollup
 from go2hooks.postgres.rollups import Span
 from services.api.answers import iso
-from services.api.shapes import Counts, Point, Stats
+from services.api.shapes.stats import Counts, Point, Stats
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_S: Final = 3600

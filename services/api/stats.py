@@ -17,7 +17,7 @@ from services.api.deliveries import Time
 from services.api.errors import invalid
 from services.api.operations import Answer, operation
 from services.api.series import EPOCH, told, whole_steps
-from services.api.shapes import Stats
+from services.api.shapes.stats import Stats
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("stats", __name__, url_prefix=URL_PREFIX)

@@ -19,7 +19,8 @@ from services.api.bodies import Body
 from services.api.context import account_id, services
 from services.api.operations import Answer, operation
 from services.api.sending import WaitQuery, answer_sent, place_at_kafka, shown_result
-from services.api.shapes import AcceptedTest, EventName, TestResult
+from services.api.shapes.deliveries import AcceptedTest, TestResult
+from services.api.shapes.fields import EventName
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
 
 blueprint = Blueprint("testing", __name__, url_prefix=URL_PREFIX)

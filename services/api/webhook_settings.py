@@ -19,7 +19,7 @@ from go2hooks.postgres.webhooks import SettingColumn, WebhookRow
 from services.api.bodies import Body
 from services.api.context import services
 from services.api.errors import invalid, webhook_not_found
-from services.api.shapes import SecretHeader, WebhookSettings
+from services.api.shapes.webhooks import SecretHeader, WebhookSettings
 
 _MAX_DESCRIPTION_CHARS: Final = 500
 _MAX_METADATA: Final = 20

@@ -36,19 +36,9 @@ from services.api.errors import ApiError, webhook_not_found
 from services.api.etags import check_if_match, etag_of, unless_known
 from services.api.operations import Answer, operation
 from services.api.patches import Patch
-from services.api.shapes import (
-    INCLUDED,
-    DeletedWebhook,
-    Included,
-    PageMeta,
-    RotatedWebhook,
-    Subscribed,
-    Webhook,
-    WebhookInList,
-    WebhookSort,
-    WebhookState,
-    WebhookWithSecret,
-)
+from services.api.shapes.answers import PageMeta
+from services.api.shapes.fields import INCLUDED, Included, Subscribed, WebhookSort, WebhookState
+from services.api.shapes.webhooks import DeletedWebhook, RotatedWebhook, Webhook, WebhookInList, WebhookWithSecret
 from services.api.webhook_settings import SettingsBody, apply_settings, shown_settings, told_headers
 
 URL_PREFIX: Final = "/api/v1/webhooks"

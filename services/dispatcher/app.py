@@ -114,7 +114,7 @@ class Dispatcher:
             return
         self._deployments |= deployments
         for intake in self._intakes:
-            intake.consumer.start()
+            intake.consumer.start(intake)
         self._tasks = [
             asyncio.create_task(self._recorder.run(), name="recorder"),
             asyncio.create_task(self._overflow.run(), name="overflow"),
@@ -177,22 +177,26 @@ class Dispatcher:
         around = IntakeServices(
             self._lanes.evict, self._pipeline.bury, self._find_states, self._claims, self._deployments
         )
-        main = Intake("main", admit, around, hand_on=partial(deferral.overflow, why="handed_on"))
-        retry = RetryIntake(
-            admit, around, turn_away=self._pipeline.park_if_blocked, buffer_messages=s.retry_buffer_messages,
-            max_due=s.window_deliveries, delays_s={self._topics.retry(delay): delay for delay in s.retry_delays},
-        )  # fmt: skip
-        overflow = OverflowIntake(admit, around, room=self._pipeline.room, requeue=deferral.requeue)
         topics, groups = self._topics, GroupNames(s.kafka_prefix)
-        self._consume(main, [topics.deliveries], s.window_deliveries, consumer_config(s, groups.dispatcher))
         unhurried = partial(consumer_config, s, prefetch_kib=1024, batch_fetches=True)
-        self._consume(retry, topics.tiers(s.retry_delays), s.window_deliveries, unhurried(groups.retry))
-        self._consume(overflow, [topics.overflow], s.overflow_window_deliveries, unhurried(groups.overflow))
+        main = Intake(
+            "main", self._consumer([topics.deliveries], s.window_deliveries, consumer_config(s, groups.dispatcher)),
+            admit, around, hand_on=partial(deferral.overflow, why="handed_on"),
+        )  # fmt: skip
+        retry = RetryIntake(
+            self._consumer(topics.tiers(s.retry_delays), s.window_deliveries, unhurried(groups.retry)),
+            admit, around, turn_away=self._pipeline.park_if_blocked, buffer_messages=s.retry_buffer_messages,
+            max_due=s.window_deliveries, delays_s={topics.retry(delay): delay for delay in s.retry_delays},
+        )  # fmt: skip
+        overflow = OverflowIntake(
+            self._consumer([topics.overflow], s.overflow_window_deliveries, unhurried(groups.overflow)),
+            admit, around, room=self._pipeline.room, requeue=deferral.requeue,
+        )  # fmt: skip
         return main, retry, overflow
 
-    def _consume(self, intake: Intake, topics: list[str], window: int, config: dict[str, Any]) -> None:
-        intake.consumer = PolledConsumer(
-            config, topics, intake, self._loop, window=window, unit_bytes=self._settings.window_unit_bytes,
+    def _consumer(self, topics: list[str], window: int, config: dict[str, Any]) -> PolledConsumer:
+        return PolledConsumer(
+            config, topics, self._loop, window=window, unit_bytes=self._settings.window_unit_bytes,
             revoke_timeout_s=self._settings.revoke_timeout_s,
         )  # fmt: skip
 

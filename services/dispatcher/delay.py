@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from go2hooks.core.flow.due import DueBuffer
+from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.telemetry import metrics
 from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
@@ -37,6 +38,7 @@ class RetryIntake(Intake):
 
     def __init__(
         self,
+        consumer: PolledConsumer,
         admit: Callable[[WorkItem], None],
         services: IntakeServices,
         *,
@@ -50,7 +52,7 @@ class RetryIntake(Intake):
 
         `delays_s` gives each topic's delay: no message waits for longer than that from when it was read. `turn_away` moves one aside that could not start now, and says whether it did. `clock` gives seconds since the epoch.
         """
-        super().__init__("retry", self._buffer, services)
+        super().__init__("retry", consumer, self._buffer, services)
         self._admit_due = admit
         self._turn_away = turn_away
         self._capacity = buffer_messages
@@ -67,8 +69,8 @@ class RetryIntake(Intake):
         """Retries in memory that are not due yet (or have no room yet)."""
         return sum(map(len, self._buffers.values()))
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        super().assigned(assignments)
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
+        super().on_assigned(assignments)
         for assignment in assignments:
             self._buffers[assignment.key] = DueBuffer(self._capacity, self._capacity * _BUFFERED_BYTES)
 

@@ -44,10 +44,10 @@ class Partition:
 
     __slots__ = ("gone", "held", "key", "leaving", "suspect_until", "tracker", "unfinished")
 
-    def __init__(self, assignment: Assignment, epoch: int) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         self.key = assignment.key
         self.suspect_until = assignment.suspect_until
-        self.tracker = OffsetTracker(epoch)
+        self.tracker = OffsetTracker()
         self.unfinished = UnfinishedAge()
         self.held = 0  # items that are neither finished nor dropped
         self.gone = False  # revoked or lost: what has not started must not
@@ -127,11 +127,12 @@ class IntakeServices(NamedTuple):
 
 
 class Intake:
-    """The sink of one consumer. Everything runs on the event loop."""
+    """The sink of `consumer`. Everything runs on the event loop."""
 
     def __init__(
         self,
         source: Source,
+        consumer: PolledConsumer,
         admit: Callable[[WorkItem], None],
         services: IntakeServices,
         *,
@@ -139,22 +140,20 @@ class Intake:
     ) -> None:
         """`hand_on` moves aside what waits when its partition is given back."""
         self.source = source
-        self.consumer: PolledConsumer
+        self.consumer = consumer
         self._hand_on = hand_on
         self._admit = admit
         self._evict, self._bury, self._find_states, self._claims, self._deployments = services
         self._partitions: dict[PartitionKey, Partition] = {}
-        self._epoch = 0
         self._to_ask: list[WorkItem] = []
         self._asking: asyncio.Task[None] | None = None
         self._unread = UnreadAge()
 
     # --- Sink
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        self._epoch += 1
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:
-            self._partitions[assignment.key] = Partition(assignment, self._epoch)
+            self._partitions[assignment.key] = Partition(assignment)
             metrics.PARTITIONS_ANEW.add(assignment.is_anew)
 
     def receive(self, messages: list[Message]) -> None:
@@ -170,7 +169,7 @@ class Intake:
         if to_look_up:
             self._ask(to_look_up)
 
-    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    async def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """Hand on what has not started, wait for what has, give the offsets to commit.
 
         What was dropped instead would leave a gap: all behind it would be read again, among it what was moved aside since,
@@ -190,7 +189,7 @@ class Intake:
         offsets = ((partition.key, partition.tracker.resume_at) for partition in leaving)
         return {key: offset for key, offset in offsets if offset is not None}
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         self._forget(keys)
 
     # --- items

@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from go2hooks.core.flow.batch_size import AdaptiveBatch
+from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import PartitionKey
 from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
 
@@ -43,6 +44,7 @@ class OverflowIntake(Intake):
 
     def __init__(
         self,
+        consumer: PolledConsumer,
         admit: Callable[[WorkItem], None],
         services: IntakeServices,
         *,
@@ -54,7 +56,7 @@ class OverflowIntake(Intake):
 
         `clock` counts seconds.
         """
-        super().__init__("overflow", self.hold, services)
+        super().__init__("overflow", consumer, self.hold, services)
         self._admit_held = admit
         self._room = room
         self._requeue = requeue

@@ -309,19 +309,19 @@ class Router:
 
     # --- as the owner of partitions
 
-    def began(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:
             self._partitions[assignment.key] = Partition(assignment.suspect_until)
             metrics.PARTITIONS_ANEW.add(assignment.is_anew)
 
-    def finish(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         # Closing revokes too, and has flushed before.
         self._writer.flush(max(0.0, min(_REVOKE_FLUSH_S, self._flush_until - time.monotonic())))
         finished = self._collect_finished()
-        self.lost(keys)
+        self.on_lost(keys)
         return finished
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         for key in keys:
             self._partitions.pop(key).gone = True
 

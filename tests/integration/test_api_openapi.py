@@ -17,7 +17,7 @@ from go2hooks.core.domain.event import SUBSCRIBABLE
 from services.api import webhooks
 from services.api.openapi import BASE, document
 from services.api.operations import DECLARED, Answer, operation
-from services.api.shapes import DeletedWebhook
+from services.api.shapes.webhooks import DeletedWebhook
 
 
 def operations(app):

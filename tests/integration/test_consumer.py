@@ -27,7 +27,7 @@ class Keeper:
         self.revocations: list[set[PartitionKey]] = []
         self.slow_s = 0.0
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         self.assignments |= {assignment.key: assignment.suspect_until for assignment in assignments}
 
     def receive(self, messages: list[Message]) -> None:
@@ -35,14 +35,14 @@ class Keeper:
             assert PartitionKey(message.topic(), message.partition()) in self.assignments, "before its assignment"
         self.messages += messages
 
-    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    async def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         await asyncio.sleep(self.slow_s)
         self.revocations.append(set(keys))
         for key in keys:
             self.assignments.pop(key, None)
         return {key: offset for key, offset in self.finished.items() if key in keys}
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         for key in keys:
             self.assignments.pop(key, None)
 
@@ -75,13 +75,12 @@ async def open_consumer(kafka_bootstrap: str, group: str) -> AsyncIterator[Open]
             keeper.consumer = PolledConsumer(
                 config,
                 [topic],
-                keeper,
                 asyncio.get_running_loop(),
                 window=window,
                 unit_bytes=1024,
                 revoke_timeout_s=5.0,
             )
-            keeper.consumer.start()
+            keeper.consumer.start(keeper)
             yield keeper
             await keeper.consumer.stop()
             assert keeper.consumer.failure is None
@@ -337,17 +336,18 @@ async def test_what_the_sink_says_of_a_partition_that_has_gone_does_not_touch_th
     config = consumer_config(Settings(kafka_bootstrap_servers=kafka_bootstrap), group)
     loop = asyncio.get_running_loop()
     keeper = Keeper()
-    consumer = PolledConsumer(config, [topic], keeper, loop, window=10, unit_bytes=1000, revoke_timeout_s=5.0)
+    consumer = PolledConsumer(config, [topic], loop, window=10, unit_bytes=1000, revoke_timeout_s=5.0)
+    consumer._sink = keeper  # as if started, but without its thread
     assignment = Assignment(PartitionKey(topic, 0), 0)
-    consumer.began([assignment])
+    consumer.on_assigned([assignment])
     await asyncio.sleep(0)  # the sink hears of it
     consumer.pause(assignment.key)
     consumer._obey()
     assert consumer._paused == {assignment.key}
     consumer.pause(assignment.key)  # on its way, when the partition goes and comes back
     consumer.store({assignment.key: 5})
-    consumer.lost([assignment.key])
-    consumer.began([assignment])
+    consumer.on_lost([assignment.key])
+    consumer.on_assigned([assignment])
     consumer._obey()
     assert consumer._paused == set()
     await asyncio.sleep(0)

@@ -48,13 +48,13 @@ class Reader:
         self.losses: list[set[PartitionKey]] = []
         self.messages: list[Message] = []
 
-    def began(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         self.began_at += assignments
 
-    def finish(self, _keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    def on_revoked(self, _keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         return {}
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         self.losses.append(set(keys))
 
     def read_until(self, check: Callable[[], object], within_s: float = 60.0) -> None:
@@ -215,10 +215,10 @@ async def test_the_poll_thread_of_a_consumer_that_does_not_get_into_its_group_fa
     broker.proxy.swallowed.add(JOIN_GROUP)
     settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{broker.proxy.port}")
     consumer = PolledConsumer(
-        consumer_config(settings, f"tests.{secrets.token_hex(6)}"), [topic], None, asyncio.get_running_loop(),
+        consumer_config(settings, f"tests.{secrets.token_hex(6)}"), [topic], asyncio.get_running_loop(),
         window=10, unit_bytes=1000, revoke_timeout_s=5.0,
     )  # fmt: skip
-    consumer.start()
+    consumer.start(None)
     async with asyncio.timeout(60):
         while consumer.failure is None:  # noqa: ASYNC110  # a thread sets it
             await asyncio.sleep(0.05)

@@ -18,16 +18,16 @@ class Hoard:
         self.messages: list[Message] = []
         self.keys: list[PartitionKey] = []
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         self.keys += [assignment.key for assignment in assignments]
 
     def receive(self, messages: list[Message]) -> None:
         self.messages += messages
 
-    async def revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+    async def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         return {}
 
-    def lost(self, keys: Sequence[PartitionKey]) -> None:
+    def on_lost(self, keys: Sequence[PartitionKey]) -> None:
         """Nothing to give up."""
 
 
@@ -59,9 +59,9 @@ async def test_the_lag_of_a_consumer_that_stands_still_grows_with_the_log(
     sink = Hoard()
     window = 10 if cause == "full" else 1000
     loop = asyncio.get_running_loop()
-    consumer = PolledConsumer(config, [topic], sink, loop, window=window, unit_bytes=1024, revoke_timeout_s=5.0)
+    consumer = PolledConsumer(config, [topic], loop, window=window, unit_bytes=1024, revoke_timeout_s=5.0)
     write(20)
-    consumer.start()
+    consumer.start(sink)
     try:
         await until(lambda: len(sink.messages) >= min(window, 20))
         if cause == "paused":

@@ -115,9 +115,11 @@ class Scene:
 
     def _intake(self, source: Source) -> Intake:
         around = IntakeServices(self.lanes.evict, self.pipeline.bury, self._find, self.claims)
-        intake = Intake(source, self.pipeline.admit, around, hand_on=self._hand_on if source == "main" else None)
-        intake.consumer = Consumer()  # type: ignore[assignment]
-        intake.assigned([Assignment(PartitionKey(TOPICS[source], 0), 0)])
+        intake = Intake(
+            source, Consumer(), self.pipeline.admit, around,  # type: ignore[arg-type]
+            hand_on=self._hand_on if source == "main" else None,
+        )  # fmt: skip
+        intake.on_assigned([Assignment(PartitionKey(TOPICS[source], 0), 0)])
         return intake
 
     def _hold(self, item: WorkItem) -> None:

@@ -52,14 +52,14 @@ class Scene:
         self.claims: Claims[WorkItem] = Claims()
         self.intake = Intake(
             "main",
+            Storing(),  # type: ignore[arg-type]
             self.admitted.append,
             IntakeServices(lambda _: [], self._bury, self.records.find, self.claims, deployments),
             hand_on=hand_on,
         )
-        self.intake.consumer = Storing()  # type: ignore[assignment]
 
     def assign(self, suspect_until: int = 0) -> None:
-        self.intake.assigned([Assignment(KEY, suspect_until)])
+        self.intake.on_assigned([Assignment(KEY, suspect_until)])
 
     def read(self, offset: int, delivery: Delivery = DELIVERY) -> None:
         self.intake.receive([Message(KEY, offset, delivery)])  # type: ignore[list-item]
@@ -81,7 +81,7 @@ async def test_a_message_that_is_read_again_while_postgres_is_away_is_not_lost(s
     scene.assign(suspect_until=10)
     scene.read(3)
     await turn()
-    scene.intake.lost([KEY])
+    scene.intake.on_lost([KEY])
     scene.assign(suspect_until=10)
     scene.read(3)
     assert scene.committable() != 4
@@ -98,7 +98,7 @@ async def test_a_message_that_is_read_again_is_not_finished_before_the_attempt_t
     scene.assign()
     scene.read(3)
     (under_way,) = scene.admitted
-    scene.intake.lost([KEY])
+    scene.intake.on_lost([KEY])
     scene.assign(suspect_until=10)
     scene.read(3)
     assert scene.committable() == 3
@@ -116,7 +116,7 @@ async def test_what_waits_when_its_partition_is_given_back_is_handed_on_and_leav
     scene.read(3)
     scene.read(4, DELIVERY._replace(id="dlv_2"))
     waiting, under_way = scene.admitted
-    revoking = asyncio.create_task(scene.intake.revoked([KEY]))
+    revoking = asyncio.create_task(scene.intake.on_revoked([KEY]))
     await turn()
     waiting.drop()
     under_way.finish()
@@ -135,7 +135,7 @@ async def test_what_is_finished_when_its_partition_is_given_back_is_committed_th
     scene.intake.store_offsets()
     assert scene.intake.consumer.stored == {KEY: 4}
     assert scene.committable() is None
-    assert await scene.intake.revoked([KEY]) == {KEY: 4}
+    assert await scene.intake.on_revoked([KEY]) == {KEY: 4}
 
 
 @pytest.mark.parametrize("how", ["lost", "late"])
@@ -146,10 +146,10 @@ async def test_what_waits_when_its_partition_has_gone_is_left_to_its_next_owner(
     scene.read(3)
     (waiting,) = scene.admitted
     if how == "lost":
-        scene.intake.lost([KEY])
+        scene.intake.on_lost([KEY])
     else:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(scene.intake.revoked([KEY]), 0.05)
+            await asyncio.wait_for(scene.intake.on_revoked([KEY]), 0.05)
     waiting.drop()
     assert handed_on == []
 
@@ -167,10 +167,10 @@ async def test_what_waited_for_another_is_left_to_the_next_owner_when_its_partit
     scene.assign()
     scene.read(3)
     (first,) = scene.admitted
-    scene.intake.lost([KEY])
+    scene.intake.on_lost([KEY])
     scene.assign(suspect_until=10)
     scene.read(3)
-    revoking = asyncio.create_task(scene.intake.revoked([KEY]))
+    revoking = asyncio.create_task(scene.intake.on_revoked([KEY]))
     await turn()
     assert not revoking.done()
     first.drop()
@@ -216,7 +216,7 @@ async def test_who_asks_again_about_what_is_gone_meanwhile_hears_so_and_drops_it
     (item,) = scene.admitted
     answers: list[bool] = []
     item.ask_again(answers.append)
-    scene.intake.lost([KEY])
+    scene.intake.on_lost([KEY])
     await turn()
     assert (answers, item.partition.held) == ([True], 1)  # who has its place in the lane gives both back
     item.drop()
@@ -226,7 +226,7 @@ async def test_who_asks_again_about_what_is_gone_meanwhile_hears_so_and_drops_it
 async def test_what_comes_of_a_partition_that_has_gone_gives_its_place_in_the_window_back(scene):
     """Else each rebalance would leave a little less of the window, until nothing is read any more."""
     scene.assign()
-    scene.intake.lost([KEY])
+    scene.intake.on_lost([KEY])
     scene.read(3)
     assert scene.admitted == []
     assert scene.intake.consumer.released == 1

@@ -20,10 +20,10 @@ class TrackerMachine(RuleBasedStateMachine):
         self.done: set[int] = set()  # in whatever assignment
         self.stored = 0
         self.earlier: OffsetTracker | None = None
-        self._assign(epoch=0)
+        self._assign()
 
-    def _assign(self, epoch: int) -> None:
-        self.tracker = OffsetTracker(epoch)
+    def _assign(self) -> None:
+        self.tracker = OffsetTracker()
         self.begun: set[int] = set()
         self.completed: set[int] = set()
         self.told = -1  # what the tracker knows to be stored
@@ -83,7 +83,7 @@ class TrackerMachine(RuleBasedStateMachine):
         if in_time:
             self.commit()
         self.earlier = self.tracker
-        self._assign(self.tracker.epoch + 1)
+        self._assign()
 
     @precondition(lambda self: self.earlier is not None and self.earlier.incomplete)
     @rule()

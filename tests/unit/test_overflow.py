@@ -36,14 +36,13 @@ class Scene:
         self.sent_round: list[str] = []
         self.asked: list[str] = []
         self.states: dict[str, str] = {}
+        self.consumer = Lagging()
         self.intake = OverflowIntake(
-            self._admit, IntakeServices(lambda _: [], lambda *_: None, self._find, Claims[WorkItem]()),
+            self.consumer, self._admit, IntakeServices(lambda _: [], lambda *_: None, self._find, Claims[WorkItem]()),
             room=lambda item: self.room[item.delivery.webhook_id], requeue=self._requeue,
             clock=lambda: self.now,
         )  # fmt: skip
-        self.consumer = Lagging()
-        self.intake.consumer = self.consumer  # type: ignore[assignment]
-        self.intake.assigned([Assignment(KEY, 0)])
+        self.intake.on_assigned([Assignment(KEY, 0)])
         self._offset = 0
 
     def read(self, *webhook_ids: str) -> None:
@@ -215,6 +214,6 @@ async def test_what_is_taken_together_leaves_the_loop_to_others_in_between():
 async def test_a_partition_that_leaves_takes_its_held_tickets_along():
     scene = Scene()
     scene.read("wh_a", "wh_b")
-    assert await scene.intake.revoked([KEY]) == {KEY: 0}
+    assert await scene.intake.on_revoked([KEY]) == {KEY: 0}
     assert len(scene.intake) == 0
     assert scene.consumer.released == 2

@@ -163,7 +163,7 @@ async def test_a_webhook_that_is_not_known_yet_is_looked_up_before_its_delivery_
 async def test_what_is_looked_up_when_its_partition_is_lost_is_left_to_the_next_owner(scene):
     scene.postgres.found = scene.hook("wh_new")
     scene.read(DELIVERY._replace(webhook_id="wh_new"))
-    scene.intakes["main"].lost([PartitionKey(NAMES.deliveries, 0)])
+    scene.intakes["main"].on_lost([PartitionKey(NAMES.deliveries, 0)])
     await turn()
     assert scene.is_at_rest()
     assert scene.intakes["main"].consumer.released == 1

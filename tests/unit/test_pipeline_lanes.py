@@ -78,7 +78,7 @@ async def test_what_may_have_been_made_elsewhere_while_it_waited_is_asked_about_
 async def test_what_waits_when_its_partition_is_lost_is_neither_sent_nor_recorded(scene):
     scene.read()
     scene.read(DELIVERY._replace(id="dlv_waits"))
-    scene.intakes["main"].lost([PartitionKey(NAMES.deliveries, 0)])
+    scene.intakes["main"].on_lost([PartitionKey(NAMES.deliveries, 0)])
     scene.receivers.answer(200)
     await turn()
     assert scene.recorded().delivery_id == "dlv_1"
@@ -93,7 +93,7 @@ async def test_what_is_asked_about_when_its_partition_is_lost_is_not_sent_and_le
     scene.claims.holder("dlv_waits", 1).looked_up_at = 0.001  # long ago
     scene.receivers.answer(200)
     await asyncio.sleep(0)  # it has been given out to be started, and is asked about
-    scene.intakes["main"].lost([PartitionKey(NAMES.deliveries, 0)])
+    scene.intakes["main"].on_lost([PartitionKey(NAMES.deliveries, 0)])
     await turn()
     assert asked(scene) == []
     assert scene.lanes.in_flight == 0

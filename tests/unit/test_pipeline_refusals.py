@@ -104,7 +104,7 @@ async def test_what_cannot_be_handed_on_is_left_to_the_partitions_next_owner(sce
     intake = scene.intakes["main"]
     scene.read()
     scene.read(DELIVERY._replace(id="dlv_waits"))
-    leaving = asyncio.create_task(intake.revoked([key]))
+    leaving = asyncio.create_task(intake.on_revoked([key]))
     await asyncio.sleep(0)
     assert scene.refused() == NAMES.overflow
     assert not scene.written

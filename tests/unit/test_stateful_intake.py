@@ -61,9 +61,11 @@ class IntakeMachine(RuleBasedStateMachine):
         self.away: asyncio.Event | None = None
         self.claims: Claims[WorkItem] = Claims(remembered=4)
         self.intake = Intake(
-            "main", self.queued.append, IntakeServices(self._evict, self._bury, self._find, self.claims)
+            "main",
+            Consumer(self.committed),
+            self.queued.append,
+            IntakeServices(self._evict, self._bury, self._find, self.claims),
         )
-        self.intake.consumer = Consumer(self.committed)  # type: ignore[assignment]
 
     def _bury(self, *_args: Any) -> None:
         raise AssertionError("every message here can be decoded")
@@ -96,7 +98,7 @@ class IntakeMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS))
     def assign(self, key: PartitionKey) -> None:
         if key not in self.position:
-            self.intake.assigned([Assignment(key, len(self.logs[key]))])
+            self.intake.on_assigned([Assignment(key, len(self.logs[key]))])
             self.position[key] = self.committed[key]
 
     @rule(count=st.integers(1, 4), key=st.sampled_from(KEYS))
@@ -111,7 +113,7 @@ class IntakeMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), comes_back=st.booleans())
     def lose(self, key: PartitionKey, comes_back: bool) -> None:
         if self.position.pop(key, None) is not None:
-            self._do(self.intake.lost, [key])
+            self._do(self.intake.on_lost, [key])
             if comes_back:
                 self.assign(key)
 
@@ -119,7 +121,7 @@ class IntakeMachine(RuleBasedStateMachine):
     def revoke(self, key: PartitionKey, patient: bool) -> None:
         if self.position.pop(key, None) is None:
             return
-        revoking = self.loop.create_task(self.intake.revoked([key]))
+        revoking = self.loop.create_task(self.intake.on_revoked([key]))
         self._do()
         if patient:  # what runs ends meanwhile, as far as it can
             self._end_all()

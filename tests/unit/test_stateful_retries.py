@@ -90,7 +90,9 @@ class RetryMachine(RuleBasedStateMachine):
         self.position: dict[PartitionKey, int] = {}
         self.admitted: list[WorkItem] = []
         self.claims: Claims[WorkItem] = Claims(remembered=4)
+        self.consumer = Consumer(self.committed)
         self.intake = RetryIntake(
+            self.consumer,
             self._admit,
             IntakeServices(lambda _unwanted: [], None, self._find, self.claims),
             turn_away=self._turn_away,
@@ -98,8 +100,6 @@ class RetryMachine(RuleBasedStateMachine):
             max_due=MAX_DUE,
             clock=lambda: self.now,
         )
-        self.consumer = Consumer(self.committed)
-        self.intake.consumer = self.consumer  # type: ignore[assignment]
 
     def _call_later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> Any:
         """The intake's timers have no arguments; asyncio's own, which sleep, have."""
@@ -158,7 +158,7 @@ class RetryMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), count=st.integers(1, 6))
     def read(self, key: PartitionKey, count: int) -> None:
         if key not in self.position:
-            self.intake.assigned([Assignment(key, len(self.logs[key]))])
+            self.intake.on_assigned([Assignment(key, len(self.logs[key]))])
             self.consumer.paused.discard(key)
             self.position[key] = self.committed[key]
         elif key not in self.consumer.paused:
@@ -193,14 +193,14 @@ class RetryMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS))
     def lose(self, key: PartitionKey) -> None:
         if self.position.pop(key, None) is not None:
-            self._do(self.intake.lost, [key])
+            self._do(self.intake.on_lost, [key])
 
     @rule(key=st.sampled_from(KEYS))
     def revoke(self, key: PartitionKey) -> None:
         """What is under way ends first."""
         if self.position.pop(key, None) is None:
             return
-        revoking = self.loop.create_task(self.intake.revoked([key]))
+        revoking = self.loop.create_task(self.intake.on_revoked([key]))
         self._do()
         while self.admitted:
             self._record(self.admitted.pop())
@@ -256,9 +256,11 @@ def intake_of(
 ) -> RetryIntake:
     """Of one partition."""
     around = IntakeServices(lambda _unwanted: [], None, find, Claims[WorkItem]())  # type: ignore[arg-type]
-    intake = RetryIntake(admit, around, turn_away=lambda _: False, buffer_messages=4, max_due=3, clock=clock)
-    intake.consumer = Consumer(dict.fromkeys(KEYS, 0))  # type: ignore[assignment]
-    intake.assigned([Assignment(KEYS[0], 0)])
+    consumer = Consumer(dict.fromkeys(KEYS, 0))
+    intake = RetryIntake(
+        consumer, admit, around, turn_away=lambda _: False, buffer_messages=4, max_due=3, clock=clock,  # type: ignore[arg-type]
+    )  # fmt: skip
+    intake.on_assigned([Assignment(KEYS[0], 0)])
     return intake
 
 
@@ -285,7 +287,7 @@ async def test_a_retry_goes_out_in_the_end_though_the_attempt_before_it_is_never
 async def test_a_second_message_for_a_retry_that_waits_does_not_keep_its_partition_from_moving():
     intake = intake_of(lambda _: None, lambda _: None, lambda: 1000)
     intake.receive([Message(KEYS[0], offset, RETRY._replace(due_ms=2_000_000)) for offset in range(2)])  # type: ignore[misc]
-    assert await asyncio.wait_for(intake.revoked([KEYS[0]]), 5) == {KEYS[0]: 0}
+    assert await asyncio.wait_for(intake.on_revoked([KEYS[0]]), 5) == {KEYS[0]: 0}
     assert (intake.waiting, intake._due) == (0, 0)
 
 
@@ -298,11 +300,10 @@ async def test_a_due_time_from_a_clock_that_ran_fast_holds_nobody_up_for_longer_
 
     around = IntakeServices(lambda _unwanted: [], None, find, Claims[WorkItem]())  # type: ignore[arg-type]
     intake = RetryIntake(
-        admitted.append, around, turn_away=lambda _: False, buffer_messages=9, max_due=9,
+        Consumer(dict.fromkeys(KEYS, 0)), admitted.append, around, turn_away=lambda _: False, buffer_messages=9, max_due=9,
         delays_s={KEYS[0].topic: 5.0}, clock=lambda: now,
     )  # fmt: skip
-    intake.consumer = Consumer(dict.fromkeys(KEYS, 0))  # type: ignore[assignment]
-    intake.assigned([Assignment(KEYS[0], 0)])
+    intake.on_assigned([Assignment(KEYS[0], 0)])
     counted = metrics.RETRY_DUE_IMPLAUSIBLE.value()
     for offset, due_s in enumerate((1000 + 3600, 1005, 1005.9)):
         retry = RETRY._replace(id=f"dlv_{offset}", due_ms=round(due_s * 1000))

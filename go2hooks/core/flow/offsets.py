@@ -4,8 +4,8 @@ A partition's messages are begun in offset order and completed in any. The commi
 still incomplete: after a crash, reading restarts there, so nothing unfinished is skipped. Whatever was completed above
 it may be read again; the recorded attempts tell which.
 
-An epoch numbers the assignments of a partition to this process. A completion that belongs to an earlier epoch is
-ignored: the partition has a new owner, or has been read again since.
+A tracker lives as long as one assignment of the partition: after another one, completions of the first reach a tracker
+that nobody asks any more.
 """
 
 from collections import deque
@@ -18,10 +18,9 @@ class OffsetTracker:
     dropped once it is complete.
     """
 
-    __slots__ = ("_begun", "_committed", "_incomplete", "_next", "epoch")
+    __slots__ = ("_begun", "_committed", "_incomplete", "_next")
 
-    def __init__(self, epoch: int = 0) -> None:
-        self.epoch = epoch
+    def __init__(self) -> None:
         self._begun: deque[int] = deque()
         self._incomplete: set[int] = set()
         self._next = -1  # the offset after the highest one begun

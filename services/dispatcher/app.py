@@ -16,6 +16,7 @@ from go2hooks.core.domain.duplicates import Claims
 from go2hooks.core.domain.retry import RetryPolicy
 from go2hooks.core.domain.webhook import Webhook
 from go2hooks.core.errors import Go2HooksError, UnavailableError
+from go2hooks.core.flow.circuit_breaker import CircuitLimits
 from go2hooks.core.flow.lane import LaneLimits
 from go2hooks.core.flow.lanes import Lanes
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
@@ -316,8 +317,7 @@ def _lane_limits(settings: Settings) -> LaneLimits:
         max_sends=settings.max_sends,
         window=settings.window_deliveries,
         webhook_max_sends=settings.webhook_max_sends,
-        circuit_failures=settings.circuit_failures,
-        probe_s=settings.circuit_probe_ms / 1000,
+        circuit=CircuitLimits(settings.circuit_failures, settings.circuit_probe_ms / 1000),
     )
 
 

@@ -13,6 +13,7 @@ from go2hooks.core.domain.outcome import Answer, Response
 from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.core.domain.retry import RetryPolicy
 from go2hooks.core.domain.webhook import Webhook
+from go2hooks.core.flow.circuit_breaker import CircuitLimits
 from go2hooks.core.flow.lanes import LaneLimits, Lanes
 from go2hooks.core.security.request import SignedRequest
 from go2hooks.core.security.signing import generate_secret
@@ -31,7 +32,9 @@ from services.dispatcher.webhooks import Webhooks
 NAMES = TopicNames("go2")
 
 TOPICS: dict[Source, str] = {"main": NAMES.deliveries, "retry": NAMES.retry(5.0), "overflow": NAMES.overflow}
-LIMITS = LaneLimits(window=8, webhook_first_sends=1.0, webhook_max_sends=1, circuit_failures=2, probe_s=20.0)
+LIMITS = LaneLimits(
+    window=8, webhook_first_sends=1.0, webhook_max_sends=1, circuit=CircuitLimits(failures=2, probe_s=20.0)
+)
 #: Changes of a webhook after which it does not want what waits for it, and what is recorded then.
 WITHOUT = [
     ({"is_active": False}, "webhook_disabled"),
@@ -179,7 +182,7 @@ class Scene:
         return not self.written and not self.recorder._records and not self.receivers.asked and not self.held
 
     async def open_circuit(self) -> None:
-        for n in range(LIMITS.circuit_failures):
+        for n in range(LIMITS.circuit.failures):
             self.read(DELIVERY._replace(id=f"dlv_failed_{n}"))
             self.receivers.answer(500)
             self.kept()

@@ -6,11 +6,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from go2hooks.core.flow.allowance import Allowance
+from go2hooks.core.flow.circuit_breaker import CircuitLimits
 from go2hooks.core.flow.lane import SLOW, LaneLimits
 from go2hooks.core.flow.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
 
 LIMITS = LaneLimits(
-    max_sends=6, young_sends=5, window=20, webhook_max_sends=4, webhook_first_sends=2.0, circuit_failures=3
+    max_sends=6,
+    young_sends=5,
+    window=20,
+    webhook_max_sends=4,
+    webhook_first_sends=2.0,
+    circuit=CircuitLimits(failures=3),
 )
 IDS = ("a", "b", "c", "d")
 
@@ -50,7 +56,7 @@ class LanesMachine(RuleBasedStateMachine):
         """Whether so many failed, of those that began after the latest success."""
         latest = max((began for name, began, failed in self.ended if name == webhook_id and not failed), default=-1.0)
         failures = [began for name, began, failed in self.ended if name == webhook_id and failed and began > latest]
-        return len(failures) >= LIMITS.circuit_failures
+        return len(failures) >= LIMITS.circuit.failures
 
     def _forget(self, webhook_id: str) -> None:
         self.ended = [each for each in self.ended if each[0] != webhook_id]
@@ -417,7 +423,7 @@ def open_circuit(lanes: Lanes[int], now: float = 0.0) -> None:
 
 
 def test_an_open_circuit_lets_one_probe_through_at_a_time_with_growing_pauses():
-    lanes: Lanes[int] = Lanes(LaneLimits(probe_s=1.0, probe_max_s=3.0))
+    lanes: Lanes[int] = Lanes(LaneLimits(circuit=CircuitLimits(probe_s=1.0, probe_max_s=3.0)))
     open_circuit(lanes)
     now, pauses = 0.0, []
     for _ in range(5):
@@ -432,7 +438,7 @@ def test_an_open_circuit_lets_one_probe_through_at_a_time_with_growing_pauses():
 
 
 def test_what_was_under_way_when_the_circuit_opened_does_not_put_the_first_probe_off():
-    lanes: Lanes[int] = Lanes(LaneLimits(probe_s=1.0))
+    lanes: Lanes[int] = Lanes(LaneLimits(circuit=CircuitLimits(probe_s=1.0)))
     fill(lanes, "a", 300)
     for n in range(100):
         lanes.finish("a", ok=True, duration_s=0.01, now=n / 100)
@@ -455,16 +461,16 @@ def test_what_began_before_an_attempt_that_succeeded_is_not_held_against_a_lane(
     lanes.finish("a", ok=True, duration_s=0.01, now=1.0)
     assert list(lanes.startable(1.0)) == [0]
     lanes.finish("a", ok=True, duration_s=0.01, now=1.01)
-    limit = lanes._lanes["a"].limit
+    limit = lanes._lanes["a"].limit.value
     for _ in range(10):
         lanes.offer("a", 0, 10.0)
         lanes.finish("a", ok=False, duration_s=10.0, now=10.0)
     assert not lanes.is_blocked("a")
-    assert lanes._lanes["a"].limit == limit
+    assert lanes._lanes["a"].limit.value == limit
 
 
 def test_a_success_that_began_first_does_not_close_a_circuit():
-    lanes: Lanes[int] = Lanes(LaneLimits(webhook_first_sends=8.0, circuit_failures=2))
+    lanes: Lanes[int] = Lanes(LaneLimits(webhook_first_sends=8.0, circuit=CircuitLimits(failures=2)))
     assert lanes.offer("a", 0, 0.0) is Admission.START
     open_circuit(lanes, now=5.0)
     lanes.finish("a", ok=True, duration_s=6.0, now=6.0)
@@ -472,7 +478,7 @@ def test_a_success_that_began_first_does_not_close_a_circuit():
 
 
 def test_a_receiver_that_fails_for_days_is_probed_as_rarely_as_ever():
-    lanes: Lanes[int] = Lanes(LaneLimits(probe_max_s=30.0))
+    lanes: Lanes[int] = Lanes(LaneLimits(circuit=CircuitLimits(probe_max_s=30.0)))
     now = 0.0
     for _ in range(3000):
         now += lanes.probe_in_s("a", now)

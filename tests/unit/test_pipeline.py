@@ -92,7 +92,7 @@ async def test_what_was_asked_for_is_sent_at_once_whatever_state_its_webhook_is_
     record = scene.recorded()
     assert (record.state, record.attempt) == ("delivered" if status == 200 else "failed", attempt)
     assert not record.counts
-    assert scene.finished() == LIMITS.circuit_failures + 1
+    assert scene.finished() == LIMITS.circuit.failures + 1
     assert scene.is_at_rest()
     assert scene.lanes.in_flight == 0
 

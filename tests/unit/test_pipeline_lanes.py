@@ -175,7 +175,7 @@ async def test_what_is_sent_back_while_the_circuit_is_open_is_not_shown_as_pendi
 
 @pytest.mark.parametrize(("probe_s", "delay_s"), [(1.0, 5.0), (20.0, 30.0)])
 async def test_a_retry_whose_circuit_is_open_waits_in_the_tier_that_fits_the_next_probe(probe_s, delay_s):
-    scene = Scene(replace(LIMITS, probe_s=probe_s))
+    scene = Scene(replace(LIMITS, circuit=replace(LIMITS.circuit, probe_s=probe_s)))
     await scene.open_circuit()
     began_ms = time.time() * 1000
     second = DELIVERY._replace(attempt=2, due_ms=1000)
@@ -208,9 +208,9 @@ async def test_what_is_due_is_turned_away_only_while_its_circuit_would_not_let_i
         scene.receivers.answer(500)
         await turn()
     scene.written.clear()
-    scene.lanes._lanes["wh_1"].probe_at = 0.0
+    scene.lanes._lanes["wh_1"].circuit.probe_at = 0.0
     assert not scene.pipeline.park_if_blocked(due)  # it would be the probe
-    scene.lanes._lanes["wh_1"].probe_at = float("inf")
+    scene.lanes._lanes["wh_1"].circuit.probe_at = float("inf")
     assert scene.pipeline.park_if_blocked(due)
     topic, parked = scene.kept()
     assert (topic, parked.id, parked.attempt) == (NAMES.retry(3600.0), "dlv_due", 1)

@@ -9,8 +9,9 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Final, Generic, TypeVar
 
-from go2hooks.core.domain.failures import Streak
 from go2hooks.core.flow.allowance import Allowance
+from go2hooks.core.flow.circuit_breaker import CircuitBreaker, CircuitLimits
+from go2hooks.core.flow.concurrency_limit import ConcurrencyLimit
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ _STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not qu
 _RATE_S: Final = 0.25  # how long a lane's rate is measured
 _QUICK_DRAIN_S: Final = 5.0
 _SLOW_DRAIN_S: Final = 10.0  # a rate is not known to the last answer: who needs a little longer is left alone
-_GROWTHS: Final = 64  # of the pause between probes; many more are no float any more
+_CIRCUIT: Final = CircuitLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,7 @@ class LaneLimits:
     queue_share: float = 0.25  #: of the free window, for one lane
     slow_share: float = 0.5  #: of `max_sends` and of the window, for all slow lanes together
     unproven_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
-    circuit_failures: int = 5  #: consecutive ones, before the circuit opens
-    probe_s: float = 1.0  #: pause before the first probe; grows by half each time
-    probe_max_s: float = 30.0
+    circuit: CircuitLimits = _CIRCUIT
 
 
 class Resting(Generic[T]):
@@ -81,35 +80,26 @@ class Lane(Generic[T]):
     """State of one webhook in one process."""
 
     __slots__ = (
-        "_earning", "_finished", "_limits", "_max_sends", "_measured_at", "_opened_at", "_streak", "allowance", "in_flight",
-        "is_resting", "limit", "probe_at", "progress_at", "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
+        "_finished", "_limits", "_measured_at", "allowance", "circuit", "in_flight", "is_resting", "limit", "progress_at",
+        "queue", "rate", "standing", "used_at", "waiting", "webhook_id",
     )  # fmt: skip
 
     def __init__(self, webhook_id: str, limits: LaneLimits) -> None:
         self.webhook_id = webhook_id
-        self.limit = limits.webhook_first_sends  #: attempts under way at once
+        self.limit = ConcurrencyLimit(limits.webhook_first_sends, limits.webhook_max_sends)
+        self.circuit = CircuitBreaker(limits.circuit)
         self.in_flight = 0
         self.waiting = 0  #: weight of the queue
         self.queue: deque[T] | None = None  #: an empty deque is 600 bytes: only lanes that wait have one
-        self.probe_at = 0.0  #: when its open circuit admits the next
         self.standing = UNPROVEN
         self.used_at = 0.0
         self.rate = 0.0  #: attempts that ended per second, over the last quarter of a second
         self.progress_at = 0.0  #: when an attempt ended last, or the lane became busy
         self.allowance: Allowance | None = None  #: the customer's; most have none
         self.is_resting = False  #: waits for the time that its allowance says
-        self._max_sends = limits.webhook_max_sends
         self._limits = limits
-        self._streak = Streak(limits.circuit_failures + _GROWTHS)
-        self._earning = True  # slow start: doubles until the first failure
-        self._opened_at = 0.0  # its circuit
         self._finished = 0  # since `_measured_at`
         self._measured_at = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Its circuit."""
-        return len(self._streak.starts) >= self._limits.circuit_failures
 
     def is_quick(self, now: float) -> bool:
         """Whether it works off what waits in a moment."""
@@ -132,8 +122,7 @@ class Lane(Generic[T]):
             allowance.succeed(self.allowance, now)
         self.allowance = allowance
         own = None if allowance is None else allowance.max_sends
-        self._max_sends = self._limits.webhook_max_sends if own is None else min(own, self._limits.webhook_max_sends)
-        self.limit = min(self.limit, self._max_sends)
+        self.limit.bound(self._limits.webhook_max_sends if own is None else min(own, self._limits.webhook_max_sends))
 
     def may_begin(self, now: float) -> bool:
         """Whether its allowance has a request for now."""
@@ -152,28 +141,16 @@ class Lane(Generic[T]):
 
     def reward(self, duration_s: float, now: float) -> None:
         """An attempt has succeeded, after so long."""
-        self._streak.succeed(now - duration_s)
+        self.circuit.succeed(now - duration_s)
         if duration_s <= QUICK_S and self.queue:  # more only for a lane that could use it
-            earned = 1.0 if self._earning else 1.0 / self.limit
-            self.limit = min(self.limit + earned, self._max_sends)
+            self.limit.grow()
 
     def punish(self, began: float, now: float) -> None:
         """An attempt has failed that began then."""
-        if self.is_open and began < self._opened_at:
-            return  # it was under way when the circuit opened, and says nothing of how things stand since
-        if not self._streak.fail(began):
-            return
-        self._earning = False
-        self.limit = max(1.0, self.limit / 2)
-        beyond = len(self._streak) - self._limits.circuit_failures
-        if beyond == 0:
-            self._opened_at = now
-        if beyond >= 0:
-            pause_s = self._limits.probe_s * 1.5 ** min(beyond, _GROWTHS)
-            self.probe_at = now + min(pause_s, self._limits.probe_max_s)
-            self.limit = min(self.limit, self._limits.webhook_first_sends)
+        if self.circuit.fail(began, now):
+            self.limit.shrink(self._limits.webhook_first_sends if self.circuit.is_open else inf)
 
     def forgive(self) -> None:
         """What was held against it no longer counts."""
-        self._streak.clear()
-        self._earning = True
+        self.circuit.close()
+        self.limit.start_over()

@@ -98,7 +98,7 @@ class Lanes(Generic[T]):
         if not lane.in_flight and not lane.queue:
             lane.progress_at = now
         self._becomes_slow(lane, now)
-        if lane.is_open:
+        if lane.circuit.is_open:
             return self._offer_probe(lane, now)
         if (
             not lane.queue
@@ -149,7 +149,7 @@ class Lanes(Generic[T]):
             lane.reward(duration_s, now)
         else:
             lane.punish(now - duration_s, now)
-            if lane.is_open:
+            if lane.circuit.is_open:
                 return self._clear(lane)
         self._make_ready(lane)
         return []
@@ -222,7 +222,7 @@ class Lanes(Generic[T]):
         idle: list[str] = []
         for lane in self._lanes.values():
             self._becomes_slow(lane, now)
-            is_held_against = lane.is_open and now - lane.probe_at < _FORGIVEN_S
+            is_held_against = lane.circuit.is_open and now - lane.circuit.probe_at < _FORGIVEN_S
             if not lane.in_flight and not lane.queue and now - lane.used_at > idle_s and not is_held_against:
                 idle.append(lane.webhook_id)
         for webhook_id in idle:
@@ -242,7 +242,7 @@ class Lanes(Generic[T]):
             lane.allow(self._allowance(webhook_id), now)
         self._becomes_slow(lane, now)
         self._age(now)
-        if lane.is_open:
+        if lane.circuit.is_open:
             return int(self._may_probe(lane, now))
         queue = max(0, ceil(self._queue_allowed(lane, now)) - lane.waiting)
         if lane.queue or not self._may_start(lane.standing):
@@ -251,14 +251,14 @@ class Lanes(Generic[T]):
 
     def probe_in_s(self, webhook_id: str, now: float) -> float:
         """Seconds until an open circuit admits its next probe; 0 for a closed one."""
-        return max(0.0, self._lanes[webhook_id].probe_at - now) if self.is_blocked(webhook_id) else 0.0
+        return max(0.0, self._lanes[webhook_id].circuit.probe_at - now) if self.is_blocked(webhook_id) else 0.0
 
     def turn_in_s(self, webhook_id: str, now: float, most_s: float) -> float:
         """Seconds until one that is moved aside may come back: its circuit's probe, or its turn by the webhook's allowance, in
         `most_s` at most.
         """
         lane = self._lanes[webhook_id]
-        if lane.is_open or lane.allowance is None:
+        if lane.circuit.is_open or lane.allowance is None:
             return self.probe_in_s(webhook_id, now)
         return lane.allowance.turn_in_s(now, len(lane.queue or ()), lane.rate, most_s)
 
@@ -273,11 +273,11 @@ class Lanes(Generic[T]):
     def is_blocked(self, webhook_id: str) -> bool:
         """Whether its circuit is open."""
         lane = self._lanes.get(webhook_id)
-        return lane is not None and lane.is_open
+        return lane is not None and lane.circuit.is_open
 
     def open_circuits(self) -> int:
         """Any thread."""
-        return sum(lane.is_open for lane in list(self._lanes.values()))
+        return sum(lane.circuit.is_open for lane in list(self._lanes.values()))
 
     # --- one lane
 
@@ -288,7 +288,7 @@ class Lanes(Generic[T]):
         return Admission.START
 
     def _may_probe(self, lane: Lane[T], now: float) -> bool:
-        is_time = now >= lane.probe_at and lane.may_begin(now)
+        is_time = now >= lane.circuit.probe_at and lane.may_begin(now)
         return is_time and not lane.in_flight and self._free_sends(lane.standing) > 0
 
     def _may_start(self, standing: int) -> bool:
@@ -375,7 +375,7 @@ class Lanes(Generic[T]):
 
     def _sends_allowed(self, lane: Lane[T]) -> float:
         """The lane's limit, less when attempts run short in all; always at least one."""
-        return max(1.0, min(lane.limit, lane.in_flight + self._free_sends(lane.standing) * 0.25))
+        return max(1.0, min(lane.limit.value, lane.in_flight + self._free_sends(lane.standing) * 0.25))
 
     def _queue_allowed(self, lane: Lane[T], now: float) -> float:
         window, share = self.limits.window, self.limits.queue_share

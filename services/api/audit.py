@@ -15,7 +15,7 @@ from services.api.context import account_id, services
 from services.api.cursors import Mark, read_cursor, write_cursor
 from services.api.operations import Answer, operation
 from services.api.shapes.answers import CursorMeta
-from services.api.shapes.keys import AuditEntry
+from services.api.shapes.audit import AuditEntry
 from services.api.webhooks import URL_PREFIX, WEBHOOK_ID, admit, own_webhook
 
 blueprint = Blueprint("audit", __name__, url_prefix="/api/v1")

@@ -9,8 +9,10 @@ from go2hooks.core.domain.event import SUBSCRIBABLE, EventType
 from go2hooks.core.domain.outcome import State
 from go2hooks.core.domain.replay import ReplayStatus, Selection
 from go2hooks.postgres.api_keys import Scope
-from go2hooks.postgres.audit import Action
 from go2hooks.postgres.webhooks import SORTS, STATES
+
+#: For TypedDicts whose fields are described by the strings below them.
+described: Final = with_config(ConfigDict(use_attribute_docstrings=True))
 
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  #: UTC, ending in Z
 Subscribed = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(name) for name in SUBSCRIBABLE]})]
@@ -25,9 +27,4 @@ WebhookState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(STA
 WebhookSort = Annotated[str, WithJsonSchema({"type": "string", "enum": list(SORTS)})]
 INCLUDED: Final = ("stats",)
 Included = Annotated[str, WithJsonSchema({"type": "string", "enum": list(INCLUDED)})]
-
-#: For TypedDicts whose fields are described by the strings below them.
-described: Final = with_config(ConfigDict(use_attribute_docstrings=True))
 KeyScope = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(scope) for scope in Scope]})]
-ActorType = Annotated[str, WithJsonSchema({"type": "string", "enum": ["key", "cli", "system"]})]
-AuditAction = Annotated[str, WithJsonSchema({"type": "string", "enum": [str(action) for action in Action]})]

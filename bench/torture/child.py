@@ -72,6 +72,7 @@ def dispatcher_points() -> None:
     from go2hooks.kafka.producer import LoopProducer
     from services.dispatcher.intake import Intake
     from services.dispatcher.keeper import Keeper
+    from services.dispatcher.lookup import Lookup
     from services.dispatcher.pipeline import Pipeline
     from services.dispatcher.recorder import Recorder
 
@@ -82,7 +83,7 @@ def dispatcher_points() -> None:
     before(Intake, "store_offsets", "before_commit")
     before(Intake, "on_revoked", "on_revoke")
     before(Intake, "on_assigned", "on_assign")
-    look_up, produce = Intake._look_up, LoopProducer.produce
+    look_up, produce = Lookup.look_up, LoopProducer.produce
 
     async def patched_look_up(self: Any, items: Any) -> None:
         if items:
@@ -96,7 +97,7 @@ def dispatcher_points() -> None:
 
         produce(self, topic, key, value, kept, *rest)
 
-    Intake._look_up = patched_look_up  # type: ignore[method-assign]
+    Lookup.look_up = patched_look_up  # type: ignore[method-assign]
     LoopProducer.produce = patched  # type: ignore[method-assign]
 
 
@@ -133,48 +134,48 @@ def router_points() -> None:
 
 def plant_commit_before_record() -> None:
     """The offset counts as finished when the attempt begins."""
-    from services.dispatcher.intake import Intake
     from services.dispatcher.pipeline import Pipeline
+    from services.dispatcher.work_item import WorkItem
 
     early: set[Any] = set()
-    begin, finished = Pipeline._begin, Intake.finished
+    begin, finish = Pipeline._begin, WorkItem.finish
 
     def patched_begin(self: Any, item: Any, **kwargs: Any) -> None:
         item.partition.tracker.complete(item.position.offset)
         early.add(item.position)
         begin(self, item, **kwargs)
 
-    def patched_finished(self: Any, item: Any) -> None:
-        if item.position in early:
-            early.discard(item.position)
-            self._let_go(item)
+    def patched_finish(self: Any) -> None:
+        if self.position in early:
+            early.discard(self.position)
+            self._leave_window()
         else:
-            finished(self, item)
+            finish(self)
 
     Pipeline._begin = patched_begin  # type: ignore[method-assign]
-    Intake.finished = patched_finished  # type: ignore[method-assign]
+    WorkItem.finish = patched_finish  # type: ignore[method-assign]
 
 
 def plant_drop_on_rebalance() -> None:
     """What is dropped because its partition moves counts as finished."""
-    from services.dispatcher.intake import Intake
+    from services.dispatcher.work_item import WorkItem
 
-    dropped = Intake.dropped
+    drop = WorkItem.drop
 
-    def patched(self: Any, item: Any) -> None:
-        item.partition.tracker.complete(item.position.offset)
-        dropped(self, item)
+    def patched(self: Any) -> None:
+        self.partition.tracker.complete(self.position.offset)
+        drop(self)
 
-    Intake.dropped = patched  # type: ignore[method-assign]
+    WorkItem.drop = patched  # type: ignore[method-assign]
 
 
 def plant_double_retry() -> None:
     """Each retry is written twice, and nobody notices."""
     from go2hooks.core.domain.duplicates import Claims
     from go2hooks.kafka.producer import LoopProducer
-    from services.dispatcher.intake import Intake
+    from services.dispatcher.lookup import Lookup
 
-    produce, look_up = LoopProducer.produce, Intake._look_up
+    produce, look_up = LoopProducer.produce, Lookup.look_up
 
     def patched(self: Any, topic: str, key: str, value: bytes, *rest: Any) -> None:
         if ".retry." in topic:
@@ -191,7 +192,7 @@ def plant_double_retry() -> None:
         await look_up(self, items)
 
     LoopProducer.produce = patched  # type: ignore[method-assign]
-    Intake._look_up = patched_look_up  # type: ignore[method-assign]
+    Lookup.look_up = patched_look_up  # type: ignore[method-assign]
     claim = Claims.claim
 
     def patched_claim(self: Any, *args: Any) -> Any:

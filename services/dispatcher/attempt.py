@@ -1,6 +1,6 @@
 """One request of a delivery's, from its beginning to the receiver's answer."""
 
-from services.dispatcher.intake import WorkItem
+from services.dispatcher.work_item import WorkItem
 
 
 class Attempt:

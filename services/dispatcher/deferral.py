@@ -15,8 +15,8 @@ from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics
 from services.dispatcher.clock import now_ms
-from services.dispatcher.intake import WorkItem
 from services.dispatcher.recorder import Recorder
+from services.dispatcher.work_item import WorkItem
 
 
 class Deferral:

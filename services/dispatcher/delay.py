@@ -1,4 +1,4 @@
-"""The retry tiers' intake: what is read early waits here until it is due.
+"""The retry topics' stage: what is read early waits here until it is due.
 
 A buffer per partition, bounded; a full one pauses its partition, and Kafka keeps the rest. The due time is in the
 message, so a restart neither loses nor hurries a waiting retry.
@@ -18,9 +18,8 @@ import structlog
 
 from go2hooks.core.flow.due import DueBuffer
 from go2hooks.kafka.consumer import PolledConsumer
-from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.telemetry import metrics
-from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
+from services.dispatcher.work_item import Partition, WorkItem
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +32,14 @@ _BUFFERED_BYTES: Final = 2048  # per message that a buffer may hold
 _PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second chain than none
 
 
-class RetryIntake(Intake):
-    """Holds each item until its due time, then admits it."""
+class RetryStage:
+    """Holds each item until its due time, then asks the records and admits it. Also the window of what is due."""
 
     def __init__(
         self,
         consumer: PolledConsumer,
+        ask: Callable[[Sequence[WorkItem]], None],
         admit: Callable[[WorkItem], None],
-        services: IntakeServices,
         *,
         turn_away: Callable[[WorkItem], bool],
         buffer_messages: int,
@@ -50,17 +49,19 @@ class RetryIntake(Intake):
     ) -> None:
         """`buffer_messages` of 2 KiB on average per partition; at most `max_due` of weight due and not finished, in all.
 
-        `delays_s` gives each topic's delay: no message waits for longer than that from when it was read. `turn_away` moves one aside that could not start now, and says whether it did. `clock` gives seconds since the epoch.
+        `delays_s` gives each topic's delay: no message waits longer than that from when it was read. `turn_away` moves
+        aside an item that could not start now, and says whether it did. `clock` gives seconds since the epoch.
         """
-        super().__init__("retry", consumer, self._buffer, services)
-        self._admit_due = admit
+        self._consumer = consumer
+        self._ask = ask
+        self._admit = admit
         self._turn_away = turn_away
         self._capacity = buffer_messages
         self._max_due = max_due
         self._delays_s = delays_s
         self._clock = clock
         self._due = 0
-        self._buffers: dict[PartitionKey, DueBuffer[WorkItem]] = {}
+        self._buffers: dict[Partition, DueBuffer[WorkItem]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms = 0
 
@@ -69,18 +70,44 @@ class RetryIntake(Intake):
         """Retries in memory that are not due yet (or have no room yet)."""
         return sum(map(len, self._buffers.values()))
 
-    def on_assigned(self, assignments: Sequence[Assignment]) -> None:
-        super().on_assigned(assignments)
-        for assignment in assignments:
-            self._buffers[assignment.key] = DueBuffer(self._capacity, self._capacity * _BUFFERED_BYTES)
+    # --- Stage
 
-    def _needs_lookup(self, item: WorkItem) -> bool:  # noqa: ARG002  # each is, but not before it is due
-        return False
-
-    def _buffer(self, item: WorkItem) -> None:
-        item.buffered = True
-        self.consumer.release(item.weight)  # bounded by the buffer from here on, not by the consumer's window
+    def take(self, item: WorkItem) -> None:
+        item.window.release(item.weight)  # bounded by the buffer from here on
+        item.window = self  # once it is due
         self._keep_until(self._believed_due_ms(item), item)
+
+    def go_on(self, item: WorkItem, *, is_awaited: bool) -> None:
+        """A retry goes out when the attempt before it is recorded as failed; the records are asked until it is."""
+        if is_awaited and item.asked < _PATIENCE:
+            self._due -= item.weight
+            pause_ms = _ASK_AGAIN_MS if item.asked < _SOON else _ASK_LATER_MS
+            self._keep_until(int(self._clock() * 1000) + pause_ms, item)
+            return
+        if is_awaited:
+            log.warning("retry goes out though the attempt before it was never recorded", delivery_id=item.delivery.id)
+        self._admit(item)
+
+    def evict(self) -> list[WorkItem]:
+        evicted: list[WorkItem] = []
+        for partition in [partition for partition in self._buffers if partition.gone]:
+            evicted += self._buffers.pop(partition).pop_due(2**63)
+        self._due += sum(item.weight for item in evicted)  # each leaves by `release`
+        return evicted
+
+    # --- Window
+
+    def release(self, weight: int) -> None:
+        self._due -= weight
+        if self._timer is None:
+            self._wake_at_next_due(at_least_s=_GATHER_S)
+
+    def late_s(self, topic: str, now_ms: int) -> float:
+        """Seconds since the oldest retry of the topic was due; what waits for its turn is not late."""
+        dues = [buffer.next_due_ms() for partition, buffer in self._buffers.items() if partition.key.topic == topic]
+        return max([0.0, *((now_ms - due) / 1000 for due in dues if due is not None)])
+
+    # --- inside
 
     def _believed_due_ms(self, item: WorkItem) -> int:
         """When it is due, but no later than its tier's delay from now: whoever wrote it may have had a clock that ran
@@ -95,12 +122,14 @@ class RetryIntake(Intake):
         return min(due_ms, latest_ms)
 
     def _keep_until(self, due_ms: int, item: WorkItem) -> None:
-        key = item.partition.key
-        buffer = self._buffers[key]
+        partition = item.partition
+        buffer = self._buffers.get(partition)
+        if buffer is None:
+            buffer = self._buffers[partition] = DueBuffer(self._capacity, self._capacity * _BUFFERED_BYTES)
         buffer.add(due_ms, len(item.delivery.body), item)
         if buffer.should_pause():
             buffer.paused = True
-            self.consumer.pause(key)
+            self._consumer.pause(partition.key)
         if self._timer is None or due_ms < self._timer_due_ms:
             self._wake_at_next_due()
 
@@ -118,7 +147,7 @@ class RetryIntake(Intake):
     def _release_due(self) -> None:
         now_ms = int(self._clock() * 1000)
         due: list[WorkItem] = []
-        for key, buffer in list(self._buffers.items()):
+        for partition, buffer in list(self._buffers.items()):
             if self._due >= self._max_due:
                 break
             for item in buffer.pop_due(now_ms):
@@ -129,43 +158,7 @@ class RetryIntake(Intake):
                     break
             if buffer.should_resume():
                 buffer.paused = False
-                self.consumer.resume(key)
+                self._consumer.resume(partition.key)
         if due:
             self._ask(due)
         self._wake_at_next_due(at_least_s=_GATHER_S)
-
-    def _begin_again(self, item: WorkItem) -> None:
-        self._buffer(item)
-
-    def _go_on(self, item: WorkItem) -> None:
-        self._admit_due(item)
-
-    def _await_record(self, item: WorkItem) -> None:
-        if item.asked >= _PATIENCE:
-            log.warning("retry goes out though the attempt before it was never recorded", delivery_id=item.delivery.id)
-            self._go_on(item)
-            return
-        self._due -= item.weight
-        pause_ms = _ASK_AGAIN_MS if item.asked < _SOON else _ASK_LATER_MS
-        self._keep_until(int(self._clock() * 1000) + pause_ms, item)
-
-    def _let_go(self, item: WorkItem) -> None:
-        if not item.buffered:
-            super()._let_go(item)
-            return
-        item.partition.held -= 1
-        self._due -= item.weight
-        if self._timer is None:
-            self._wake_at_next_due(at_least_s=_GATHER_S)
-
-    def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
-        for key in keys:
-            buffer = self._buffers.pop(key, None)
-            for item in buffer.pop_due(2**63) if buffer else ():
-                self._due += item.weight
-                item.drop()
-        return super()._forget(keys)
-
-    def _lag_s(self, topic: str, backlog: int, now_ms: int) -> float:  # noqa: ARG002  # what waits its turn is not late
-        dues = [b.next_due_ms() for key, b in self._buffers.items() if key.topic == topic]
-        return max([0.0, *((now_ms - due) / 1000 for due in dues if due is not None)])

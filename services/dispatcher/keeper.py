@@ -19,8 +19,8 @@ from go2hooks.core.errors import EventError
 from go2hooks.kafka.producer import LoopProducer
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.telemetry import metrics
-from services.dispatcher.intake import WorkItem
 from services.dispatcher.recorder import Recorder
+from services.dispatcher.work_item import WorkItem
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""The overflow's intake: what found no room in its webhook's lane comes round again here, beside the main lane.
+"""The overflow topic's stage: what found no room in its webhook's lane comes round again here, beside the main lane.
 
 A bounded number is held, and given to the lanes in turns, one webhook after the other, as they have room; few at a time
 while the loop is late, as what comes by the main lane waits then. Not before that the records are asked: a crash between
@@ -13,7 +13,7 @@ at once: a thousand messages written in one turn, and as many read, would hold u
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice, takewhile
 from math import ceil
 from operator import attrgetter
@@ -21,8 +21,7 @@ from typing import Final, NamedTuple
 
 from go2hooks.core.flow.batch_size import AdaptiveBatch
 from go2hooks.kafka.consumer import PolledConsumer
-from go2hooks.kafka.partitions import PartitionKey
-from services.dispatcher.intake import Intake, IntakeServices, Partition, WorkItem
+from services.dispatcher.work_item import WorkItem
 
 _TURN_S: Final = 0.02
 _LULL_S: Final = 0.1  # after a turn that few had: asking about few costs nearly as much as about many
@@ -39,14 +38,14 @@ class _Held(NamedTuple):
     item: WorkItem
 
 
-class OverflowIntake(Intake):
+class OverflowStage:
     """Holds each item until its lane has room, then admits it. The consumer's window bounds what is held."""
 
     def __init__(
         self,
         consumer: PolledConsumer,
+        look_up: Callable[[Sequence[WorkItem]], Awaitable[None]],
         admit: Callable[[WorkItem], None],
-        services: IntakeServices,
         *,
         room: Callable[[WorkItem], float],
         requeue: Callable[[WorkItem], None],
@@ -56,8 +55,9 @@ class OverflowIntake(Intake):
 
         `clock` counts seconds.
         """
-        super().__init__("overflow", consumer, self.hold, services)
-        self._admit_held = admit
+        self._consumer = consumer
+        self._look_up = look_up
+        self._admit = admit
         self._room = room
         self._requeue = requeue
         self._clock = clock
@@ -73,10 +73,22 @@ class OverflowIntake(Intake):
         """Items held."""
         return sum(map(len, self._held.values()))
 
-    def hold(self, item: WorkItem) -> None:
+    def take(self, item: WorkItem) -> None:
         webhook_id = item.delivery.webhook_id
         self._seen.add(webhook_id)
         self._held.setdefault(webhook_id, deque()).append(_Held(self._clock(), item))
+
+    def go_on(self, item: WorkItem, *, is_awaited: bool) -> None:  # noqa: ARG002  # its record has expired
+        self._admit(item)
+
+    def evict(self) -> list[WorkItem]:
+        evicted: list[WorkItem] = []
+        for queue in self._held.values():
+            for held in [held for held in queue if held.item.partition.gone]:
+                queue.remove(held)
+                evicted.append(held.item)
+        self._drop_empty()
+        return evicted
 
     async def run(self) -> None:
         """Take turns until cancelled."""
@@ -94,7 +106,7 @@ class OverflowIntake(Intake):
 
     def _most(self) -> int:
         """How many a turn may take: what the loop has time for, and what the length of the backlog asks for."""
-        ahead = sum(self.consumer.lags.values())
+        ahead = sum(self._consumer.lags.values())
         return max(self._pace.items, min(_TURN_TICKETS[1], int(ahead * _TURN_S / _WITHIN_S)))
 
     def _next_turn(self, most: int) -> list[WorkItem]:
@@ -136,23 +148,3 @@ class OverflowIntake(Intake):
     def _drop_empty(self) -> None:
         for webhook_id in [webhook_id for webhook_id, queue in self._held.items() if not queue]:
             del self._held[webhook_id]
-
-    # --- as an intake
-
-    def _needs_lookup(self, item: WorkItem) -> bool:  # noqa: ARG002  # each is, but not before it has room
-        return False
-
-    def _begin_again(self, item: WorkItem) -> None:
-        self.hold(item)
-
-    def _go_on(self, item: WorkItem) -> None:
-        self._admit_held(item)
-
-    def _forget(self, keys: Sequence[PartitionKey]) -> list[Partition]:
-        leaving = super()._forget(keys)
-        for queue in self._held.values():
-            for held in [held for held in queue if held.item.partition.gone]:
-                queue.remove(held)
-                held.item.drop()
-        self._drop_empty()
-        return leaving

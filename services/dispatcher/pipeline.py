@@ -10,7 +10,6 @@ What cannot be sent now waits in its webhook's lane (`waiting`), or is moved asi
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -26,7 +25,6 @@ from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms
 from services.dispatcher.deferral import Deferral
 from services.dispatcher.http import Sender
-from services.dispatcher.intake import WorkItem
 from services.dispatcher.keeper import Keeper
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
@@ -35,6 +33,7 @@ from services.dispatcher.settlement import Settlement
 from services.dispatcher.tasks import Tasks
 from services.dispatcher.waiting import Waiting
 from services.dispatcher.webhooks import Webhooks
+from services.dispatcher.work_item import WorkItem
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +51,6 @@ class PipelineServices:
     lanes: Lanes[WorkItem]
     claims: Claims[WorkItem]
     policy: RetryPolicy
-    hold: Callable[[WorkItem], None]  #: keeps an overflowed item that still has no room
 
 
 class Pipeline:
@@ -63,7 +61,6 @@ class Pipeline:
         self.bury = keeper.bury
         self._webhooks = made_of.webhooks
         self._lanes = made_of.lanes
-        self._hold = made_of.hold
         self._tasks = Tasks()
         self._sending = Sending(made_of.webhooks, made_of.requests, made_of.sender, self._tasks, self._end)
         self._settlement = Settlement(made_of.policy, keeper)
@@ -106,7 +103,7 @@ class Pipeline:
             case Admission.QUEUED:
                 self._waiting.start_soon()
             case Admission.FULL | Admission.BLOCKED if item.source == "overflow":
-                self._hold(item)
+                item.origin.stage.take(item)  # still no room: it waits there
             case Admission.FULL:
                 self.deferral.overflow(item, "busy")
             case Admission.BLOCKED if item.source == "main":

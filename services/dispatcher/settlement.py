@@ -17,9 +17,9 @@ from go2hooks.core.domain.retry import RetryPolicy, next_step
 from go2hooks.telemetry import metrics
 from services.dispatcher.attempt import Attempt
 from services.dispatcher.clock import now_ms
-from services.dispatcher.intake import WorkItem
 from services.dispatcher.keeper import Keeper
 from services.dispatcher.requests import FAILED_INSIDE
+from services.dispatcher.work_item import WorkItem
 
 log = structlog.get_logger(__name__)
 

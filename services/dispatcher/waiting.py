@@ -8,7 +8,7 @@ from math import inf
 
 from go2hooks.core.flow.lanes import YOUNG_S, Lanes
 from services.dispatcher.http import Sender
-from services.dispatcher.intake import WorkItem
+from services.dispatcher.work_item import WorkItem
 
 
 class Waiting:

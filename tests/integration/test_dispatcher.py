@@ -32,11 +32,11 @@ from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
-from services.dispatcher import intake, settlement
+from services.dispatcher import settlement, work_item
 from services.dispatcher.app import Dispatcher
 from services.dispatcher.http import build_sender
 from services.dispatcher.http.identity import Identity
-from services.dispatcher.intake import WorkItem
+from services.dispatcher.work_item import WorkItem
 
 NAMES = TopicNames("go2")
 
@@ -222,7 +222,7 @@ async def test_what_another_process_made_while_its_second_message_waited_in_its_
     run, put, records, record, monkeypatch, topic
 ):
     """A delivery moved aside has a message in each topic after a crash, and each may be read by another process."""
-    monkeypatch.setattr(intake, "_OUTDATED_S", 0.0)
+    monkeypatch.setattr(work_item, "_OUTDATED_S", 0.0)
     answer = asyncio.Event()
 
     async def slow() -> int:
@@ -421,7 +421,9 @@ async def test_an_attempt_whose_retry_is_too_large_for_its_tier_is_made_once_and
     await until(lambda: records(large) == [(1, "failed")])
     assert sender.attempts(large) == ["1"]
     assert dispatcher._producer.failure is None
-    await until(lambda: dispatcher._intakes[0]._partitions[PartitionKey(names.deliveries, 0)].tracker.resume_at == 31)
+    await until(
+        lambda: dispatcher._intakes._main._partitions[PartitionKey(names.deliveries, 0)].tracker.resume_at == 31
+    )
     await dispatcher.drain(10.0)
     with LogReader(settings) as reader:
         letters = [(letter.reason, letter.value) for letter in read_dead(reader, names.deliveries_dead)]

@@ -23,11 +23,13 @@ from go2hooks.postgres.attempts import AttemptKey, DisablePolicy
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.secrets import SecretBox
 from services.dispatcher.http.identity import Identity
-from services.dispatcher.intake import Intake, IntakeServices, Source, WorkItem
+from services.dispatcher.intake import Intake, IntakeServices, MainStage
+from services.dispatcher.lookup import Lookup
 from services.dispatcher.pipeline import Pipeline, PipelineServices
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.requests import Requests
 from services.dispatcher.webhooks import Webhooks
+from services.dispatcher.work_item import Source, WorkItem
 
 NAMES = TopicNames("go2")
 
@@ -93,6 +95,23 @@ class Postgres(ReconnectingConnection):
         return self.found
 
 
+class Admitting:
+    """Admits what is read; what the pipeline gives back is held."""
+
+    def __init__(self, scene: "Scene", stage: MainStage) -> None:
+        self.scene = scene
+        self.stage = stage
+        self.go_on, self.evict = stage.go_on, stage.evict
+        self.given: dict[int, WorkItem] = {}
+
+    def take(self, item: WorkItem) -> None:
+        if id(item) in self.given:
+            self.scene.held.append(item)
+            return
+        self.given[id(item)] = item
+        self.stage.take(item)
+
+
 class Scene:
     """A dispatcher's inside, put together as `app` does."""
 
@@ -107,7 +126,7 @@ class Scene:
         self.pipeline = Pipeline(
             PipelineServices(
                 self.webhooks, Requests(self.webhooks, None, "webhook"), self.receivers, self, NAMES, self.recorder,  # type: ignore[arg-type]
-                self.lanes, self.claims, RetryPolicy(), self._hold,
+                self.lanes, self.claims, RetryPolicy(),
             )
         )  # fmt: skip
         self.states: dict[AttemptKey, str] = {}  # what is recorded, as the records say when they are asked
@@ -117,16 +136,15 @@ class Scene:
         self.change()
 
     def _intake(self, source: Source) -> Intake:
-        around = IntakeServices(self.lanes.evict, self.pipeline.bury, self._find, self.claims)
+        services = IntakeServices(self.lanes.evict, self.pipeline.bury, self.claims)
+        consumer = Consumer()
+        lookup = Lookup(self._find, consumer)  # type: ignore[arg-type]
         intake = Intake(
-            source, Consumer(), self.pipeline.admit, around,  # type: ignore[arg-type]
+            source, consumer, Admitting(self, MainStage(lookup.ask, self.pipeline.admit)), lookup.ask, services,  # type: ignore[arg-type]
             hand_on=self._hand_on if source == "main" else None,
         )  # fmt: skip
         intake.on_assigned([Assignment(PartitionKey(TOPICS[source], 0), 0)])
         return intake
-
-    def _hold(self, item: WorkItem) -> None:
-        self.held.append(item)
 
     def _hand_on(self, item: WorkItem) -> None:
         self.pipeline.deferral.overflow(item, "handed_on")

@@ -14,8 +14,10 @@ from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher import intake
-from services.dispatcher.intake import Intake, IntakeServices, WorkItem
+from services.dispatcher import lookup
+from services.dispatcher.intake import Intake, IntakeServices, MainStage
+from services.dispatcher.lookup import Lookup
+from services.dispatcher.work_item import WorkItem
 
 KEY = PartitionKey("go2.deliveries", 0)
 
@@ -50,11 +52,14 @@ class Scene:
         self.admitted: list[WorkItem] = []
         self.records = Records()
         self.claims: Claims[WorkItem] = Claims()
+        consumer = Storing()
+        self.lookup = Lookup(self.records.find, consumer)  # type: ignore[arg-type]
         self.intake = Intake(
             "main",
-            Storing(),  # type: ignore[arg-type]
-            self.admitted.append,
-            IntakeServices(lambda _: [], self._bury, self.records.find, self.claims, deployments),
+            consumer,  # type: ignore[arg-type]
+            MainStage(self.lookup.ask, self.admitted.append),
+            self.lookup.ask,
+            IntakeServices(lambda _: [], self._bury, self.claims, deployments),
             hand_on=hand_on,
         )
 
@@ -200,7 +205,7 @@ async def test_who_asks_again_hears_whether_the_attempt_is_still_to_be_made(scen
     await turn()
     (item,) = scene.admitted
     if state:
-        scene.records.states[intake._key_of(DELIVERY)] = state
+        scene.records.states[lookup._key_of(DELIVERY)] = state
     answers: list[bool] = []
     item.ask_again(answers.append)
     await turn()

@@ -1,4 +1,4 @@
-"""The overflow's intake: who gets the room that there is, when the records are asked, and when the rest makes place."""
+"""The overflow's stage: who gets the room that there is, when the records are asked, and when the rest makes place."""
 
 import asyncio
 from collections import defaultdict
@@ -12,8 +12,10 @@ from messages import DELIVERY, Consumer, Message
 from go2hooks.core.domain.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher.intake import IntakeServices, WorkItem
-from services.dispatcher.overflow import OverflowIntake
+from services.dispatcher.intake import Intake, IntakeServices
+from services.dispatcher.lookup import Lookup
+from services.dispatcher.overflow import OverflowStage
+from services.dispatcher.work_item import WorkItem
 
 KEY = PartitionKey("go2.deliveries.overflow", 0)
 A_TURN_S = 0.11  # of the intake, while it has little to give
@@ -37,11 +39,14 @@ class Scene:
         self.asked: list[str] = []
         self.states: dict[str, str] = {}
         self.consumer = Lagging()
-        self.intake = OverflowIntake(
-            self.consumer, self._admit, IntakeServices(lambda _: [], lambda *_: None, self._find, Claims[WorkItem]()),
+        lookup = Lookup(self._find, self.consumer)  # type: ignore[arg-type]
+        self.stage = OverflowStage(
+            self.consumer, lookup.look_up, self._admit,  # type: ignore[arg-type]
             room=lambda item: self.room[item.delivery.webhook_id], requeue=self._requeue,
             clock=lambda: self.now,
         )  # fmt: skip
+        services = IntakeServices(lambda _: [], lambda *_: None, Claims[WorkItem]())
+        self.intake = Intake("overflow", self.consumer, self.stage, lookup.ask, services)  # type: ignore[arg-type]
         self.intake.on_assigned([Assignment(KEY, 0)])
         self._offset = 0
 
@@ -71,7 +76,7 @@ class Scene:
 
 @asynccontextmanager
 async def running(scene: Scene) -> AsyncIterator[None]:
-    turns = asyncio.create_task(scene.intake.run())
+    turns = asyncio.create_task(scene.stage.run())
     try:
         yield
     finally:
@@ -89,7 +94,7 @@ async def test_the_records_are_asked_only_about_what_has_room_and_webhooks_take_
         scene.room["wh_full"] = 1
         await scene.until(lambda: len(scene.admitted) == 4)
     assert scene.admitted[-1] == "wh_full"
-    assert len(scene.intake) == 1
+    assert len(scene.stage) == 1
 
 
 async def test_what_was_made_before_is_finished_and_not_admitted():
@@ -117,7 +122,7 @@ async def test_what_was_held_for_long_makes_place_and_rounds_become_rarer_while_
         assert rounds[0] <= 1.5
         assert rounds[-1] >= 3.5
         scene.read("wh_other")  # somebody else: rounds are quick again, after the present one
-        await scene.until(lambda: len(scene.intake) == 2)
+        await scene.until(lambda: len(scene.stage) == 2)
         while "wh_other" not in scene.sent_round:
             scene.now += 0.5
             await asyncio.sleep(A_TURN_S)
@@ -135,10 +140,10 @@ def test_what_was_read_at_once_does_not_leave_at_once():
     scene.read(*["wh_other"] * 50, *["wh_stuck"] * 100)
     scene.now += 0.01
     scene.read(*["wh_other"] * 50)
-    while len(scene.intake):
+    while len(scene.stage):
         before = len(scene.sent_round)
         scene.now += 0.1
-        scene.intake._make_place(scene.now)
+        scene.stage._make_place(scene.now)
         left.append(len(scene.sent_round) - before)
     assert max(left) <= 21, left  # of 200, in a tenth of a second
     assert len(left) <= 60, left
@@ -201,7 +206,7 @@ async def test_what_is_taken_together_leaves_the_loop_to_others_in_between():
     scene = Scene()
     scene.room["wh_a"] = inf
     scene.read(*["wh_a"] * 20)
-    scene.intake._pace.items = 20
+    scene.stage._pace.items = 20
     seen: list[int] = []
     async with running(scene):
         async with asyncio.timeout(5):
@@ -215,5 +220,5 @@ async def test_a_partition_that_leaves_takes_its_held_tickets_along():
     scene = Scene()
     scene.read("wh_a", "wh_b")
     assert await scene.intake.on_revoked([KEY]) == {KEY: 0}
-    assert len(scene.intake) == 0
+    assert len(scene.stage) == 0
     assert scene.consumer.released == 2

@@ -15,7 +15,9 @@ from messages import DELIVERY, Message
 from go2hooks.core.domain.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
-from services.dispatcher.intake import Intake, IntakeServices, WorkItem
+from services.dispatcher.intake import Intake, IntakeServices, MainStage
+from services.dispatcher.lookup import Lookup
+from services.dispatcher.work_item import WorkItem
 
 KEYS = [PartitionKey("go2.deliveries", n) for n in range(2)]
 
@@ -60,11 +62,14 @@ class IntakeMachine(RuleBasedStateMachine):
         self.queued: list[WorkItem] = []
         self.away: asyncio.Event | None = None
         self.claims: Claims[WorkItem] = Claims(remembered=4)
+        consumer = Consumer(self.committed)
+        lookup = Lookup(self._find, consumer)
         self.intake = Intake(
             "main",
-            Consumer(self.committed),
-            self.queued.append,
-            IntakeServices(self._evict, self._bury, self._find, self.claims),
+            consumer,
+            MainStage(lookup.ask, self.queued.append),
+            lookup.ask,
+            IntakeServices(self._evict, self._bury, self.claims),
         )
 
     def _bury(self, *_args: Any) -> None:

@@ -1,4 +1,4 @@
-"""The retry intake, model-checked: a waiting retry goes out once, when it is due and the attempt before it is recorded,
+"""The retry stage, model-checked: a waiting retry goes out once, when it is due and the attempt before it is recorded,
 or is still to come when its partition moves, the process is killed, or its circuit is open.
 
 Time is the machine's own. The model is two logs of retries, what is recorded, and what Kafka has stored.
@@ -18,8 +18,10 @@ from go2hooks.core.domain.duplicates import Claims
 from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.postgres.attempts import AttemptKey
 from go2hooks.telemetry import metrics
-from services.dispatcher.delay import RetryIntake
-from services.dispatcher.intake import IntakeServices, WorkItem
+from services.dispatcher.delay import RetryStage
+from services.dispatcher.intake import Intake, IntakeServices
+from services.dispatcher.lookup import Lookup
+from services.dispatcher.work_item import WorkItem
 
 KEYS = [PartitionKey("go2.deliveries.retry.5s", n) for n in range(2)]
 RETRY = DELIVERY._replace(attempt=2)
@@ -91,15 +93,17 @@ class RetryMachine(RuleBasedStateMachine):
         self.admitted: list[WorkItem] = []
         self.claims: Claims[WorkItem] = Claims(remembered=4)
         self.consumer = Consumer(self.committed)
-        self.intake = RetryIntake(
+        lookup = Lookup(self._find, self.consumer)
+        self.stage = RetryStage(
             self.consumer,
+            lookup.ask,
             self._admit,
-            IntakeServices(lambda _unwanted: [], None, self._find, self.claims),
             turn_away=self._turn_away,
             buffer_messages=CAPACITY,
             max_due=MAX_DUE,
             clock=lambda: self.now,
         )
+        self.intake = intake_around(self.stage, self.consumer, lookup, self.claims)
 
     def _call_later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> Any:
         """The intake's timers have no arguments; asyncio's own, which sleep, have."""
@@ -226,7 +230,7 @@ class RetryMachine(RuleBasedStateMachine):
     def memory_is_bounded(self) -> None:
         """A buffer takes what one batch brings beyond its bound; what is due and not finished is bounded in all."""
         assert len(self.admitted) <= MAX_DUE
-        assert self.intake.waiting <= len(KEYS) * (CAPACITY + 6)
+        assert self.stage.waiting <= len(KEYS) * (CAPACITY + 6)
         assert self.consumer.handed >= 0
 
     def teardown(self) -> None:
@@ -248,20 +252,27 @@ class RetryMachine(RuleBasedStateMachine):
         self.patch.undo()
 
 
-TestRetryIntake = RetryMachine.TestCase
+TestRetryStage = RetryMachine.TestCase
 
 
-def intake_of(
-    find: Callable[[Sequence[AttemptKey]], Any], admit: Callable[[WorkItem], None], clock: Callable[[], float]
-) -> RetryIntake:
-    """Of one partition."""
-    around = IntakeServices(lambda _unwanted: [], None, find, Claims[WorkItem]())  # type: ignore[arg-type]
+def intake_around(stage: RetryStage, consumer: Consumer, lookup: Lookup, claims: Claims[WorkItem]) -> Intake:
+    services = IntakeServices(lambda _unwanted: [], None, claims)  # type: ignore[arg-type]
+    return Intake("retry", consumer, stage, lookup.ask, services, late_s=stage.late_s)  # type: ignore[arg-type]
+
+
+def built(
+    find: Callable[[Sequence[AttemptKey]], Any], admit: Callable[[WorkItem], None], clock: Callable[[], float],
+    room: int = 4, **more: Any,
+) -> tuple[Intake, RetryStage]:  # fmt: skip
+    """An intake of one partition, and its stage."""
     consumer = Consumer(dict.fromkeys(KEYS, 0))
-    intake = RetryIntake(
-        consumer, admit, around, turn_away=lambda _: False, buffer_messages=4, max_due=3, clock=clock,  # type: ignore[arg-type]
+    lookup = Lookup(find, consumer)  # type: ignore[arg-type]
+    stage = RetryStage(
+        consumer, lookup.ask, admit, turn_away=lambda _: False, buffer_messages=room, max_due=room - 1, clock=clock, **more,  # type: ignore[arg-type]
     )  # fmt: skip
+    intake = intake_around(stage, consumer, lookup, Claims())
     intake.on_assigned([Assignment(KEYS[0], 0)])
-    return intake
+    return intake, stage
 
 
 async def test_a_retry_goes_out_in_the_end_though_the_attempt_before_it_is_never_recorded():
@@ -272,23 +283,23 @@ async def test_a_retry_goes_out_in_the_end_though_the_attempt_before_it_is_never
         asked.append(now)
         return {}
 
-    intake = intake_of(find, admitted.append, lambda: now)
+    intake, stage = built(find, admitted.append, lambda: now)
     intake.receive([Message(KEYS[0], 0, RETRY)])  # type: ignore[list-item]
     while not admitted and now < 2500:
-        intake._release_due()
+        stage._release_due()
         for _ in range(TURNS):
             await asyncio.sleep(0)
         now += 1
     assert [later - earlier for earlier, later in pairwise(asked)] == [1] * 29 + [10] * 70
     assert len(admitted) == 1
-    assert intake.waiting == 0
+    assert stage.waiting == 0
 
 
 async def test_a_second_message_for_a_retry_that_waits_does_not_keep_its_partition_from_moving():
-    intake = intake_of(lambda _: None, lambda _: None, lambda: 1000)
+    intake, stage = built(lambda _: None, lambda _: None, lambda: 1000)
     intake.receive([Message(KEYS[0], offset, RETRY._replace(due_ms=2_000_000)) for offset in range(2)])  # type: ignore[misc]
     assert await asyncio.wait_for(intake.on_revoked([KEYS[0]]), 5) == {KEYS[0]: 0}
-    assert (intake.waiting, intake._due) == (0, 0)
+    assert (stage.waiting, stage._due) == (0, 0)
 
 
 async def test_a_due_time_from_a_clock_that_ran_fast_holds_nobody_up_for_longer_than_the_tiers_delay():
@@ -298,19 +309,14 @@ async def test_a_due_time_from_a_clock_that_ran_fast_holds_nobody_up_for_longer_
     async def find(keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
         return dict.fromkeys(keys, "retrying")
 
-    around = IntakeServices(lambda _unwanted: [], None, find, Claims[WorkItem]())  # type: ignore[arg-type]
-    intake = RetryIntake(
-        Consumer(dict.fromkeys(KEYS, 0)), admitted.append, around, turn_away=lambda _: False, buffer_messages=9, max_due=9,
-        delays_s={KEYS[0].topic: 5.0}, clock=lambda: now,
-    )  # fmt: skip
-    intake.on_assigned([Assignment(KEYS[0], 0)])
+    intake, stage = built(find, admitted.append, lambda: now, 9, delays_s={KEYS[0].topic: 5.0})
     counted = metrics.RETRY_DUE_IMPLAUSIBLE.value()
     for offset, due_s in enumerate((1000 + 3600, 1005, 1005.9)):
         retry = RETRY._replace(id=f"dlv_{offset}", due_ms=round(due_s * 1000))
         intake.receive([Message(KEYS[0], offset, retry)])  # type: ignore[list-item]
     assert metrics.RETRY_DUE_IMPLAUSIBLE.value() == counted + 1
     now = 1005
-    assert [item.delivery.id for buffer in intake._buffers.values() for item in buffer.pop_due(now * 1000)] == [
+    assert [item.delivery.id for buffer in stage._buffers.values() for item in buffer.pop_due(now * 1000)] == [
         "dlv_0",
         "dlv_1",
         "dlv_2",

@@ -26,7 +26,14 @@ from go2hooks.postgres.replica import WebhookFollower
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
-from services.dispatcher.housekeeping import collect_young_garbage, every, gather_for_ever, maintain, maintain_for_ever
+from services.dispatcher.housekeeping import (
+    SCHEDULE,
+    collect_young_garbage,
+    every,
+    gather_for_ever,
+    maintain,
+    maintain_for_ever,
+)
 from services.dispatcher.http import Sender
 from services.dispatcher.http.tls import client_context
 from services.dispatcher.identities import Identities
@@ -42,11 +49,6 @@ from services.dispatcher.work_item import WorkItem
 
 log = structlog.get_logger(__name__)
 
-_STORE_S: Final = 0.1
-_REPORT_S: Final = 1.0
-_COLLECT_S: Final = 0.5
-_SHED_S: Final = 0.1
-_SHED: Final = 200  # deliveries at a time: more would hold up everybody else's
 _LINGER_MS: Final = 50  # whatever a dispatcher writes is to wait anyway
 
 
@@ -104,10 +106,10 @@ class Dispatcher:
         self._tasks = [
             self._intakes.start(),
             asyncio.create_task(self._recorder.run(), name="recorder"),
-            every(_STORE_S, self._intakes.store_offsets),
-            every(_REPORT_S, self._report),
-            every(_COLLECT_S, collect_young_garbage),
-            every(_SHED_S, self._shed),
+            every(SCHEDULE.store_s, self._intakes.store_offsets),
+            every(SCHEDULE.report_s, self._report),
+            every(SCHEDULE.collect_s, collect_young_garbage),
+            every(SCHEDULE.shed_s, self._shed),
             asyncio.create_task(maintain_for_ever(self._writing, self._settings), name="maintenance"),
             asyncio.create_task(gather_for_ever(self._reading), name="statistics"),
             asyncio.create_task(count_orphans_for_ever(self._settings), name="orphans"),
@@ -181,7 +183,7 @@ class Dispatcher:
 
     def _shed(self) -> None:
         """Move aside what fills the window behind receivers that have become slow: others are to be read."""
-        for item in self._lanes.surplus(time.monotonic(), _SHED):
+        for item in self._lanes.surplus(time.monotonic(), SCHEDULE.shed_items):
             self._pipeline.deferral.overflow(item, "busy")
 
 

@@ -11,6 +11,7 @@ has been made again.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -23,13 +24,21 @@ from services.dispatcher.work_item import Partition, WorkItem
 
 log = structlog.get_logger(__name__)
 
-_GATHER_S: Final = 0.02  # between two releases: the records are asked about many at once for little more than about one
-_ASK_AGAIN_MS: Final = 1000
-_SOON: Final = 30  # times that it is asked so quickly; then
-_ASK_LATER_MS: Final = 10_000
-_SKEW_MS: Final = 1000  # by which clocks may differ without its being counted
-_BUFFERED_BYTES: Final = 2048  # per message that a buffer may hold
-_PATIENCE: Final = 100  # times, a quarter of an hour in all: better a second chain than none
+
+@dataclass(frozen=True, slots=True)
+class RetryTimes:
+    """When retries are released, and how often the records are asked about one."""
+
+    gather_s: float = 0.02  #: between two releases: to ask about many at once costs little more than to ask about one
+    buffered_bytes: int = 2048  #: per message that a buffer may hold
+    clock_skew_ms: int = 1000  #: clocks may differ by this without its being counted
+    ask_again_ms: int = 1000  #: until the record of the attempt before it is there, mostly after a crash
+    quick_asks: int = 30  #: so often; then
+    ask_later_ms: int = 10_000
+    asks: int = 100  #: in all, a quarter of an hour; then it goes out: a second chain of attempts is better than none
+
+
+_TIMES: Final = RetryTimes()
 
 
 class RetryStage:
@@ -79,9 +88,9 @@ class RetryStage:
 
     def go_on(self, item: WorkItem, *, is_awaited: bool) -> None:
         """A retry goes out when the attempt before it is recorded as failed; the records are asked until it is."""
-        if is_awaited and item.asked < _PATIENCE:
+        if is_awaited and item.asked < _TIMES.asks:
             self._due -= item.weight
-            pause_ms = _ASK_AGAIN_MS if item.asked < _SOON else _ASK_LATER_MS
+            pause_ms = _TIMES.ask_again_ms if item.asked < _TIMES.quick_asks else _TIMES.ask_later_ms
             self._keep_until(int(self._clock() * 1000) + pause_ms, item)
             return
         if is_awaited:
@@ -100,7 +109,7 @@ class RetryStage:
     def release(self, weight: int) -> None:
         self._due -= weight
         if self._timer is None:
-            self._wake_at_next_due(at_least_s=_GATHER_S)
+            self._wake_at_next_due(at_least_s=_TIMES.gather_s)
 
     def late_s(self, topic: str, now_ms: int) -> float:
         """Seconds since the oldest retry of the topic was due; what waits for its turn is not late."""
@@ -117,7 +126,7 @@ class RetryStage:
         if delay_s is None:
             return due_ms
         latest_ms = int((self._clock() + delay_s) * 1000)
-        if due_ms > latest_ms + _SKEW_MS:
+        if due_ms > latest_ms + _TIMES.clock_skew_ms:
             metrics.RETRY_DUE_IMPLAUSIBLE.add()
         return min(due_ms, latest_ms)
 
@@ -125,7 +134,7 @@ class RetryStage:
         partition = item.partition
         buffer = self._buffers.get(partition)
         if buffer is None:
-            buffer = self._buffers[partition] = DueBuffer(self._capacity, self._capacity * _BUFFERED_BYTES)
+            buffer = self._buffers[partition] = DueBuffer(self._capacity, self._capacity * _TIMES.buffered_bytes)
         buffer.add(due_ms, len(item.delivery.body), item)
         if buffer.should_pause():
             buffer.paused = True
@@ -161,4 +170,4 @@ class RetryStage:
                 self._consumer.resume(partition.key)
         if due:
             self._ask(due)
-        self._wake_at_next_due(at_least_s=_GATHER_S)
+        self._wake_at_next_due(at_least_s=_TIMES.gather_s)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -19,11 +20,24 @@ from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_MAINTAIN_S: Final = 1800.0
-_GATHER_S: Final = 1.0
-_GATHER_AGE_S: Final = 4.0  # a webhook's rollups are written once in this time, however many dispatchers there are
-_GATHER_SHARE: Final = 0.05  # of a dispatcher's time at most: with thousands of webhooks the statistics come later
-_GATHER_REST_S: Final = 60.0
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How often a dispatcher does what it does now and then, in seconds."""
+
+    store_s: float = 0.1  #: offsets: librdkafka commits them every half second
+    shed_s: float = 0.1  #: what fills the window behind slow receivers
+    shed_items: int = 200  #: at a time: more would hold up everybody else's
+    report_s: float = 1.0  #: lag
+    collect_s: float = 0.5  #: garbage
+    maintain_s: float = 1800.0  #: partitions of attempts: there is a day's time
+    gather_s: float = 1.0  #: statistics
+    gather_age_s: float = 4.0  #: a webhook's rollups are written once in this time, however many dispatchers there are
+    gather_share: float = 0.05  #: of a dispatcher's time at most: with thousands of webhooks the statistics come later
+    gather_rest_s: float = 60.0  #: at most
+
+
+SCHEDULE: Final = Schedule()
 
 
 def every(interval_s: float, work: Callable[[], None]) -> asyncio.Task[None]:
@@ -61,16 +75,16 @@ async def maintain(connection: ReconnectingConnection, settings: Settings) -> No
 
 async def maintain_for_ever(connection: ReconnectingConnection, settings: Settings) -> None:
     while True:
-        await asyncio.sleep(_MAINTAIN_S)
+        await asyncio.sleep(SCHEDULE.maintain_s)
         await maintain(connection, settings)
 
 
 async def gather_for_ever(connection: ReconnectingConnection) -> None:
     """Keep the statistics up to date. `connection` is one that no record waits for."""
-    rest_s = _GATHER_S
+    rest_s = SCHEDULE.gather_s
     while True:
         await asyncio.sleep(rest_s)
         began = time.monotonic()
-        while await connection.run(partial(gather, min_age_s=_GATHER_AGE_S)):
+        while await connection.run(partial(gather, min_age_s=SCHEDULE.gather_age_s)):
             pass
-        rest_s = min(max(_GATHER_S, (time.monotonic() - began) / _GATHER_SHARE), _GATHER_REST_S)
+        rest_s = min(max(SCHEDULE.gather_s, (time.monotonic() - began) / SCHEDULE.gather_share), SCHEDULE.gather_rest_s)

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from math import ceil
 from operator import attrgetter
@@ -23,14 +24,22 @@ from go2hooks.core.flow.batch_size import AdaptiveBatch
 from go2hooks.kafka.consumer import PolledConsumer
 from services.dispatcher.work_item import WorkItem
 
-_TURN_S: Final = 0.02
-_LULL_S: Final = 0.1  # after a turn that few had: asking about few costs nearly as much as about many
-_FEW: Final = 10
-_HOLD_S: Final = 1.0
-_HOLD_MAX_S: Final = 4.0
-_TURN_TICKETS: Final = 4, 1000, 2  # asked about together: at least, at most, more each time
-_WITHIN_S: Final = 120.0  # however late the loop is, as quick as would end the backlog by then if it went on so
-_LATE_S: Final = 0.0005  # a turn that begins so late has had others before it, or somebody else had the processor
+
+@dataclass(frozen=True, slots=True)
+class OverflowTurns:
+    """How the overflow gives way to the main topic, and to what lies behind it."""
+
+    turn_s: float = 0.02  #: between two turns
+    lull_s: float = 0.1  #: after a turn of few items: to ask about few costs nearly as much as to ask about many
+    few: int = 10  #: items
+    batch: tuple[int, int, int] = (4, 1000, 2)  #: items looked up together: at least, at most, more each time
+    late_s: float = 0.0005  #: a turn that begins so late shows that others need the loop or the processor
+    within_s: float = 120.0  #: a turn takes at least so many that the backlog would end in this time
+    hold_s: float = 1.0  #: an item is held at least this long before it makes place
+    hold_max_s: float = 4.0  #: while nobody else turns up: each round costs as much as a delivery
+
+
+_TURNS: Final = OverflowTurns()
 
 
 class _Held(NamedTuple):
@@ -62,8 +71,8 @@ class OverflowStage:
         self._requeue = requeue
         self._clock = clock
         self._held: OrderedDict[str, deque[_Held]] = OrderedDict()
-        self._hold_s = _HOLD_S
-        self._pace = AdaptiveBatch(*_TURN_TICKETS)
+        self._hold_s = _TURNS.hold_s
+        self._pace = AdaptiveBatch(*_TURNS.batch)
         self._period_began = 0.0
         self._made_place_at = 0.0
         self._seen: set[str] = set()  # webhooks that something was held of, in this period and in the one before
@@ -92,14 +101,14 @@ class OverflowStage:
 
     async def run(self) -> None:
         """Take turns until cancelled."""
-        pause_s = _TURN_S
+        pause_s = _TURNS.turn_s
         while True:
             due = self._clock() + pause_s
             await asyncio.sleep(pause_s)
-            self._pace.note(hindered=self._clock() - due > _LATE_S)
+            self._pace.note(hindered=self._clock() - due > _TURNS.late_s)
             most = self._most()
             chosen = self._next_turn(most)
-            pause_s = _TURN_S if len(chosen) >= min(_FEW, most) else _LULL_S
+            pause_s = _TURNS.turn_s if len(chosen) >= min(_TURNS.few, most) else _TURNS.lull_s
             if self._held or chosen:
                 await self._look_up(chosen)
                 self._make_place(self._clock())
@@ -107,7 +116,7 @@ class OverflowStage:
     def _most(self) -> int:
         """How many a turn may take: what the loop has time for, and what the length of the backlog asks for."""
         ahead = sum(self._consumer.lags.values())
-        return max(self._pace.items, min(_TURN_TICKETS[1], int(ahead * _TURN_S / _WITHIN_S)))
+        return max(self._pace.items, min(_TURNS.batch[1], int(ahead * _TURNS.turn_s / _TURNS.within_s)))
 
     def _next_turn(self, most: int) -> list[WorkItem]:
         """Take out what the lanes have room for: a round for one item of each webhook, and another, until none has."""
@@ -126,7 +135,7 @@ class OverflowStage:
         if now - self._period_began >= self._hold_s:
             self._begin_period(now)
         share, self._made_place_at = (now - self._made_place_at) / self._hold_s, now
-        for item in self._due(now - self._hold_s, max(_FEW, ceil(len(self) * min(1.0, share)))):
+        for item in self._due(now - self._hold_s, max(_TURNS.few, ceil(len(self) * min(1.0, share)))):
             self._held[item.delivery.webhook_id].popleft()
             self._requeue(item)
         self._drop_empty()
@@ -141,7 +150,7 @@ class OverflowStage:
 
     def _begin_period(self, now: float) -> None:
         others_came = bool(self._seen - self._seen_before)
-        self._hold_s = _HOLD_S if others_came else min(2 * self._hold_s, _HOLD_MAX_S)
+        self._hold_s = _TURNS.hold_s if others_came else min(2 * self._hold_s, _TURNS.hold_max_s)
         self._seen_before, self._seen = self._seen, set(self._held)
         self._period_began = now
 

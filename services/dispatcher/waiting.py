@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
-from go2hooks.core.flow.lanes import YOUNG_S, Lanes
+from go2hooks.core.flow.lanes import Lanes
+from go2hooks.core.flow.sends import YOUNG_S
 from services.dispatcher.http import Sender
 from services.dispatcher.work_item import WorkItem
 

@@ -232,7 +232,7 @@ async def test_what_another_process_made_while_its_second_message_waited_in_its_
     sender = ScriptedSender(lambda _: slow())
     dispatcher = await run(sender)
     lanes = dispatcher._lanes
-    first = [put() for _ in range(int(lanes.limits.webhook_first_sends))]
+    first = [put() for _ in range(int(lanes._limits.webhook_first_sends))]
     await until(lambda: len(sender.sent) == len(first))
     waits, made = put(topic, suspect=True), put(topic, suspect=True)
     await until(lambda: lanes.queued == 2)

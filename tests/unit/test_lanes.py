@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from go2hooks.core.flow.allowance import Allowance
 from go2hooks.core.flow.circuit_breaker import CircuitLimits
 from go2hooks.core.flow.lane import SLOW, LaneLimits
-from go2hooks.core.flow.lanes import QUICK_ROOM, YOUNG_S, Admission, Lanes
+from go2hooks.core.flow.lanes import Admission, Lanes
+from go2hooks.core.flow.sends import YOUNG_S
 
 LIMITS = LaneLimits(
     max_sends=6,
@@ -63,7 +64,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     def _begin(self, item: tuple[str, int]) -> None:
         if self.lanes._lanes[item[0]].standing == SLOW:
-            assert self.lanes._sends_by[SLOW] <= LIMITS.max_sends * LIMITS.slow_share
+            assert self.lanes._sends._by_standing[SLOW] <= LIMITS.max_sends * LIMITS.slow_share
         self.under_way.append(item)
         self.began[item] = self.now
 
@@ -148,8 +149,12 @@ class LanesMachine(RuleBasedStateMachine):
     def standings_are_counted(self) -> None:
         standings = {webhook_id: lane.standing for webhook_id, lane in self.lanes._lanes.items()}
         for standing in range(3):
-            assert self.lanes._sends_by[standing] == sum(standings[item[0]] == standing for item in self.under_way)
-            assert self.lanes._waiting_by[standing] == sum(standings[item[0]] == standing for item in self.waiting)
+            assert self.lanes._sends._by_standing[standing] == sum(
+                standings[item[0]] == standing for item in self.under_way
+            )
+            assert self.lanes._queues._by_standing[standing] == sum(
+                standings[item[0]] == standing for item in self.waiting
+            )
 
     @invariant()
     def limits_hold(self) -> None:
@@ -158,7 +163,7 @@ class LanesMachine(RuleBasedStateMachine):
         young = [item for item in self.under_way if self.began[item] > self.now - YOUNG_S]
         assert len(young) <= LIMITS.young_sends or self.lanes.open_circuits()
         # Each lane may always have one waiting; a quick one reckons with more than the window, which its consumer bounds.
-        assert self.lanes.queued <= LIMITS.window * QUICK_ROOM + len(IDS)
+        assert self.lanes.queued <= LIMITS.window * LIMITS.quick_room + len(IDS)
         for webhook_id in IDS:
             assert sum(item[0] == webhook_id for item in self.under_way) <= LIMITS.webhook_max_sends
 
@@ -427,7 +432,7 @@ def test_an_open_circuit_lets_one_probe_through_at_a_time_with_growing_pauses():
     open_circuit(lanes)
     now, pauses = 0.0, []
     for _ in range(5):
-        wait_s = lanes.probe_in_s("a", now)
+        wait_s = lanes.turn_in_s("a", now, 60.0)
         pauses.append(wait_s)
         assert lanes.offer("a", 0, now + wait_s - 0.001) is Admission.BLOCKED
         now += wait_s
@@ -447,10 +452,10 @@ def test_what_was_under_way_when_the_circuit_opened_does_not_put_the_first_probe
     for n in range(64):  # the receiver starts again: each fails after half a second
         lanes.finish("a", ok=False, duration_s=0.5, now=1.5 + n / 1000)
     assert lanes.is_blocked("a")
-    assert lanes.probe_in_s("a", 1.6) == pytest.approx(0.904)  # a second after the fifth
+    assert lanes.turn_in_s("a", 1.6, 60.0) == pytest.approx(0.904)  # a second after the fifth
     assert lanes.offer("a", 0, 2.6) is Admission.START
     lanes.finish("a", ok=False, duration_s=0.05, now=2.65)
-    assert lanes.probe_in_s("a", 2.65) == pytest.approx(1.5)
+    assert lanes.turn_in_s("a", 2.65, 60.0) == pytest.approx(1.5)
 
 
 def test_what_began_before_an_attempt_that_succeeded_is_not_held_against_a_lane():
@@ -481,10 +486,10 @@ def test_a_receiver_that_fails_for_days_is_probed_as_rarely_as_ever():
     lanes: Lanes[int] = Lanes(LaneLimits(circuit=CircuitLimits(probe_max_s=30.0)))
     now = 0.0
     for _ in range(3000):
-        now += lanes.probe_in_s("a", now)
+        now += lanes.turn_in_s("a", now, 60.0)
         assert lanes.offer("a", 0, now) is Admission.START
         lanes.finish("a", ok=False, duration_s=0.1, now=now)
-    assert lanes.probe_in_s("a", now) == 30.0
+    assert lanes.turn_in_s("a", now, 60.0) == 30.0
 
 
 @pytest.mark.parametrize("how", ["success", "reset"])
@@ -497,7 +502,7 @@ def test_a_success_or_a_change_of_the_webhook_closes_the_circuit(how):
         assert lanes.offer("a", 0, 100.0) is Admission.START
         lanes.finish("a", ok=True, duration_s=0.1, now=100.0)
     assert not lanes.is_blocked("a")
-    assert lanes.probe_in_s("a", 0.0) == 0.0
+    assert lanes.turn_in_s("a", 0.0, 60.0) == 0.0
     assert lanes.offer("a", 0, 0.0) is Admission.START
 
 

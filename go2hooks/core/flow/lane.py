@@ -5,7 +5,6 @@ Pure: time comes in as `now`, in seconds of any monotonic clock.
 
 from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from math import inf
 from typing import Final, Generic, TypeVar
 
@@ -18,11 +17,6 @@ T = TypeVar("T")
 UNPROVEN: Final = 0  #: standing of a lane: no attempt has ended yet
 FAST: Final = 1  #: the latest ended in time
 SLOW: Final = 2  #: it did not, or those under way take long; or there is no room for more that are new
-QUICK_S: Final = 1.0  #: an answer slower than this earns a lane nothing; an attempt that lasts longer makes it slow
-_STALLED_S: Final = 0.5  # a busy lane without an answer for this long is not quick, whatever it was before
-_RATE_S: Final = 0.25  # how long a lane's rate is measured
-_QUICK_DRAIN_S: Final = 5.0
-_SLOW_DRAIN_S: Final = 10.0  # a rate is not known to the last answer: who needs a little longer is left alone
 _CIRCUIT: Final = CircuitLimits()
 
 
@@ -38,42 +32,14 @@ class LaneLimits:
     queue_share: float = 0.25  #: of the free window, for one lane
     slow_share: float = 0.5  #: of `max_sends` and of the window, for all slow lanes together
     unproven_share: float = 0.75  #: of `max_sends`, for these and all new lanes together
+    quick_s: float = 1.0  #: an answer slower than this earns a lane nothing; an attempt that lasts longer makes it slow
+    stalled_s: float = 0.5  #: a busy lane without an answer for this long is not quick, whatever it was before
+    rate_s: float = 0.25  #: how long a lane's rate is measured
+    quick_drain_s: float = 5.0  #: a lane that would empty its queue in this time is quick
+    slow_drain_s: float = 10.0  #: one that would need longer is slow; a rate is not exact, so this is twice as long
+    quick_room: float = 1.5  #: windows that quick lanes may fill together: they will have emptied it in a moment
+    forgiven_s: float = 3600.0  #: nobody will make a probe that nobody has made for so long
     circuit: CircuitLimits = _CIRCUIT
-
-
-class Resting(Generic[T]):
-    """Lanes whose allowance has nothing for now, by the time when it has."""
-
-    __slots__ = ("_heap", "_order")
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Lane[T]]] = []
-        self._order = 0  # breaks ties, so that lanes are never compared
-
-    def __bool__(self) -> bool:
-        return bool(self._heap)
-
-    @property
-    def next_at(self) -> float:
-        return self._heap[0][0] if self._heap else inf
-
-    def add(self, lane: "Lane[T]") -> None:
-        if lane.allowance is not None and not lane.is_resting:
-            lane.is_resting = True
-            self._order += 1
-            heappush(self._heap, (lane.allowance.next_at, self._order, lane))
-
-    def wake(self, now: float) -> list["Lane[T]"]:
-        """Those that may begin."""
-        awake: list[Lane[T]] = []
-        while self._heap and self._heap[0][0] <= now:
-            _at, _order, lane = heappop(self._heap)
-            lane.is_resting = False
-            if lane.may_begin(now):
-                awake.append(lane)
-            else:
-                self.add(lane)
-        return awake
 
 
 class Lane(Generic[T]):
@@ -104,17 +70,21 @@ class Lane(Generic[T]):
     def is_quick(self, now: float) -> bool:
         """Whether it works off what waits in a moment."""
         waiting = len(self.queue or ())
-        return waiting > 0 and _QUICK_DRAIN_S * self.rate >= waiting and now - self.progress_at < _STALLED_S
+        return (
+            waiting > 0
+            and self._limits.quick_drain_s * self.rate >= waiting
+            and now - self.progress_at < self._limits.stalled_s
+        )
 
     @property
     def is_slow(self) -> bool:
         """Whether it needs long for what waits, as far as anybody knows how quick it is."""
-        return self.standing == SLOW or 0.0 < _SLOW_DRAIN_S * self.rate < len(self.queue or ())
+        return self.standing == SLOW or 0.0 < self._limits.slow_drain_s * self.rate < len(self.queue or ())
 
     @property
     def is_behind(self) -> bool:
         """Whether its allowance keeps what waits for longer than a second."""
-        return self.allowance is not None and self.allowance.interval_s * len(self.queue or ()) > QUICK_S
+        return self.allowance is not None and self.allowance.interval_s * len(self.queue or ()) > self._limits.quick_s
 
     def allow(self, allowance: Allowance | None, now: float) -> None:
         """Bound it by its customer's allowance from now on, besides the process's bounds."""
@@ -133,8 +103,8 @@ class Lane(Generic[T]):
         self.progress_at = now
         self._finished += 1
         elapsed = now - self._measured_at
-        if elapsed >= _RATE_S:
-            if elapsed < 2 * _RATE_S:  # the first after a pause says nothing
+        if elapsed >= self._limits.rate_s:
+            if elapsed < 2 * self._limits.rate_s:  # the first after a pause says nothing
                 self.rate = self._finished / elapsed
             self._finished = 0
             self._measured_at = now
@@ -142,7 +112,7 @@ class Lane(Generic[T]):
     def reward(self, duration_s: float, now: float) -> None:
         """An attempt has succeeded, after so long."""
         self.circuit.succeed(now - duration_s)
-        if duration_s <= QUICK_S and self.queue:  # more only for a lane that could use it
+        if duration_s <= self._limits.quick_s and self.queue:  # more only for a lane that could use it
             self.limit.grow()
 
     def punish(self, began: float, now: float) -> None:

@@ -21,7 +21,12 @@ from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+MODULES = [
+    f"/{path.relative_to(ROOT)}"
+    for folder in ("bench", "examples", "go2hooks", "schemas", "services", "tests", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+]
 SECRET = generate_secret(bytes(range(32)))
 OTHER = generate_secret(bytes(32))
 BODY = '{"event":"click","data":{"city":"München"}}'.encode()
@@ -116,6 +121,12 @@ def test_every_file_of_the_repository_that_is_named_exists(page):
     folders = "bench|deploy|docs|examples|go2hooks|schemas|services|tests|tools"
     for path in re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_is_named_exists(page):
+    for name in re.findall(r"`([\w/.-]+\.py)`", page.read_text(encoding="utf-8")):
+        assert any(module.endswith(f"/{name}") for module in MODULES), name
 
 
 def test_every_metric_that_is_named_exists():

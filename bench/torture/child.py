@@ -115,7 +115,7 @@ def sign_requests() -> None:
 
 
 def router_points() -> None:
-    from services.router.fanout import Router
+    from services.router.router import Router
     from services.router.writing import Writer
 
     before(Writer, "write", "router_before_produce")

@@ -18,7 +18,8 @@ from go2hooks.settings import Settings, load_settings
 from go2hooks.telemetry import logs, metrics
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.metrics import router_registry
-from services.router.fanout import Bounds, Router
+from services.router.router import Router
+from services.router.scheduling import Bounds
 
 log = structlog.get_logger(__name__)
 

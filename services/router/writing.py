@@ -14,7 +14,7 @@ from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.refusals import AloneProducer, is_about_the_message
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES, TopicNames
 from go2hooks.telemetry import metrics
-from services.router.reading import Batch
+from services.router.batch import Batch
 
 log = structlog.get_logger(__name__)
 

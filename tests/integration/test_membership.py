@@ -31,7 +31,8 @@ from go2hooks.kafka.partitions import Assignment, PartitionKey
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
-from services.router.fanout import Bounds, Router
+from services.router.router import Router
+from services.router.scheduling import Bounds
 
 NAMES = TopicNames("go2")
 

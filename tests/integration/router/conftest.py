@@ -13,7 +13,7 @@ from go2hooks.core.domain.webhook import Webhook
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
-from services.router.fanout import Router
+from services.router.router import Router
 
 
 @pytest.fixture(scope="module")

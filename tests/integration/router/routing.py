@@ -1,7 +1,7 @@
 """What tests of the router begin with."""
 
 from go2hooks.core.domain.webhook import Webhook
-from services.router.fanout import Bounds
+from services.router.scheduling import Bounds
 
 BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24, gather_s=0.0)
 

@@ -21,7 +21,7 @@ from go2hooks.kafka.reading import LogReader, Span
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
-from services.router.fanout import Router
+from services.router.router import Router
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
-from services.router.fanout import Router
+from services.router.router import Router
 
 
 @pytest.fixture

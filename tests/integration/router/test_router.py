@@ -28,8 +28,8 @@ from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
-from services.router.fanout import Router
-from services.router.reading import Batch, Partition
+from services.router.batch import Batch, Partition, ReadEvent
+from services.router.router import Router
 
 NAMES = TopicNames("go2")
 
@@ -173,19 +173,10 @@ def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries
 def test_an_event_that_kafka_does_not_date_is_dated_by_itself(build, deliveries, account, accepted_ms, is_credible):
     """Its records would lie where nobody looks for them: a topic of somebody else's making may have any time, or none."""
     event = Event(new_event_id(), account, "click", 1_704_110_400_000, example_payload("click").data)
-
-    class Undated:
-        def timestamp(self) -> tuple[int, int]:
-            return 1, accepted_ms
-
-        def offset(self) -> int:
-            return 0
-
-        def value(self) -> bytes:
-            return EventCodec().encode(event)
+    undated = SimpleNamespace(value=lambda: EventCodec().encode(event))
 
     router = build(webhook("wh_1", account, "click"))
-    router._route(Undated(), Partition(0), Batch(), NAMES.deliveries)
+    router._fan_out.route(ReadEvent(undated, Partition(0), b"", 0, accepted_ms, 0), Batch(), crowding=False)
     (delivery,) = deliveries(router, 1)
     assert delivery.origin_ms == (accepted_ms if is_credible else event.timestamp_ms)
 
@@ -207,7 +198,7 @@ def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, 
     step_until(
         first.step, lambda: len(lags()) == len(NAMES.events) * settings.topic_partitions and not any(lags().values())
     )
-    step_until(first.step, lambda: not first._waiting)  # nothing of the tests before, which would wait among ours
+    step_until(first.step, lambda: not first._scheduler)  # nothing of the tests before, which would wait among ours
     routers = [first]
 
     def step() -> None:
@@ -215,7 +206,7 @@ def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, 
             router.step()
 
     def step_while_more_comes() -> None:
-        if len(first._waiting) < 200:  # it writes a hundred, and waits for a second
+        if len(first._scheduler) < 200:  # it writes a hundred, and waits for a second
             for partition in [*range(settings.topic_partitions)] * 10:
                 event = Event(new_event_id(), account, "click", 1_704_110_400_000, data)
                 producer.produce(NAMES.of_event["click"], codec.encode(event), account, partition=partition)
@@ -223,7 +214,7 @@ def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, 
             producer.poll(0)
         step()
 
-    step_until(step_while_more_comes, lambda: first._waiting and first._writer.in_flight)
+    step_until(step_while_more_comes, lambda: first._scheduler and first._writer.in_flight)
     routers.append(second := build(hook))
     step_until(step_while_more_comes, lambda: second.ready and second._membership.owned)
     assert producer.flush(10) == 0
@@ -276,11 +267,11 @@ def test_what_waits_is_weighed_with_its_keys_and_headers(account, settings, grou
         replace(BOUNDS, window=0),  # nothing is routed
     )  # fmt: skip
     router.start()
-    step_until(router.step, lambda: len(router._waiting._queues.get(key[:512].encode(), ())) == 20)
-    assert router._waiting_bytes >= 20 * 50_000
-    router._bounds = BOUNDS
-    step_until(router.step, lambda: not router._waiting)
-    assert router._waiting_bytes == 0
+    step_until(router.step, lambda: len(router._scheduler._queue._queues.get(key[:512].encode(), ())) == 20)
+    assert router._scheduler._bytes >= 20 * 50_000
+    router._bounds = router._scheduler._bounds = BOUNDS
+    step_until(router.step, lambda: not router._scheduler)
+    assert router._scheduler._bytes == 0
     router.close(5.0)
 
 

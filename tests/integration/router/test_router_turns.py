@@ -1,7 +1,6 @@
 """The router's turns: who brings much does not make others wait, and what waits is bounded."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
@@ -22,9 +21,9 @@ from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
-from services.router import fanout
-from services.router.fanout import Router
-from services.router.reading import Batch
+from services.router import reading, scheduling
+from services.router.batch import Batch
+from services.router.router import Router
 from services.router.writing import Writer
 
 NAMES = TopicNames("go2")
@@ -69,30 +68,32 @@ def written(monkeypatch: pytest.MonkeyPatch, hooks: tuple[Webhook, Webhook]) -> 
     return order
 
 
-def read_before_routing(router: Router, counts: dict[str, int], *, alone: bool) -> None:
+def set_bounds(router: Router, **bounds: Any) -> None:
+    router._bounds = router._scheduler._bounds = replace(BOUNDS, **bounds)
+
+
+def read_before_routing(router: Router, counts: dict[str, int]) -> None:
     """Let so many events of these accounts wait, and nothing else, before the first is routed; nothing is read after it.
 
-    The log is shared with other tests. `alone` says whether the last account's have been the only ones for a second.
+    The log is shared with other tests.
     """
-    router._bounds = replace(BOUNDS, window=0, lookahead=50_000)
-    step_until(
-        router.step,
-        lambda: all(len(router._waiting._queues.get(a.encode(), ())) >= count for a, count in counts.items()),
-    )
-    read, router._waiting = router._waiting, FairQueue()
+    set_bounds(router, window=0, lookahead=50_000)
+    read = router._scheduler._queue
+    step_until(router.step, lambda: all(len(read._queues.get(a.encode(), ())) >= count for a, count in counts.items()))
+    waiting = router._scheduler._queue = FairQueue()
     while taken := read.take(inf) or read.take_heavy():
         account, item = taken
         if account.decode() in counts:
-            router._waiting.put(account, item, 0.0)
-    router._waiting.sole_key.changed_at = -inf if alone else inf
-    router._bounds = replace(BOUNDS, lookahead=0)
+            waiting.put(account, item, 0.0)
+    waiting.sole_key.changed_at = inf  # the last account's events have not been alone for a second
+    set_bounds(router, lookahead=0)
 
 
 def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_order, written, account, hooks):
     burst, other = hooks
     emit_in_order(**{account: 2000, other.account_id: 1})
     router = build(burst, other)
-    read_before_routing(router, {account: 2000, other.account_id: 1}, alone=False)
+    read_before_routing(router, {account: 2000, other.account_id: 1})
     step_until(router.step, lambda: len(written) == 2001)
     place = [webhook_id for _, webhook_id in written].index(other.id)
     assert place <= 1
@@ -100,59 +101,11 @@ def test_an_event_behind_a_burst_of_another_account_overtakes_it(build, emit_in_
     assert [topic for topic, _ in written[2:]] == [NAMES.overflow] * 999 + [NAMES.deliveries] * 1000
 
 
-def test_who_brings_much_is_gathered_unless_the_room_gets_full(
-    build, emit_in_order, written, account, hooks, monkeypatch
-):
-    heavy, other = hooks
-    emit_in_order(**{account: 400, other.account_id: 50})
-    router = build(heavy, other)
-    read_before_routing(router, {account: 400, other.account_id: 50}, alone=False)
-    monkeypatch.setattr(router, "_read", lambda: None)  # the log has other tests' events too
-    router._bounds = replace(BOUNDS, lookahead=10_000, gather_s=inf)
-    router.step()
-    router._waiting._counted_since = inf  # who is heavy stays so, however long this takes
-    for _ in range(20):
-        router.step()
-    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50}  # 400 have come at once, and more may
-    router._heavy_at = 0.0
-    for _ in range(20):
-        router.step()
-    assert Counter(webhook_id for _, webhook_id in written) == {other.id: 50, heavy.id: 4}  # one turn's
-    router._heavy_at, router._left = 0.0, len(router._waiting) - 30
-    router.step()
-    assert 38 <= Counter(webhook_id for _, webhook_id in written)[heavy.id] <= 40  # the thirty that came, and some more
-    router._bounds = replace(router._bounds, lookahead=0)
-    step_until(router.step, lambda: len(written) == 450)
-
-
-def test_turns_without_anybody_who_brings_much_teach_nothing(
-    build, emit_in_order, written, account, hooks, monkeypatch
-):
-    emit_in_order(**{account: 50})
-    router = build(*hooks)
-    read_before_routing(router, {account: 50}, alone=False)
-    monkeypatch.setattr(router, "_read", lambda: None)  # the log has other tests' events too
-    router._heavy_pace.items = 40
-    router._bounds = replace(BOUNDS, lookahead=10_000)
-    step_until(router.step, lambda: len(written) == 50)
-    for _ in range(20):
-        router._route_next()
-    assert router._heavy_pace.items == 40
-
-
-def test_a_burst_of_an_account_that_is_alone_takes_the_straight_way(build, emit_in_order, written, account, hooks):
-    emit_in_order(**{account: 3000})
-    router = build(*hooks)
-    read_before_routing(router, {account: 3000}, alone=True)
-    step_until(router.step, lambda: len(written) == 3000)
-    assert {topic for topic, _ in written} == {NAMES.deliveries}
-
-
 def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_in_order, written, account, hooks):
     burst, other = hooks
     emit_in_order(**{account: 2000, other.account_id: 10})
     first = build(burst, other)
-    read_before_routing(first, {account: 2000, other.account_id: 10}, alone=False)
+    read_before_routing(first, {account: 2000, other.account_id: 10})
     step_until(first.step, lambda: (NAMES.deliveries, other.id) in written)
     before = len(written)
     assert before < 2010
@@ -165,7 +118,7 @@ def test_nothing_is_committed_past_an_event_that_waits_for_its_turn(build, emit_
 
 def test_a_turn_ends_in_time_however_long_it_takes_to_write(build, emit_in_order, written, account, hooks, monkeypatch):
     """To a thousand webhooks each, events wait for room to be written; the consumer must be polled meanwhile."""
-    monkeypatch.setattr(fanout, "_TURN_S", 0.05)
+    monkeypatch.setattr(scheduling, "_TURN", replace(scheduling._TURN, longest_s=0.05))
     write = Writer.write
 
     def slowly(self: Writer, *rest: Any) -> None:
@@ -188,12 +141,12 @@ def test_a_turn_ends_in_time_however_long_it_takes_to_write(build, emit_in_order
 def test_what_is_read_ahead_is_bounded(build, emit_in_order, written, account, hooks):
     emit_in_order(**{account: 500})
     router = build(*hooks)
-    router._bounds = replace(BOUNDS, lookahead=50)
+    set_bounds(router, lookahead=50)
     most = 0
 
     def routed() -> bool:
         nonlocal most
-        most = max(most, len(router._waiting))
+        most = max(most, len(router._scheduler))
         return len(written) == 500
 
     step_until(router.step, routed)
@@ -204,7 +157,7 @@ def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(
     emit_in_order, account, settings, group, monkeypatch
 ):
     """Nothing is acknowledged for longer than the group waits for a poll: it must not lose its partitions over that."""
-    monkeypatch.setattr(fanout, "_POLL_AT_LEAST_S", 1.0)
+    monkeypatch.setattr(reading, "_READ", replace(reading._READ, poll_at_least_s=1.0))
     nowhere = Settings(kafka_bootstrap_servers="127.0.0.1:1")
     index = SubscriptionIndex()
     index.apply(webhook("wh_1", account, "click"))
@@ -213,10 +166,10 @@ def test_a_router_whose_deliveries_find_no_place_stays_in_its_group(
     router = Router(config, producer_config(nowhere), NAMES, index, EventCodec(), bounds)
     emit_in_order(**{account: 1500})  # many times what is read ahead
     router.start()
-    step_until(router.step, lambda: len(router._waiting) >= bounds.lookahead)
+    step_until(router.step, lambda: len(router._scheduler) >= bounds.lookahead)
     thrown_out_by = time.monotonic() + 12
     while time.monotonic() < thrown_out_by:
         router.step()
         assert router.ready
-    assert len(router._waiting) < 2 * bounds.lookahead
+    assert len(router._scheduler) < 2 * bounds.lookahead
     router.close(0.1)

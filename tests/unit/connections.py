@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from services.dispatcher.http.connection import Connection, Limits, Origin, PlainConnection
+from services.dispatcher.http.connection import Connection, Origin, PlainConnection
+from services.dispatcher.http.response import Limits
 
 A: Final[Origin] = ("https", "a.example", 443, None)
 B: Final[Origin] = ("https", "b.example", 443, None)

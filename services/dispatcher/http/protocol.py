@@ -14,7 +14,7 @@ from go2hooks.core.security.request import SignedRequest
 from go2hooks.core.security.target import Target
 from services.dispatcher.http import failures, wire
 from services.dispatcher.http.connect_queue import ConnectQueue
-from services.dispatcher.http.connection import Connection, Limits, Origin, PlainConnection, Report
+from services.dispatcher.http.connection import Connection, Origin, PlainConnection, Report
 from services.dispatcher.http.deadlines import Bucket, DeadlineQueue
 from services.dispatcher.http.dial import Dial, Dialer
 from services.dispatcher.http.failures import Cause, Phase
@@ -24,6 +24,7 @@ from services.dispatcher.http.line import Times
 from services.dispatcher.http.pool import IdlePool
 from services.dispatcher.http.proxy import EgressProxy
 from services.dispatcher.http.resolver import Resolver
+from services.dispatcher.http.response import Limits
 from services.dispatcher.http.tls_connection import TlsConnection
 
 #: A receiver that closes an idle connection while our request is on its way shows within a round trip. One that closes
@@ -140,7 +141,7 @@ class HttpClient:
         self._body_wheel.close()
         self._pool.close()
         for connection in tuple(self._connections):
-            connection.interrupt()
+            connection.end(failures.SHUT_DOWN)
         if self._connections:
             # Aborted ones are gone within an iteration; should one not be, the process must still end.
             with contextlib.suppress(TimeoutError):

@@ -18,6 +18,7 @@ from go2hooks import __version__
 from go2hooks.build import BUILD
 from go2hooks.core.errors import SettingsError
 from go2hooks.environment import file_variable, variable
+from go2hooks.kafka import codes
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
 from go2hooks.kafka_settings import KafkaSettings, parse_properties
 from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings, load_kafka_settings
@@ -190,7 +191,7 @@ def renew_login(error: KafkaError, client: Consumer | Producer | AdminClient) ->
     """Where it was the password, and that is in a file, read it again: a password that was changed in Kafka and in the file
     is so in force without a restart.
     """
-    if error.code() != KafkaError._AUTHENTICATION or not os.environ.get(file_variable("kafka_sasl_password")):  # noqa: SLF001  # its name
+    if error.code() != codes.AUTHENTICATION or not os.environ.get(file_variable("kafka_sasl_password")):
         return
     try:
         fresh = load_kafka_settings()

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from go2hooks.environment import variable
+from go2hooks.kafka import codes
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +37,7 @@ _MECHANISM: Final = variable("kafka_sasl_mechanism")
 _PROPERTIES: Final = variable("kafka_properties")
 
 _NO_TLS: Final = f"does not speak TLS: set {_PROTOCOL} to plaintext or sasl_plaintext, or name its TLS port."
-_SILENT: Final = frozenset(
-    (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE)  # noqa: SLF001  # their names
-)
+_SILENT: Final = frozenset((codes.TRANSPORT, codes.TIMED_OUT, codes.ALL_BROKERS_DOWN, codes.RESOLVE))
 _TOKENLESS: Final = "Failed to acquire SASL OAUTHBEARER token"
 _EXPIRED: Final = 10  # OpenSSL's codes of verification errors
 _NOT_YET: Final = 9
@@ -181,7 +180,7 @@ def _try_login(config: Mapping[str, Any]) -> str:
             client.poll(0.1)
         else:
             return "answers again."
-        refused = next((error for error in reports if error.code() == KafkaError._AUTHENTICATION), None)  # noqa: SLF001  # its name
+        refused = next((error for error in reports if error.code() == codes.AUTHENTICATION), None)
         if refused is not None:
             return _explain_login(_DETAIL.sub("", refused.str()).strip())
     if str(config.get("security.protocol", "plaintext")).lower().startswith("sasl"):

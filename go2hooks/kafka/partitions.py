@@ -1,4 +1,4 @@
-"""Partitions as consumers see them: what one is called, from where to where there is something to read, how much lies ahead."""
+"""Partitions as consumers see them: an assignment, where to read on, which offset may be committed, how much lies ahead."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
@@ -8,10 +8,14 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaExcepti
 
 from go2hooks.core.domain.delivery import Position
 from go2hooks.core.errors import UnavailableError
+from go2hooks.core.flow.lag import UnfinishedAge
+from go2hooks.core.flow.offsets import OffsetTracker
 
 log = structlog.get_logger(__name__)
 
-_MEASURE_S: Final = 0.5
+_MEASURE_S: Final = (
+    0.5  # what the answer is worth: it is asked for every second, and the partitions are not read meanwhile
+)
 
 
 class PartitionKey(NamedTuple):
@@ -29,11 +33,57 @@ class Assignment(NamedTuple):
     is_anew: bool = False  #: begins at its start: what was committed is about a topic that is no more
 
 
-class Span(NamedTuple):
-    """What lay in a log when it came to us."""
+class ResumePoint(NamedTuple):
+    """Where the group reads on in a partition that was assigned to this process."""
 
     start: TopicPartition  #: the first message to read, as `incremental_assign` takes it
-    end: int
+    end: int  #: where the log ended at that time
+
+
+class Partition:
+    """One assignment of one partition: which of its messages this process holds, and which offset may be committed.
+
+    Not thread-safe. It lives as long as the assignment: after another one, completions of the first reach an object that
+    nobody asks any more.
+    """
+
+    __slots__ = ("gone", "held", "key", "leaving", "suspect_until", "tracker", "unfinished")
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.key = assignment.key
+        self.suspect_until = assignment.suspect_until  # messages below this offset may have been handled before
+        self.tracker = OffsetTracker()
+        self.unfinished = UnfinishedAge()
+        self.held = 0  # messages that were read, and that their owner has not let go yet
+        self.gone = False  # revoked or lost: what has not started must not; the next owner reads it again
+        self.leaving = False  # being revoked: what is finished now is still committed
+
+    def begin(self, offset: int) -> None:
+        """Note that a message was read. Raises UnavailableError when it lies before one that was read already."""
+        try:
+            self.tracker.begin(offset)
+        except ValueError:
+            raise went_back(self.key) from None
+
+    def hold(self, offset: int, due_ms: int) -> None:
+        """Note that a message, begun just now, waits in this process. It is late from `due_ms` on."""
+        self.unfinished.begin(offset, due_ms)
+        self.held += 1
+
+    def unfinished_s(self, now_ms: int) -> float:
+        """Seconds since the oldest message that is begun and not finished was due; 0 without one."""
+        return self.unfinished.seconds(self.tracker.oldest_incomplete, now_ms)
+
+
+def take_committable(partitions: Mapping[PartitionKey, Partition]) -> dict[PartitionKey, int]:
+    """The offsets that may be committed now, of the partitions where they have changed since the last call."""
+    offsets: dict[PartitionKey, int] = {}
+    for key, partition in partitions.items():
+        offset = partition.tracker.committable()
+        if offset is not None:
+            partition.tracker.committed(offset)
+            offsets[key] = offset
+    return offsets
 
 
 def position_of(message: Message) -> Position:
@@ -42,7 +92,7 @@ def position_of(message: Message) -> Position:
 
 
 def went_back(key: PartitionKey) -> UnavailableError:
-    """For who got a message from before those that it had read: what it knows of this log is no longer so."""
+    """For a message that lies before one that was read already: what the reader knows of this log is no longer true."""
     return UnavailableError(
         f"{key.topic}/{key.partition} begins again before what was read: the topic was deleted and made again, or lost its end; "
         "ending, to ask Kafka where to read on"
@@ -50,7 +100,7 @@ def went_back(key: PartitionKey) -> UnavailableError:
 
 
 def is_data(message: Message) -> bool:
-    """Whether it is a message, and no report of librdkafka's, which is logged. Raises KafkaException for one that is fatal."""
+    """Whether this is a message of the log. A report of librdkafka's is logged; a fatal one is raised as KafkaException."""
     error = message.error()
     if error is None:
         return True
@@ -60,12 +110,14 @@ def is_data(message: Message) -> bool:
     return False
 
 
-def ask_spans(consumer: Consumer, keys: Collection[PartitionKey], timeout_s: float) -> dict[PartitionKey, Span]:
-    """Where the group goes on in each log, and where the log ends; without those that Kafka says nothing of.
+def ask_resume_points(
+    consumer: Consumer, keys: Collection[PartitionKey], timeout_s: float
+) -> dict[PartitionKey, ResumePoint]:
+    """Where the group reads on in each partition; without those that Kafka does not tell of.
 
     Two questions, each of which may take `timeout_s`.
 
-    One question for all of them: asked one by one, each would wait behind a fetch that waits for messages, 200 ms a
+    One question for all partitions: asked one by one, each would wait behind a fetch that waits for messages, 200 ms a
     partition, while nothing is read.
     """
     asked = [TopicPartition(*key) for key in keys]
@@ -77,36 +129,36 @@ def ask_spans(consumer: Consumer, keys: Collection[PartitionKey], timeout_s: flo
     except KafkaException as error:
         log.warning("kafka does not say where to read on; asking again", partitions=len(asked), error=str(error))
         return {}
-    spans: dict[PartitionKey, Span] = {}
+    points: dict[PartitionKey, ResumePoint] = {}
     for start in starts:
         key = PartitionKey(start.topic, start.partition)
         if start.error is None and key in ends:
             if start.offset < 0:  # nothing was committed
                 start.offset = OFFSET_BEGINNING
-            spans[key] = Span(start, ends[key])
-    return spans
+            points[key] = ResumePoint(start, ends[key])
+    return points
 
 
-def backlog(
-    consumer: Consumer, spans: Mapping[PartitionKey, Span], quiet: Iterable[PartitionKey] = ()
+def measure_lags(
+    consumer: Consumer, points: Mapping[PartitionKey, ResumePoint], paused: Iterable[PartitionKey] = ()
 ) -> dict[PartitionKey, int]:
-    """Messages between what was read and the end of the log, as far as librdkafka has heard, for all of `spans`.
+    """Messages between what was read and the end of the log, as far as librdkafka has heard, for all of `points`.
 
-    Of `quiet` ones, which are paused, it hears nothing: Kafka is asked, for half a second at most.
+    librdkafka hears nothing of the `paused` ones: Kafka is asked, for half a second at most.
     """
     try:
-        ends = _ask_ends(consumer, quiet, _MEASURE_S)
+        ends = _ask_ends(consumer, paused, _MEASURE_S)
     except KafkaException as error:
         log.info("ends of paused logs unavailable; their lag is as it was", error=str(error))
         ends = {}
     lags: dict[PartitionKey, int] = {}
-    for partition in consumer.position([TopicPartition(*key) for key in spans]) if spans else ():
+    for partition in consumer.position([TopicPartition(*key) for key in points]) if points else ():
         key = PartitionKey(partition.topic, partition.partition)
-        span = spans[key]
+        point = points[key]
         heard = consumer.get_watermark_offsets(partition, cached=True)[1]
-        # It has no position until a first read; 0 overstates the lag of a log whose first part has expired.
-        position = partition.offset if partition.offset >= 0 else max(0, span.start.offset)
-        lags[key] = max(0, ends.get(key, max(heard, span.end)) - position)
+        # Before its first read a partition has no position; 0 overstates the lag of a log whose first part has expired.
+        position = partition.offset if partition.offset >= 0 else max(0, point.start.offset)
+        lags[key] = max(0, ends.get(key, max(heard, point.end)) - position)
     return lags
 
 

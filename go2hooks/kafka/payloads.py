@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from go2hooks.codec import decode_delivery
 from go2hooks.core.domain.delivery import Delivery, Position
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
+from go2hooks.kafka import codes
 from go2hooks.kafka.client import GroupNames, consumer_config, reporting_consumer
 from go2hooks.kafka.diagnosis import Diagnosis
 from go2hooks.kafka.event_spans import count_events, topics_of
@@ -29,9 +30,7 @@ _POLL_S: Final = 0.25
 _SILENT_S: Final = 1.0  # then the topic may be gone, of which librdkafka says nothing
 _MOST_TRIED: Final = 8  # a delivery has as many messages as attempts: with the newest of them gone the others are too
 #: What Kafka says of a place where there is nothing (any more): it is the log's end, or lies outside the log.
-_NOTHING_THERE: Final = frozenset((
-    KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE,  # noqa: SLF001  # its names
-))  # fmt: skip
+_NOTHING_THERE: Final = frozenset((codes.PARTITION_EOF, codes.AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE))
 _REFUSED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED))
 
 
@@ -122,7 +121,7 @@ class PayloadReader:
                 there = consumer.list_topics(timeout=left_s).topics
                 if position.topic not in there or position.partition not in there[position.topic].partitions:
                     return None
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001  # its name
+        raise KafkaException(KafkaError(codes.TIMED_OUT))
 
 
 def _decode(message: Message) -> Delivery | None:

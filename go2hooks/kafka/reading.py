@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Self
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from go2hooks.core.domain.delivery import Position
 from go2hooks.core.errors import UnavailableError
+from go2hooks.kafka import codes
 from go2hooks.kafka.client import GroupNames, consumer_config
 from go2hooks.kafka.diagnosis import explain, why_away
 from go2hooks.kafka.partitions import PartitionKey
@@ -148,7 +149,7 @@ class LogReader:
 def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consumer: Consumer) -> bool:
     """Whether it lies at one of these places. Drops those that the reading has passed, and goes on to the next one."""
     error = message.error()
-    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # the binding's name for it
+    if error is not None and error.code() != codes.PARTITION_EOF:
         raise KafkaException(error)
     key, offset = PartitionKey(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
     offsets = wanted.get(key)
@@ -171,7 +172,7 @@ def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consume
 def _belongs(message: Message, left: dict[PartitionKey, Span]) -> bool:
     """Whether the message lies in its span. Drops from `left` what is read to its end, or to the end of its log."""
     error = message.error()
-    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # the binding's name for it
+    if error is not None and error.code() != codes.PARTITION_EOF:
         raise KafkaException(error)
     key, offset = PartitionKey(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
     span = left.get(key)

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from go2hooks.kafka.codes import INVALID_DIFFERENT_RECORD
+
 _ABOUT_THE_MESSAGE: Final = frozenset(
     (
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.RECORD_LIST_TOO_LARGE,
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
-        KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001  # its name: another one of the same batch was invalid
+        INVALID_DIFFERENT_RECORD,
     )
 )
 

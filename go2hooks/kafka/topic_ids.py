@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import renew_login
-from go2hooks.kafka.partitions import Assignment, PartitionKey, Span
+from go2hooks.kafka.partitions import Assignment, PartitionKey, ResumePoint
 
 log = structlog.get_logger(__name__)
 
@@ -59,15 +59,15 @@ class TopicIds:
         """Does not block."""
         return self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S) if topics else {}
 
-    def begin(self, spans: Mapping[PartitionKey, Span], asked: Asked, timeout_s: float) -> list[Assignment]:
+    def begin(self, points: Mapping[PartitionKey, ResumePoint], asked: Asked, timeout_s: float) -> list[Assignment]:
         """What can be begun of these; sets the start anew where the commit is about another topic.
 
         Blocks for `timeout_s`. Raises UnavailableError when we have read another topic of that name.
         """
         ids = _answered(asked, timeout_s)
         return [
-            self._begin(key, span, topic_id)
-            for key, span in spans.items()
+            self._begin(key, point, topic_id)
+            for key, point in points.items()
             if (topic_id := ids.get(key.topic)) is not None
         ]
 
@@ -89,17 +89,17 @@ class TopicIds:
             for topic, topic_id in found.items():
                 self._compare(topic, topic_id)
 
-    def _begin(self, key: PartitionKey, span: Span, topic_id: str) -> Assignment:
+    def _begin(self, key: PartitionKey, point: ResumePoint, topic_id: str) -> Assignment:
         self._compare(key.topic, topic_id)
         self._read[key] = topic_id
-        is_other = topic_id != _UNKNOWN and _marked(span.start) not in (_UNKNOWN, topic_id)
+        is_other = topic_id != _UNKNOWN and _marked(point.start) not in (_UNKNOWN, topic_id)
         if is_other:
             log.error(
                 "the topic was deleted and made again: reading it from its start",
-                topic=key.topic, partition=key.partition, committed=span.start.offset,
+                topic=key.topic, partition=key.partition, committed=point.start.offset,
             )  # fmt: skip
-            span.start.offset = OFFSET_BEGINNING
-        return Assignment(key, span.end, is_other)
+            point.start.offset = OFFSET_BEGINNING
+        return Assignment(key, point.end, is_other)
 
     def _compare(self, topic: str, topic_id: str | None) -> None:
         if topic_id is None:

@@ -18,10 +18,10 @@ from go2hooks.codec import decode_delivery
 from go2hooks.core.domain.delivery import Delivery
 from go2hooks.core.domain.duplicates import Claims
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
+from go2hooks.core.flow.lag import UnreadAge
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of, went_back
 from go2hooks.telemetry import metrics
-from go2hooks.telemetry.lag import UnreadAge
 from services.dispatcher.work_item import Origin, Partition, Source, Stage, WorkItem
 
 _DRAIN_POLL_S: Final = 0.01

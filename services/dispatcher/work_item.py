@@ -5,10 +5,10 @@ from typing import Final, Literal, Protocol
 
 from go2hooks.core.domain.delivery import Delivery, Position
 from go2hooks.core.domain.duplicates import Claims
+from go2hooks.core.flow.lag import UnfinishedAge
 from go2hooks.core.flow.offsets import OffsetTracker
 from go2hooks.kafka.partitions import Assignment
 from go2hooks.telemetry import metrics
-from go2hooks.telemetry.lag import UnfinishedAge
 
 Source = Literal["main", "retry", "overflow"]
 

@@ -3,27 +3,7 @@
 from confluent_kafka import Message
 
 from go2hooks.core.domain.delivery import Position
-from go2hooks.core.flow.offsets import OffsetTracker
-from go2hooks.telemetry.lag import UnfinishedAge
-
-
-class Partition:
-    """One assignment of one partition of events."""
-
-    __slots__ = ("gone", "suspect_until", "tracker", "unfinished", "waiting")
-
-    def __init__(self, suspect_until: int) -> None:
-        self.suspect_until = suspect_until  # messages below this offset may have been routed before
-        self.tracker = OffsetTracker()
-        self.unfinished = UnfinishedAge()
-        self.waiting = 0  # messages that are read and not yet routed
-        self.gone = False  # revoked or lost: its next owner reads it again
-
-    def read(self, offset: int, accepted_ms: int) -> None:
-        """A message was read, and waits."""
-        self.tracker.begin(offset)
-        self.unfinished.begin(offset, accepted_ms)
-        self.waiting += 1
+from go2hooks.kafka.partitions import Partition
 
 
 class ReadEvent:

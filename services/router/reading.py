@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 
+from go2hooks.core.flow.lag import UnreadAge
+from go2hooks.kafka import codes
 from go2hooks.kafka.membership import Membership
-from go2hooks.kafka.partitions import PartitionKey, is_data, position_of, went_back
-from go2hooks.telemetry.lag import UnreadAge
-from services.router.batch import Partition, ReadEvent
+from go2hooks.kafka.partitions import Partition, PartitionKey, is_data, position_of
+from services.router.batch import ReadEvent
 from services.router.scheduling import Scheduler
 
 
@@ -79,10 +80,8 @@ class Reader:
                 continue
             offset: int = message.offset()  # type: ignore[assignment]  # consumed: has one
             _kind, accepted_ms = message.timestamp()
-            try:
-                partition.read(offset, accepted_ms)
-            except ValueError:
-                raise went_back(PartitionKey(topic, number)) from None
+            partition.begin(offset)
+            partition.hold(offset, accepted_ms)
             self.unread.read(topic, accepted_ms)
             account = (message.key() or b"")[: _READ.key_bytes]
             self._scheduler.put(ReadEvent(message, partition, account, offset, accepted_ms, _size(message)), now)
@@ -92,7 +91,7 @@ class Reader:
 
         A transaction ends with a marker, which is no message. If it were not committed, it would be lag for ever.
         """
-        if report.error().code() != KafkaError._PARTITION_EOF:  # type: ignore[union-attr]  # it has one  # noqa: SLF001  # its name
+        if report.error().code() != codes.PARTITION_EOF:  # type: ignore[union-attr]  # it has one
             is_data(report)
             return
         topic, number, offset = position_of(report)

@@ -18,10 +18,10 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.membership import Membership
-from go2hooks.kafka.partitions import Assignment, PartitionKey
+from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey, take_committable
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics
-from services.router.batch import Batch, Partition
+from services.router.batch import Batch
 from services.router.fanout import FanOut
 from services.router.reading import Reader
 from services.router.scheduling import Bounds, Scheduler
@@ -125,7 +125,7 @@ class Router:
         self._batches.append(batch)
         self._scheduler.begin_turn(now)
         while (event := self._scheduler.take(time.monotonic())) is not None:
-            event.partition.waiting -= 1
+            event.partition.held -= 1
             if not event.partition.gone:
                 self._fan_out.route(event, batch, crowding=self._scheduler.is_crowding(event.account, now))
         batch.unacknowledged -= 1
@@ -137,19 +137,13 @@ class Router:
         self._reader.skipped = False
         while self._batches and not self._batches[0].unacknowledged:
             self._batches.popleft().finish()
-        finished: dict[PartitionKey, int] = {}
-        for key, partition in self._partitions.items():
-            offset = partition.tracker.committable()
-            if offset is not None:
-                partition.tracker.committed(offset)
-                finished[key] = offset
-        return finished
+        return take_committable(self._partitions)
 
     # --- as the owner of partitions
 
     def on_assigned(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:
-            self._partitions[assignment.key] = Partition(assignment.suspect_until)
+            self._partitions[assignment.key] = Partition(assignment)
             metrics.PARTITIONS_ANEW.add(assignment.is_anew)
 
     def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
@@ -176,9 +170,8 @@ class Router:
         ages = dict.fromkeys(self._topics.events, 0.0)
         now_ms = round(now * 1000)
         for key, partition in self._partitions.items():
-            lags[key.topic] += self._membership.lags.get(key, 0) + partition.waiting
-            age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
-            ages[key.topic] = max(ages[key.topic], age_s)
+            lags[key.topic] += self._membership.lags.get(key, 0) + partition.held
+            ages[key.topic] = max(ages[key.topic], partition.unfinished_s(now_ms))
         for topic, lag in lags.items():
             metrics.LAG_MESSAGES.set(lag, topic)
             age_s = lag_unknown_s or max(ages[topic], self._reader.unread.seconds(topic, round(lag), now_ms))

@@ -23,11 +23,12 @@ from waiting import step_until
 from go2hooks.codec import EventCodec
 from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka import membership as module
+from go2hooks.kafka import standstill
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.consumer import PolledConsumer
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey
+from go2hooks.kafka.standstill import StandstillLimits
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
@@ -123,14 +124,16 @@ def test_partitions_are_read_though_the_coordinator_had_moved_when_it_was_asked_
 
 
 def test_partitions_that_cannot_be_read_end_the_process_while_brokers_answer(broker, topic, monkeypatch):
-    monkeypatch.setattr(module, "_REBALANCE_S", -4.0)  # two seconds in all, with the session's six
+    monkeypatch.setattr(
+        standstill, "_LIMITS", StandstillLimits(rebalance_s=-4.0)
+    )  # two seconds in all, with the session's six
     broker.proxy.moved = ALWAYS
     with reading(broker, topic) as reader, pytest.raises(UnavailableError, match="cannot read its partitions"):
         reader.read_until(lambda: False)
 
 
 def test_a_consumer_that_does_not_get_into_its_group_ends_while_brokers_answer(broker, topic, monkeypatch):
-    monkeypatch.setattr(module, "_REBALANCE_S", -4.0)
+    monkeypatch.setattr(standstill, "_LIMITS", StandstillLimits(rebalance_s=-4.0))
     broker.proxy.swallowed.add(JOIN_GROUP)
     with reading(broker, topic) as reader, pytest.raises(UnavailableError, match="is no member of its group"):
         reader.read_until(lambda: False)
@@ -141,7 +144,7 @@ def test_a_broker_that_is_away_ends_nobody_and_is_read_again_when_it_is_back(bro
     with reading(broker, topic) as reader:
         reader.read_until(lambda: len(reader.messages) == 20)
         assert broker.pid is not None
-        patience_s, reader.membership._patience_s = reader.membership._patience_s, 2.0
+        patience_s, reader.membership._standstill._patience_s = reader.membership._standstill._patience_s, 2.0
         os.kill(broker.pid, signal.SIGSTOP)
         try:
             reader.read_until(lambda: reader.losses)
@@ -150,7 +153,7 @@ def test_a_broker_that_is_away_ends_nobody_and_is_read_again_when_it_is_back(bro
             reader.read_until(lambda: time.monotonic() > away_until)
         finally:
             os.kill(broker.pid, signal.SIGCONT)
-            reader.membership._patience_s = patience_s  # the group waits for the end of our own old session
+            reader.membership._standstill._patience_s = patience_s  # the group waits for the end of our own old session
         reader.read_until(lambda: reader.membership.assigned)
         read = len(reader.messages)
         produce(10)
@@ -173,15 +176,15 @@ def test_who_has_no_partitions_ends_when_it_is_alone_and_stays_ready_beside_thos
 
         step_until(read, each_has_its_own)
         for reader in readers:
-            reader.membership._patience_s = 2.0
+            reader.membership._standstill._patience_s = 2.0
         long_enough = time.monotonic() + 6.0
         while time.monotonic() < long_enough:
             read()
             assert each_has_its_own()
     with reading(broker, topic) as alone:
         alone.read_until(lambda: alone.membership.assigned)
-        alone.membership._patience_s = 2.0
-        alone.membership._spans.clear()  # as if the group's leader, which it is, had not known of the topic
+        alone.membership._standstill._patience_s = 2.0
+        alone.membership._read.clear()  # as if the group's leader, which it is, had not known of the topic
         with pytest.raises(UnavailableError, match="has no partitions, the only member of its group"):
             alone.read_until(lambda: False)
 
@@ -194,7 +197,7 @@ from go2hooks.settings import Settings
 
 config = consumer_config(Settings(kafka_bootstrap_servers=sys.argv[1]), sys.argv[2])
 membership = Membership(config, ["any"], None, finish_s=0.0)
-print([membership._count_members() for _ in range(3)])
+print([membership._standstill._count_members() for _ in range(3)])
 """
 
 
@@ -212,7 +215,7 @@ def test_a_kafka_that_is_slow_to_say_who_belongs_to_the_group_ends_nobody(broker
 
 
 async def test_the_poll_thread_of_a_consumer_that_does_not_get_into_its_group_fails(broker, topic, monkeypatch):
-    monkeypatch.setattr(module, "_REBALANCE_S", -9.0)
+    monkeypatch.setattr(standstill, "_LIMITS", StandstillLimits(rebalance_s=-9.0))
     broker.proxy.swallowed.add(JOIN_GROUP)
     settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{broker.proxy.port}")
     consumer = PolledConsumer(

@@ -1,6 +1,6 @@
 """How old what waits is."""
 
-from go2hooks.telemetry.lag import UnfinishedAge, UnreadAge
+from go2hooks.core.flow.lag import UnfinishedAge, UnreadAge
 
 NIGHT_MS = 8 * 3600 * 1000
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from services.router.batch import Partition, ReadEvent
+from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey
+from services.router.batch import ReadEvent
 from services.router.scheduling import Bounds, Scheduler
 
 BOUNDS: Final = Bounds(window=1000, lookahead=10_000, lookahead_bytes=1 << 24, gather_s=0.005)
-PARTITION: Final = Partition(0)
+PARTITION: Final = Partition(Assignment(PartitionKey("t", 0), 0))
 MESSAGE: Any = SimpleNamespace()
 
 

@@ -23,12 +23,12 @@ from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import consumer_config, producer_config
 from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
-from go2hooks.kafka.partitions import PartitionKey
+from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import EventProducer, new_event_id
 from go2hooks.settings import Settings
-from services.router.batch import Batch, Partition, ReadEvent
+from services.router.batch import Batch, ReadEvent
 from services.router.router import Router
 
 NAMES = TopicNames("go2")
@@ -173,10 +173,11 @@ def test_a_router_that_is_to_stop_does_not_wait_for_room(build, emit, deliveries
 def test_an_event_that_kafka_does_not_date_is_dated_by_itself(build, deliveries, account, accepted_ms, is_credible):
     """Its records would lie where nobody looks for them: a topic of somebody else's making may have any time, or none."""
     event = Event(new_event_id(), account, "click", 1_704_110_400_000, example_payload("click").data)
+    partition = Partition(Assignment(PartitionKey("t", 0), 0))
     undated = SimpleNamespace(value=lambda: EventCodec().encode(event))
 
     router = build(webhook("wh_1", account, "click"))
-    router._fan_out.route(ReadEvent(undated, Partition(0), b"", 0, accepted_ms, 0), Batch(), crowding=False)
+    router._fan_out.route(ReadEvent(undated, partition, b"", 0, accepted_ms, 0), Batch(), crowding=False)
     (delivery,) = deliveries(router, 1)
     assert delivery.origin_ms == (accepted_ms if is_credible else event.timestamp_ms)
 

@@ -1,19 +1,19 @@
-"""How far behind a consumer is, in seconds: two ages that a log does not tell by itself.
+"""How far a consumer is behind, in seconds: two ages that a log does not tell by itself.
 
-Kafka says how many messages lie ahead, not how old they are, and asking would cost a read. Both are therefore bounds
-from what has been seen: right to within a second, and never below the truth by more.
+Kafka says how many messages lie ahead, not how old they are, and to ask would cost a read. Both ages are bounds that follow from
+the messages that were seen: exact to a second, and never more than that below the truth. Pure: time comes in as `now_ms`.
 """
 
 from collections import deque
 from typing import Final
 
-_MARK_EVERY_MS: Final = 250
+_MARK_EVERY_MS: Final = 250  # exact enough for ages in seconds
 
 
 class UnreadAge:
     """Age of the oldest message that lies ahead in a topic.
 
-    It is younger than the message read last, and than the moment when nothing lay ahead: after an idle night the first
+    It is younger than the message that was read last, and than the moment when nothing lay ahead: after an idle night, the first
     event is not a night old. Not thread-safe, but for `read`, which may run on another thread.
     """
 
@@ -22,11 +22,11 @@ class UnreadAge:
         self._empty_ms: dict[str, int] = {}
 
     def read(self, topic: str, timestamp_ms: int) -> None:
-        """A message with Kafka's time `timestamp_ms` was read."""
+        """Note that a message was read, which Kafka dates `timestamp_ms`."""
         self._read_ms[topic] = timestamp_ms
 
     def seconds(self, topic: str, backlog: int, now_ms: int) -> float:
-        """Ask every second or so: the answer is exact to the time between two questions."""
+        """The age, while `backlog` messages lie ahead. To be called every second or so: it is exact to the time between two calls."""
         if not backlog:
             self._empty_ms[topic] = now_ms
             return 0.0
@@ -35,7 +35,7 @@ class UnreadAge:
 
 
 class UnfinishedAge:
-    """Age of the oldest message of a partition that was taken up and is not finished, counted from its due time.
+    """Age of the oldest message of a partition that was begun and is not finished, counted from its due time.
 
     Remembers one offset in 250 ms, not all of them: a mark stands for the offsets up to the next one.
     """
@@ -46,12 +46,12 @@ class UnfinishedAge:
         self._marks: deque[tuple[int, int]] = deque()  # offset, due time
 
     def begin(self, offset: int, due_ms: int) -> None:
-        """`offset`, above all earlier ones, was taken up."""
+        """Note that `offset` was begun. It is higher than all earlier ones."""
         if not self._marks or due_ms - self._marks[-1][1] >= _MARK_EVERY_MS:
             self._marks.append((offset, due_ms))
 
     def seconds(self, oldest_unfinished: int | None, now_ms: int) -> float:
-        """`oldest_unfinished` is an offset, or None when all are finished. 0 for what is not due yet."""
+        """The age of that offset; 0 when all are finished (None), or the message is not due yet."""
         if oldest_unfinished is None:
             self._marks.clear()
             return 0.0

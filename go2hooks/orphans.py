@@ -23,7 +23,7 @@ from go2hooks.core.errors import UndecodableEventError
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, Span
-from go2hooks.kafka.sending import Sender
+from go2hooks.kafka.sending import WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.history import Key, Standing, key_of, standings
 from go2hooks.postgres.overdue import Overdue, overdue_deliveries
@@ -133,7 +133,7 @@ def send_again(settings: Settings, orphans: Sequence[Overdue]) -> list[str]:
     """
     by_position = {orphan.position: orphan for orphan in orphans if orphan.position is not None}
     left = {orphan.delivery_id for orphan in orphans}
-    sender, topic = Sender(settings), TopicNames(settings.kafka_prefix).deliveries
+    sender, topic = WaitingProducer(settings), TopicNames(settings.kafka_prefix).deliveries
     with LogReader(settings) as reader:
         for message in reader.read_at(by_position):
             orphan, delivery = by_position[position_of(message)], _decode(message)

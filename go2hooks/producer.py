@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.domain.event import Event, EventType
@@ -28,6 +28,7 @@ from go2hooks.core.domain.validation import validate
 from go2hooks.core.errors import EventError, InvalidEventError, UnavailableError
 from go2hooks.kafka.client import connection_config, refusal
 from go2hooks.kafka.diagnosis import why_away
+from go2hooks.kafka.producing import RefusedError, enqueue
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.kafka_settings import KafkaSettings
 from go2hooks.settings import load_kafka_settings
@@ -60,7 +61,6 @@ DEFAULTS: Final[dict[str, Any]] = {
 }
 _LOGGER: Final = {"logger": logging.getLogger("librdkafka")}  # or its lines go to the application's stderr
 _LOGGER["logger"].addHandler(logging.NullHandler())  # unless the application wants them
-_POLL_S: Final = 0.05
 _REPORT_S: Final = 1.0  # for the reports of what was just purged
 _TIME_BYTES: Final = 6
 _RANDOM_BYTES: Final = 10
@@ -70,6 +70,64 @@ def new_event_id() -> str:
     """`evt_` and 32 hex digits: 48 bits of milliseconds, so that ids sort by time, and 80 random ones."""
     now_ms = time.time_ns() // 1_000_000
     return f"evt_{now_ms.to_bytes(_TIME_BYTES, 'big').hex()}{secrets.token_hex(_RANDOM_BYTES)}"
+
+
+class _Client:
+    """What of a producer belongs to one process: librdkafka's client, and the counts of its reports. A forked process makes another.
+
+    The client is made when it is first needed. Not before: a process that forks while a thread of it looks up an address leaves
+    glibc's resolver locked in the child for ever. A client that has not been used looks nothing up.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._begin()
+        _CLIENTS.add(self)
+
+    def _begin(self) -> None:
+        self._lock = Lock()
+        self._producer: Producer | None = None
+        self.delivered = 0
+        self.failed = 0
+
+    def begin_anew(self) -> None:
+        """In a child: librdkafka's threads stayed in the parent, which sends what waits there, and a thread there may hold the lock.
+
+        The inherited client may never be destroyed: that would wait for its threads for ever.
+        """
+        if self._producer is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+        self._begin()
+
+    @property
+    def producer(self) -> Producer:
+        if self._producer is None:
+            with self._lock:
+                if self._producer is None:
+                    self._producer = Producer(self._config)
+        return self._producer
+
+    def flush(self, timeout_s: float) -> int:
+        return 0 if self._producer is None else int(self._producer.flush(timeout_s))
+
+    def count(self, error: KafkaError | None) -> None:
+        with self._lock:
+            if error is None:
+                self.delivered += 1
+            else:
+                self.failed += 1
+
+
+_CLIENTS: Final[WeakSet[_Client]] = WeakSet()
+
+
+def _begin_anew() -> None:
+    for client in list(_CLIENTS):
+        client.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class EventProducer:
@@ -95,18 +153,13 @@ class EventProducer:
         the queue. `prefix` is what topics begin with. Raises ValueError for a setting that librdkafka does not know.
         """
         self._config = DEFAULTS | _LOGGER | (config or {}) | {"bootstrap.servers": bootstrap_servers}
-        self._topics = TopicNames(prefix)
-        self._producer: Producer | None = None
-        self._making = Lock()
         _try_out(self._config)
+        self._client = _Client(self._config)
+        self._topics = TopicNames(prefix)
         self._codec = EventCodec(schema_dir)
         self._send_timeout_s = send_timeout_s
         self._close_timeout_s = close_timeout_s
-        self._counting = Lock()
-        self._delivered = 0
-        self._failed = 0
         self._raised: list[Exception] | None = None  # while closing: the first that a callback raised
-        _PRODUCERS.add(self)
 
     @classmethod
     def from_environment(
@@ -123,12 +176,12 @@ class EventProducer:
     @property
     def delivered(self) -> int:
         """How many events Kafka has acknowledged, as far as their reports were served."""
-        return self._delivered
+        return self._client.delivered
 
     @property
     def failed(self) -> int:
         """How many events were given up, as far as their reports were served."""
-        return self._failed
+        return self._client.failed
 
     def send(self, event: Event, on_delivery: OnDelivery | None = None) -> None:
         """Queue one event, and serve the reports of earlier ones. Blocks only while the queue is full.
@@ -141,19 +194,28 @@ class EventProducer:
         """
         validate(event)
         value = self._codec.encode(event)
-        topic = self._topics.of_event[event.type]
-        deadline = time.monotonic() + self._send_timeout_s
-        while not self._queued(topic, event.account_id.encode(), value, on_delivery):
-            if time.monotonic() >= deadline:
-                raise UnavailableError(
-                    f"the producer's queue stayed full for {self._send_timeout_s:g} s. {why_away(self._config)}"
-                )
-            self._client().poll(_POLL_S)
-        self._client().poll(0)
+        topic, key = self._topics.of_event[event.type], event.account_id.encode()
+        client = self._client
+        until = time.monotonic() + self._send_timeout_s
+
+        def acknowledge(error: KafkaError | None, _message: Message) -> None:
+            client.count(error)
+            if on_delivery is not None:
+                self._tell(on_delivery, None if error is None else _refusal(error, len(value)))
+
+        try:
+            queued = enqueue(client.producer, topic, key, value, acknowledge, None, lambda: time.monotonic() >= until)
+        except RefusedError as error:
+            raise _refusal(error.reason, len(value)) from error
+        if not queued:
+            raise UnavailableError(
+                f"the producer's queue stayed full for {self._send_timeout_s:g} s. {why_away(self._config)}"
+            )
+        client.producer.poll(0)
 
     def flush(self, timeout_s: float) -> int:
         """Wait at most `timeout_s` for every report. Returns how many events are still waiting."""
-        return 0 if self._producer is None else int(self._producer.flush(timeout_s))
+        return self._client.flush(timeout_s)
 
     def close(self) -> None:
         """Wait at most `close_timeout_s`, then let go of what is left. Closing twice is fine.
@@ -166,15 +228,15 @@ class EventProducer:
         try:
             waiting = self.flush(self._close_timeout_s)
             if waiting:
-                self._client().purge()
+                self._client.producer.purge()
                 waiting = self.flush(_REPORT_S)
         finally:
             self._raised = None
         first = raised[0] if raised else None
-        lost = self._failed + waiting
+        lost = self.failed + waiting
         if lost:
-            why = f". {why_away(self._config)}" if not self._delivered else ""
-            raise UnavailableError(f"{lost} of {lost + self._delivered} events did not reach Kafka{why}") from first
+            why = f". {why_away(self._config)}" if not self.delivered else ""
+            raise UnavailableError(f"{lost} of {lost + self.delivered} events did not reach Kafka{why}") from first
         if first is not None:
             raise first
 
@@ -191,69 +253,15 @@ class EventProducer:
                 raise
             error.add_note(str(lost))  # the error that ended the block goes first
 
-    def _client(self) -> Producer:
-        """Librdkafka's producer, made when it is first needed in this process.
-
-        Not before: a process that forks while a thread of it looks up an address leaves glibc's resolver locked in the child
-        for ever. A producer that has not been used looks nothing up.
-        """
-        if self._producer is None:
-            with self._making:
-                if self._producer is None:
-                    self._producer = Producer(self._config)
-        return self._producer
-
-    def _forked(self) -> None:
-        """In a child: librdkafka's threads stayed in the parent, which sends what waits there. The child makes its own.
-
-        The inherited client may never be destroyed: that would wait for its threads for ever.
-        """
-        if self._producer is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
-        self._producer = None
-        self._making, self._counting = Lock(), Lock()  # a thread of the parent may have held them
-        self._delivered = self._failed = 0
-
-    def _queued(self, topic: str, key: bytes, value: bytes, on_delivery: OnDelivery | None) -> bool:
-        def report(error: KafkaError | None, _message: Message) -> None:
-            self._count(error)
-            if on_delivery is None:
-                return
-            try:
-                on_delivery(None if error is None else _refusal(error, len(value)))
-            except Exception as own:
-                raised = self._raised
-                if raised is None:
-                    raise
-                if not raised:  # raised from here, it would end the flush, and with it the others' reports
-                    raised.append(own)
-
+    def _tell(self, on_delivery: OnDelivery, outcome: Exception | None) -> None:
         try:
-            self._client().produce(topic, value, key, on_delivery=report)
-        except BufferError:
-            return False
-        except KafkaException as error:
-            raise _refusal(error.args[0], len(value)) from error
-        return True
-
-    def _count(self, error: KafkaError | None) -> None:
-        with self._counting:
-            if error is None:
-                self._delivered += 1
-            else:
-                self._failed += 1
-
-
-_PRODUCERS: Final[WeakSet[EventProducer]] = WeakSet()
-
-
-def _renew_producers() -> None:
-    for producer in list(_PRODUCERS):
-        producer._forked()  # noqa: SLF001  # of this module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_producers)
+            on_delivery(outcome)
+        except Exception as own:
+            raised = self._raised
+            if raised is None:
+                raise
+            if not raised:  # raised from here, it would end the flush, and with it the others' reports
+                raised.append(own)
 
 
 def _try_out(config: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from go2hooks.core.encoding.canonical import dumps
 from go2hooks.core.errors import EventError
 from go2hooks.kafka.partitions import position_of
 from go2hooks.kafka.reading import LogReader, Span
-from go2hooks.kafka.sending import GIVE_UP_S, Sender
+from go2hooks.kafka.sending import GIVE_UP_S, WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
@@ -168,7 +168,7 @@ class WayBack:
     def __init__(
         self, settings: Settings, last_attempt: Callable[[Delivery], int], give_up_s: float = GIVE_UP_S
     ) -> None:
-        self._sender = Sender(settings, give_up_s)
+        self._sender = WaitingProducer(settings, give_up_s)
         self._names = TopicNames(settings.kafka_prefix)
         self._last_attempt = last_attempt
 
@@ -184,7 +184,7 @@ class WayBack:
         else:
             return None
         where = f"{letter.position.partition}/{letter.position.offset}"
-        self._sender.send(letter.position.topic, letter.key, b"", ((_MARKER, where.encode()),))
+        self._sender.send(letter.position.topic, letter.key, b"", [(_MARKER, where.encode())])
         return position
 
     def _is_ours(self, topic: str) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.reading import LogReader, Span
-from go2hooks.kafka.sending import Sender
+from go2hooks.kafka.sending import WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
@@ -79,4 +79,4 @@ def explain_foreign(settings: Settings, owner: str, deployment: str) -> str:
 
 
 def _write(settings: Settings, deployment: str, value: bytes) -> None:
-    Sender(settings).send(TopicNames(settings.kafka_prefix).deployment, deployment.encode(), value)
+    WaitingProducer(settings).send(TopicNames(settings.kafka_prefix).deployment, deployment.encode(), value)

@@ -1,52 +1,51 @@
 """What the router writes, until Kafka has it: an event's offset may be stored when all that came of it is kept."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Message
 
 from go2hooks.core.errors import EventError, UnkeepableEventError
-from go2hooks.kafka.client import report
 from go2hooks.kafka.partitions import position_of
-from go2hooks.kafka.refusals import AloneProducer, is_about_the_message
+from go2hooks.kafka.producing import Headers, InternalProducer
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES, TopicNames
 from go2hooks.telemetry import metrics
 from services.router.batch import Batch
 
 log = structlog.get_logger(__name__)
 
-Headers = list[tuple[str, str | bytes | None]]
-
-# A compressed event may be larger than Kafka takes of us. What is larger is not kept a second time.
+# Of a larger event only its place is kept: compressed, an event may be larger than Kafka takes from us. 4 KiB are for headers.
 _KEPT_BYTES: Final = MAX_INTERNAL_MESSAGE_BYTES - 4096
-_POLL_S: Final = 0.05
 
 
 class Writer:
     """The router's producer. Not thread-safe."""
 
     def __init__(self, config: dict[str, Any], topics: TopicNames, stopping: Callable[[], bool]) -> None:
-        """`stopping` is asked while librdkafka takes no more: one event's fan-out may be more than it holds."""
-        self._producer = Producer(config | {"error_cb": self._on_error})
-        self._alone = AloneProducer(config)
+        """`stopping` is asked while librdkafka has no room: one event's fan-out may be more than it holds."""
+        self._kafka = InternalProducer(config)
         self._topics = topics
         self._stopping = stopping
-        self.in_flight = 0  #: written and not yet acknowledged
-        self.failure: str | None = None  #: what Kafka refuses for good, though not for what it is
+
+    @property
+    def in_flight(self) -> int:
+        """Messages written and not yet acknowledged."""
+        return self._kafka.in_flight
+
+    @property
+    def failure(self) -> str | None:
+        """What Kafka refuses for good, though not for what it is."""
+        return self._kafka.failure
 
     def poll(self, timeout_s: float) -> None:
-        """Serve what was reported."""
-        self._producer.poll(timeout_s)
-        self._alone.poll()
+        """Serve delivery reports."""
+        self._kafka.poll(timeout_s)
 
     def flush(self, timeout_s: float) -> int:
         """Wait until all is acknowledged. Returns how many messages are not."""
-        until = time.monotonic() + timeout_s
-        left: int = self._producer.flush(timeout_s)
-        return left + self._alone.flush(max(0.0, until - time.monotonic()))
+        return self._kafka.flush(timeout_s)
 
     def write(
         self,
@@ -57,28 +56,18 @@ class Writer:
         value: bytes | None,
         headers: Headers | None = None,
     ) -> None:
-        """Have Kafka keep what came of an event of this batch."""
+        """Have Kafka keep what came of an event of this batch. While the process stops, it may find no room: then the batch stays
+        unfinished, so its events are routed again.
+        """
 
         def acknowledge(error: KafkaError | None, sent: Message) -> None:
             if error is None:
-                self.in_flight -= 1
                 batch.unacknowledged -= 1
-            elif is_about_the_message(error):
-                self._alone.send_again(sent, headers, partial(self._settle, batch, event))
             else:
-                self.failure = error.str()
+                self._kafka.send_again(error, sent, headers, partial(self._settle, batch, event))
 
         batch.unacknowledged += 1
-        self.in_flight += 1
-        while True:
-            try:
-                self._producer.produce(topic, value, key, on_delivery=acknowledge, headers=headers)
-            except BufferError:
-                if self._stopping():
-                    return  # the batch stays unfinished, so its events are routed again
-                self._producer.poll(_POLL_S)
-            else:
-                return
+        self._kafka.produce(topic, key, value, acknowledge, headers, self._stopping)
 
     def bury(self, batch: Batch, event: Message, error: EventError) -> None:
         """Keep a bad event as it came, with where it came from and why it is bad; of a very large one only these."""
@@ -96,13 +85,9 @@ class Writer:
         self.write(batch, event, self._topics.events_dead, None, None, headers)
 
     def _settle(self, batch: Batch, event: Message, error: KafkaError | None, sent: Message) -> None:
-        """Kafka has it now, or refuses it for what it is: then it goes where it is kept."""
-        if error is not None and not is_about_the_message(error):
-            self.failure = error.str()
-            return
+        """Kafka has the message now, or refuses it for what it is: then what it holds goes where it is kept."""
         if error is not None:
             self._redirect(batch, event, error, sent)
-        self.in_flight -= 1
         batch.unacknowledged -= 1
 
     def _redirect(self, batch: Batch, event: Message, error: KafkaError, sent: Message) -> None:
@@ -119,13 +104,8 @@ class Writer:
         elif sent.value() is not None:
             self._bury_place(batch, event, unkeepable)
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self.failure = error.str()
-        report(error, self._producer)
 
-
-def _origin(event: Message, error: EventError) -> Headers:
+def _origin(event: Message, error: EventError) -> list[tuple[str, str]]:
     topic, partition, offset = position_of(event)
     return [
         ("go2hooks-reason", error.reason),

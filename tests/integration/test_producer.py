@@ -108,7 +108,7 @@ def test_a_burst_is_sent_in_batches_that_are_read_quickly(bootstrap: str, accoun
         largest.append(of_topic.get("batchsize", {}).get("max", 0))
 
     def told() -> bool:
-        producer._producer.poll(0.05)  # what statistics come by
+        producer._client.producer.poll(0.05)  # what statistics come by
         return any(largest)
 
     config = {"linger.ms": 300, "statistics.interval.ms": 50, "stats_cb": note}

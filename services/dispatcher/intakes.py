@@ -72,7 +72,7 @@ class Intakes:
         """While the main topic is behind, the overflow gets a few at a time: what waits there has had its turn before."""
         most = self._settings.overflow_window_deliveries
         is_behind = sum(self._main.consumer.lags.values()) > most
-        self._overflow.consumer.window = _OVERFLOW_BESIDE_BACKLOG if is_behind else most
+        self._overflow.consumer.window.size = _OVERFLOW_BESIDE_BACKLOG if is_behind else most
 
     def waiting(self) -> dict[tuple[str, ...], float]:
         """Deliveries in memory that no lane has yet, by where they wait."""

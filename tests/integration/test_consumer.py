@@ -218,7 +218,7 @@ async def test_what_begins_to_be_read_while_the_window_is_full_waits_for_room_to
         keeper.consumer.pause(late)
         await asyncio.sleep(0.3)
     produce(topic, 30, partition=1 - late.partition)
-    await until(lambda: keeper.consumer._stalled)
+    await until(lambda: keeper.consumer._pauses.stalled)
     if how == "resumed":
         await asyncio.sleep(0.3)  # all are paused by now
         keeper.consumer.resume(late)
@@ -342,15 +342,15 @@ async def test_what_the_sink_says_of_a_partition_that_has_gone_does_not_touch_th
     consumer.on_assigned([assignment])
     await asyncio.sleep(0)  # the sink hears of it
     consumer.pause(assignment.key)
-    consumer._obey()
-    assert consumer._paused == {assignment.key}
+    consumer._commands.obey()
+    assert consumer._pauses._by_sink == {assignment.key}
     consumer.pause(assignment.key)  # on its way, when the partition goes and comes back
     consumer.store({assignment.key: 5})
     consumer.on_lost([assignment.key])
     consumer.on_assigned([assignment])
-    consumer._obey()
-    assert consumer._paused == set()
+    consumer._commands.obey()
+    assert consumer._pauses._by_sink == set()
     await asyncio.sleep(0)
     consumer.pause(assignment.key)
-    consumer._obey()
-    assert consumer._paused == {assignment.key}
+    consumer._commands.obey()
+    assert consumer._pauses._by_sink == {assignment.key}

@@ -22,7 +22,7 @@ from go2hooks.core.domain.delivery import ON_REQUEST, Delivery
 from go2hooks.core.errors import UndecodableEventError
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.partitions import PartitionKey, position_of
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.sending import WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.history import Key, Standing, key_of, standings
@@ -153,7 +153,7 @@ def _unrecorded(
     for group, topic in ((groups.dispatcher, topics.deliveries), (groups.overflow, topics.overflow)):
         committed |= reader.committed(group, reader.partitions([topic]))  # the two that the router writes to
     starts = reader.offsets_at(list(committed), int(since.timestamp() * 1000))  # as Kafka rounds
-    messages = reader.read([Span(key, starts[key], end) for key, end in committed.items()])
+    messages = reader.read([OffsetRange(key, starts[key], end) for key, end in committed.items()])
     while batch := list(islice(messages, _LOOK_UP)):
         deliveries = {d.id: (d, m) for m in batch if (d := _decode(m)) is not None and d.kind not in ON_REQUEST}
         recorded = standings(conn, [key_of(delivery) for delivery, _ in deliveries.values()])
@@ -164,7 +164,7 @@ def _unrecorded(
                 yield Overdue(id_, webhook_id, accepted, UNRECORDED, 0, written, position_of(message))
 
 
-def _waiting_spans(reader: LogReader, settings: Settings) -> list[Span]:
+def _waiting_spans(reader: LogReader, settings: Settings) -> list[OffsetRange]:
     topics, groups = TopicNames(settings.kafka_prefix), GroupNames(settings.kafka_prefix)
     read = {
         groups.dispatcher: [topics.deliveries],
@@ -175,7 +175,7 @@ def _waiting_spans(reader: LogReader, settings: Settings) -> list[Span]:
     for group, names in read.items():
         committed |= reader.committed(group, reader.partitions(names))
     ends = reader.ends(list(committed))
-    return [Span(key, start, ends[key]) for key, start in committed.items()]
+    return [OffsetRange(key, start, ends[key]) for key, start in committed.items()]
 
 
 def _decode(message: Message) -> Delivery | None:

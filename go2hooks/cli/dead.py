@@ -14,7 +14,7 @@ from go2hooks.cli.stack import connect_database, find_settings, stack_option
 
 if TYPE_CHECKING:
     from go2hooks.codec import EventCodec
-    from go2hooks.kafka.dead import DeadLetter, WayBack
+    from go2hooks.kafka.dead import DeadMessage, WayBack
     from go2hooks.kafka.reading import LogReader
     from go2hooks.settings import Settings
 
@@ -49,7 +49,7 @@ class Wanted:
     webhook: str | None
     positions: frozenset[str] = frozenset()
 
-    def has(self, letter: "DeadLetter") -> bool:
+    def has(self, letter: "DeadMessage") -> bool:
         delivery = letter.delivery() if self.webhook else None
         return (
             (not self.positions or letter.name in self.positions)
@@ -173,14 +173,14 @@ def requeue(
         _send_back(letters, way)
 
 
-def _announce(letters: Iterator["DeadLetter"], codec: "EventCodec") -> None:
+def _announce(letters: Iterator["DeadMessage"], codec: "EventCodec") -> None:
     count = 0
     for count, letter in enumerate(letters, start=1):  # noqa: B007  # counted for the last line
         click.echo(_visible(f"{letter.name}  {letter.reason}  {_summary(letter, codec)}"))
     click.echo(f"{count} would be sent back. Add --yes to do it.", err=True)
 
 
-def _send_back(letters: Iterator["DeadLetter"], way: "WayBack") -> None:
+def _send_back(letters: Iterator["DeadMessage"], way: "WayBack") -> None:
     sent, stuck = 0, []
     for letter in letters:
         if way.send(letter) is None:
@@ -194,7 +194,7 @@ def _send_back(letters: Iterator["DeadLetter"], way: "WayBack") -> None:
         )
 
 
-def _find(settings: "Settings", reader: "LogReader", wanted: Wanted) -> Iterator["DeadLetter"]:
+def _find(settings: "Settings", reader: "LogReader", wanted: Wanted) -> Iterator["DeadMessage"]:
     from go2hooks.kafka.dead import dead_topic, read_dead
 
     since_ms = round(wanted.since.timestamp() * 1000) if wanted.since else 0
@@ -214,7 +214,7 @@ def _visible(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _summary(letter: "DeadLetter", codec: "EventCodec") -> str:
+def _summary(letter: "DeadMessage", codec: "EventCodec") -> str:
     delivery = letter.delivery()
     if delivery is not None:
         return f"{delivery.id} of {delivery.event} to {delivery.webhook_id}, {delivery.attempt} attempts"

@@ -76,15 +76,15 @@ def _check_topics(settings: "Settings") -> Iterator[Finding]:
 def _check_rights(settings: "Settings", asked: str | None) -> Iterator[Finding]:
     """Of this login: each service may have one of its own, whose rights only it can ask for."""
     from go2hooks.kafka.preflight import find_faults
-    from go2hooks.kafka.rights import Service
+    from go2hooks.kafka.rights import Principal
 
     if asked is not None:
-        faults = find_faults(settings, Service(asked))
+        faults = find_faults(settings, Principal(asked))
         yield from (Finding("rights", fault, "Grant it: go2hooks topics acls prints the commands") for fault in faults)
         if not faults:
             yield Finding("rights", f"this login may do all that the {asked} does")
         return
-    services = (Service.ROUTER, Service.REPLAYER, Service.DISPATCHER, Service.API)
+    services = (Principal.ROUTER, Principal.REPLAYER, Principal.DISPATCHER, Principal.API)
     able = [str(service) for service in services if not find_faults(settings, service)]
     does = f"this login may do all that {', '.join(able) or 'none of the services'} does"
     more = (

@@ -84,16 +84,16 @@ def acls(outer: Path | None, principal: str, data_dir: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from go2hooks.kafka.rights import Service, as_commands, rights
+    from go2hooks.kafka.rights import Principal, as_commands, rights
 
     settings = find_settings(data_dir or outer)
     table = Table("service", "operation", "resource", box=None, pad_edge=False)
-    for service in Service:
+    for service in Principal:
         for right in rights(settings, service):
             name = f"{right.name}*" if right.is_prefix else right.name
             table.add_row(str(service), right.operation.value, f"{right.resource} {name}")
     Console(highlight=False).print(table)
-    for service in Service:
+    for service in Principal:
         who = principal.replace("{service}", str(service))
         click.echo("\n".join(["", *as_commands(rights(settings, service), who, settings.kafka_bootstrap_servers)]))
 

@@ -17,7 +17,7 @@ from go2hooks.core.domain.event import Event
 from go2hooks.core.encoding.canonical import dumps
 from go2hooks.core.errors import EventError
 from go2hooks.kafka.partitions import position_of
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.sending import GIVE_UP_S, WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
@@ -29,7 +29,7 @@ _SHOWN_BYTES: Final = 400  # of what cannot be decoded
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadMessage:
     """A message in a dead-letter topic."""
 
     position: Position
@@ -73,7 +73,7 @@ def dead_topic(kind: str, prefix: str) -> str:
     return names.deliveries_dead if kind == "deliveries" else names.events_dead
 
 
-def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | None = None) -> Iterator[DeadLetter]:
+def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | None = None) -> Iterator[DeadMessage]:
     """The dead letters of a topic, oldest first. Reads it twice: what was sent back is known only at its end.
 
     With `newest`, those among so many messages at the end of each partition.
@@ -81,7 +81,7 @@ def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | No
     keys = reader.partitions([topic])
     starts = reader.offsets_at(keys, since_ms) if since_ms else reader.starts(keys)
     spans = [
-        Span(key, starts[key] if newest is None else max(starts[key], end - newest), end)
+        OffsetRange(key, starts[key] if newest is None else max(starts[key], end - newest), end)
         for key, end in reader.ends(keys).items()
     ]
     sent_back: dict[tuple[int, int], int] = {}
@@ -96,10 +96,10 @@ def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | No
             yield _letter(message, headers, sent_back)
 
 
-def _letter(message: Message, headers: Mapping[str, str], sent_back: Mapping[tuple[int, int], int]) -> DeadLetter:
+def _letter(message: Message, headers: Mapping[str, str], sent_back: Mapping[tuple[int, int], int]) -> DeadMessage:
     position = position_of(message)
     key, value = message.key(), message.value()
-    return DeadLetter(
+    return DeadMessage(
         position,
         message.timestamp()[1],
         headers.get("go2hooks-reason", "unknown"),
@@ -129,7 +129,7 @@ def _origin(headers: Mapping[str, str]) -> Position | None:
         return None
 
 
-def describe(letter: DeadLetter, codec: EventCodec) -> Iterator[tuple[str, str]]:
+def describe(letter: DeadMessage, codec: EventCodec) -> Iterator[tuple[str, str]]:
     """Everything about it, by name, decoded where that is possible."""
     yield "position", letter.name
     yield "buried", told_time(letter.time_ms)
@@ -172,7 +172,7 @@ class WayBack:
         self._names = TopicNames(settings.kafka_prefix)
         self._last_attempt = last_attempt
 
-    def send(self, letter: DeadLetter) -> Position | None:
+    def send(self, letter: DeadMessage) -> Position | None:
         """Send it back, then mark it. None when there is no way back: nobody knows where it came from, or it was not kept."""
         delivery = letter.delivery()
         if delivery is not None:

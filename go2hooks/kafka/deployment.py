@@ -11,34 +11,34 @@ taken back by an empty record for its id (`go2hooks topics adopt`).
 from typing import NamedTuple
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.sending import WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
 
-class Claims(NamedTuple):
+class Ownership(NamedTuple):
     """What the record says."""
 
     owner: str | None  #: None until somebody claims the topics
     former: frozenset[str] = frozenset()  #: whose claims were taken back: their deliveries may still lie here
 
 
-def read_claims(settings: Settings) -> Claims:
+def read_claims(settings: Settings) -> Ownership:
     """Raises UnavailableError."""
     standing: dict[str, bool] = {}
     with LogReader(settings) as reader:
         keys = reader.partitions([TopicNames(settings.kafka_prefix).deployment])
         starts, ends = reader.starts(keys), reader.ends(keys)
-        for message in reader.read([Span(key, starts[key], ends[key]) for key in keys]):
+        for message in reader.read([OffsetRange(key, starts[key], ends[key]) for key in keys]):
             name = (message.key() or b"").decode("utf-8", "replace")
             is_claim = bool(message.value())
             standing[name] = is_claim and standing.get(name, True)
     owners = [name for name, stands in standing.items() if stands]
-    return Claims(owners[0] if owners else None, frozenset(name for name, stands in standing.items() if not stands))
+    return Ownership(owners[0] if owners else None, frozenset(name for name, stands in standing.items() if not stands))
 
 
-def claim(settings: Settings, deployment: str) -> Claims:
+def claim(settings: Settings, deployment: str) -> Ownership:
     """Claim the topics, unless somebody has; whose they are then. Raises UnavailableError."""
     claims = read_claims(settings)
     if claims.owner is None:

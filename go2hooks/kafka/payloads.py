@@ -34,7 +34,7 @@ _NOTHING_THERE: Final = frozenset((codes.PARTITION_EOF, codes.AUTO_OFFSET_RESET,
 _REFUSED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED))
 
 
-class PayloadReader:
+class KafkaPayloadReader:
     """Safe to share between threads. Of the consumers, `consumers` at most, each reads for one thread at a time."""
 
     def __init__(self, settings: Settings, consumers: int = 4) -> None:

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.admin import admin_client, unavailable
 from go2hooks.kafka.deployment import own
-from go2hooks.kafka.rights import Right, Service, rights
+from go2hooks.kafka.rights import Acl, Principal, rights
 from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ _REMEDY: Final = "see: go2hooks topics acls"
 
 
 def wait_until_usable(
-    settings: Settings, service: Service, deployment: str, pause: Callable[[float], bool]
+    settings: Settings, service: Principal, deployment: str, pause: Callable[[float], bool]
 ) -> frozenset[str] | None:
     """Block until nothing is missing and the topics are this deployment's. Says what is wrong, whenever that changes.
 
@@ -52,7 +52,7 @@ def wait_until_usable(
             return None
 
 
-def find_faults(settings: Settings, service: Service) -> list[str]:
+def find_faults(settings: Settings, service: Principal) -> list[str]:
     """What is missing, a sentence each, with the remedy. Blocks up to ten seconds."""
     client = admin_client(settings)
     wanted = rights(settings, service)
@@ -63,7 +63,7 @@ def find_faults(settings: Settings, service: Service) -> list[str]:
         return [str(unavailable(error, settings))]
 
 
-def _topic_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
+def _topic_faults(client: AdminClient, wanted: list[Acl]) -> Iterator[str]:
     names = list(dict.fromkeys(right.name for right in wanted if right.resource == "topic" and not right.is_prefix))
     asked = client.describe_topics(
         TopicCollection(names), include_authorized_operations=True, request_timeout=_TIMEOUT_S
@@ -82,7 +82,7 @@ def _topic_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
                 yield f"no right to {_listed(missing)} topic {name}: {_REMEDY}"
 
 
-def _group_faults(client: AdminClient, wanted: list[Right]) -> Iterator[str]:
+def _group_faults(client: AdminClient, wanted: list[Acl]) -> Iterator[str]:
     for right in wanted:
         if right.resource != "group" or right.is_prefix:
             continue

@@ -19,7 +19,7 @@ _BATCH: Final = 500
 _FAR: Final = 2000  # messages: to read so many takes about as long as to ask for another place
 
 
-class Span(NamedTuple):
+class OffsetRange(NamedTuple):
     """A part of a partition: offsets from `start` on, below `end`."""
 
     key: PartitionKey
@@ -78,7 +78,7 @@ class LogReader:
             raise self._away(error) from error
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
 
-    def read(self, spans: Collection[Span]) -> Iterator[Message]:
+    def read(self, spans: Collection[OffsetRange]) -> Iterator[Message]:
         """The messages in these spans, in order within each. What retention has taken is left out."""
         left = {span.key: span for span in spans if span.start < span.end}
         starts = [TopicPartition(*span.key, span.start) for span in left.values()]
@@ -169,7 +169,7 @@ def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consume
     return is_there
 
 
-def _belongs(message: Message, left: dict[PartitionKey, Span]) -> bool:
+def _belongs(message: Message, left: dict[PartitionKey, OffsetRange]) -> bool:
     """Whether the message lies in its span. Drops from `left` what is read to its end, or to the end of its log."""
     error = message.error()
     if error is not None and error.code() != codes.PARTITION_EOF:

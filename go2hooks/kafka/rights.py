@@ -11,7 +11,7 @@ from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
 
-class Service(StrEnum):
+class Principal(StrEnum):
     """Who needs rights of its own."""
 
     PRODUCER = "producer"
@@ -22,7 +22,7 @@ class Service(StrEnum):
     OPERATOR = "operator"  #: `topics`, `doctor`, `dead`, `reconcile`
 
 
-class Operation(StrEnum):
+class AclOperation(StrEnum):
     """Kafka's names; READ and WRITE imply DESCRIBE."""
 
     READ = "READ"
@@ -39,47 +39,47 @@ CLUSTER: Final = "kafka-cluster"
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class Acl:
     """One operation on one resource; with `is_prefix`, on all whose names begin so."""
 
-    service: Service
+    service: Principal
     resource: Resource
     name: str
-    operation: Operation
+    operation: AclOperation
     is_prefix: bool = False
 
 
-def rights(settings: Settings, service: Service) -> list[Right]:
+def rights(settings: Settings, service: Principal) -> list[Acl]:
     """What the service needs."""
     found = []
     for resource, name, *operations in _needs(settings, service):
         is_prefix = name.endswith("*")
         plain = name.removesuffix("*")
-        found += [Right(service, resource, plain, operation, is_prefix) for operation in operations]
+        found += [Acl(service, resource, plain, operation, is_prefix) for operation in operations]
     return found
 
 
-_Need = tuple[Resource, str, *tuple[Operation, ...]]
+_Need = tuple[Resource, str, *tuple[AclOperation, ...]]
 
 
-def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
+def _needs(settings: Settings, service: Principal) -> Iterator[_Need]:
     topics, groups = TopicNames(settings.kafka_prefix), GroupNames(settings.kafka_prefix)
-    read, write = Operation.READ, Operation.WRITE
+    read, write = AclOperation.READ, AclOperation.WRITE
     match service:
-        case Service.PRODUCER:
+        case Principal.PRODUCER:
             yield from (("topic", topic, write) for topic in topics.events)
-        case Service.ROUTER:
+        case Principal.ROUTER:
             yield from _ownership(settings)
             yield from (("topic", topic, read) for topic in topics.events)
             yield from (("topic", topic, write) for topic in (topics.deliveries, topics.overflow, topics.events_dead))
             yield "group", groups.router, read
-        case Service.REPLAYER:
+        case Principal.REPLAYER:
             yield from _ownership(settings)
             yield from (("topic", topic, read) for topic in topics.events)
             yield "topic", topics.deliveries, read, write
             yield from (("topic", topic, read) for topic in (topics.overflow, *topics.tiers(settings.retry_delays)))
-            yield from (("group", group, Operation.DESCRIBE) for group in (groups.dispatcher, groups.overflow))
-        case Service.DISPATCHER:
+            yield from (("group", group, AclOperation.DESCRIBE) for group in (groups.dispatcher, groups.overflow))
+        case Principal.DISPATCHER:
             yield from _ownership(settings)
             yield "topic", topics.deliveries, read, write  # of webhooks with a limit of their own
             yield from (("topic", topic, read, write) for topic in topics.tiers(settings.retry_delays))
@@ -89,39 +89,39 @@ def _needs(settings: Settings, service: Service) -> Iterator[_Need]:
                 for topic in (topics.deliveries_dead, topics.of_event[EventType.WEBHOOK_DISABLED])
             )
             yield from (("group", group, read) for group in (groups.dispatcher, groups.retry, groups.overflow))
-        case Service.API:
+        case Principal.API:
             yield from _ownership(settings)
             yield "topic", topics.deliveries, read, write
             yield from (("topic", topic, read) for topic in (topics.overflow, *topics.tiers(settings.retry_delays)))
             if settings.operators_account is None:  # how much a replay would read
-                yield from (("topic", topic, Operation.DESCRIBE) for topic in topics.events)
+                yield from (("topic", topic, AclOperation.DESCRIBE) for topic in topics.events)
             else:  # its page shows what waits, and sends dead letters back
                 yield from (("topic", topic, read, write) for topic in topics.events)
                 yield from (("topic", topic, read, write) for topic in (topics.events_dead, topics.deliveries_dead))
-                yield from (("group", group, Operation.DESCRIBE) for group in groups.of_services)
-        case Service.OPERATOR:
+                yield from (("group", group, AclOperation.DESCRIBE) for group in groups.of_services)
+        case Principal.OPERATOR:
             every = (
                 read,
                 write,
-                Operation.CREATE,
-                Operation.ALTER,
-                Operation.DESCRIBE_CONFIGS,
-                Operation.ALTER_CONFIGS,
+                AclOperation.CREATE,
+                AclOperation.ALTER,
+                AclOperation.DESCRIBE_CONFIGS,
+                AclOperation.ALTER_CONFIGS,
             )
             yield "topic", f"{settings.kafka_prefix}.*", *every
-            yield "group", f"{settings.kafka_prefix}hooks.*", Operation.DESCRIBE
-            yield "cluster", CLUSTER, Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS
+            yield "group", f"{settings.kafka_prefix}hooks.*", AclOperation.DESCRIBE
+            yield "cluster", CLUSTER, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS
 
 
 def _ownership(settings: Settings) -> Iterator[_Need]:
     """To read whose the topics are, and to claim them. The reader joins no group, but its name is looked up."""
-    yield "topic", TopicNames(settings.kafka_prefix).deployment, Operation.READ, Operation.WRITE
-    yield "group", GroupNames(settings.kafka_prefix).reader, Operation.DESCRIBE
+    yield "topic", TopicNames(settings.kafka_prefix).deployment, AclOperation.READ, AclOperation.WRITE
+    yield "group", GroupNames(settings.kafka_prefix).reader, AclOperation.DESCRIBE
 
 
-def as_commands(wanted: list[Right], principal: str, bootstrap: str) -> Iterator[str]:
+def as_commands(wanted: list[Acl], principal: str, bootstrap: str) -> Iterator[str]:
     """`kafka-acls` commands, one per resource."""
-    by_resource: dict[tuple[Resource, str, bool], list[Operation]] = {}
+    by_resource: dict[tuple[Resource, str, bool], list[AclOperation]] = {}
     for right in wanted:
         by_resource.setdefault((right.resource, right.name, right.is_prefix), []).append(right.operation)
     for (resource, name, is_prefix), operations in by_resource.items():

@@ -6,7 +6,7 @@ from functools import cache, partial
 import structlog
 
 from go2hooks.core.errors import SettingsError
-from go2hooks.kafka.payloads import PayloadReader
+from go2hooks.kafka.payloads import KafkaPayloadReader
 from go2hooks.postgres.deployment import find_deployment
 from go2hooks.postgres.pool import Pool, open_pool
 from go2hooks.postgres.secrets import SecretBox
@@ -44,7 +44,7 @@ def serve(settings: Settings) -> None:
         if isinstance(unusable, SettingsError):
             raise unusable
         writer = KafkaDeliveryWriter(settings, cache(partial(_deployment, pool)))
-        reader = PayloadReader(settings)
+        reader = KafkaPayloadReader(settings)
         operating = Operating(settings, pool) if settings.operators_account is not None else None
         server = ApiServer(create_app(settings, pool, secret_box, writer, reader, operating), listener, settings)
         announce_port(server.port)

@@ -15,7 +15,7 @@ import psycopg
 
 from go2hooks.codec import EventCodec
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.dead import DeadLetter, WayBack, dead_topic, read_dead
+from go2hooks.kafka.dead import DeadMessage, WayBack, dead_topic, read_dead
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.survey import Survey, Surveyor
 from go2hooks.kafka.topics import TopicNames
@@ -60,7 +60,7 @@ class PostgresFigures(NamedTuple):
 class Found(NamedTuple):
     """Dead letters, newest first."""
 
-    letters: list[DeadLetter]
+    letters: list[DeadMessage]
     more: bool  #: there are such that are not among them
 
 
@@ -139,14 +139,14 @@ class Operating:
 
     # --- dead letters
 
-    def find(self, kind: str, wanted: Callable[[DeadLetter], bool], most: int = SHOWN) -> Found:
+    def find(self, kind: str, wanted: Callable[[DeadMessage], bool], most: int = SHOWN) -> Found:
         """The newest of them, among the last NEWEST messages. Blocks for some seconds at most. Raises UnavailableError."""
         with self._letters(kind) as letters:
             newest = deque(filter(wanted, letters), maxlen=most + 1)
         found = list(reversed(newest))
         return Found(found[:most], len(found) > most)
 
-    def send_back(self, kind: str, wanted: Callable[[DeadLetter], bool], operator: tuple[str, Actor]) -> SentBack:
+    def send_back(self, kind: str, wanted: Callable[[DeadMessage], bool], operator: tuple[str, Actor]) -> SentBack:
         """Send back the oldest AT_ONCE of them that were not sent back before: `operator` has the account and who it is.
 
         What is about to be sent is in the audit log first. Blocks for some seconds at most, or until Kafka takes nothing
@@ -163,13 +163,13 @@ class Operating:
         stuck = list(self._send(chosen))
         return SentBack(len(chosen) - len(stuck), stuck, more)
 
-    def _note(self, chosen: Iterable[DeadLetter], operator: tuple[str, Actor]) -> None:
+    def _note(self, chosen: Iterable[DeadMessage], operator: tuple[str, Actor]) -> None:
         account_id, actor = operator
         told = differences({}, {"positions": [letter.name for letter in chosen]})
         with self._pool.transaction() as conn:
             audit.record(conn, actor, Change(account_id, Action.DEAD_LETTERS_SENT_BACK, told))
 
-    def _send(self, chosen: Iterable[DeadLetter]) -> Iterator[str]:
+    def _send(self, chosen: Iterable[DeadMessage]) -> Iterator[str]:
         """Those that have no way back."""
         with self._pool.transaction() as conn:
             way = WayBack(self._settings, lambda delivery: last_attempt(conn, delivery), _GIVE_UP_S)
@@ -178,7 +178,7 @@ class Operating:
                     yield letter.name
 
     @contextmanager
-    def _letters(self, kind: str) -> Iterator[Iterator[DeadLetter]]:
+    def _letters(self, kind: str) -> Iterator[Iterator[DeadMessage]]:
         topic = dead_topic(kind, self._settings.kafka_prefix)
         with LogReader(self._settings, _LOG_TIMEOUT_S) as reader:
             yield read_dead(reader, topic, newest=NEWEST)

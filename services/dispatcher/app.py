@@ -17,7 +17,7 @@ from go2hooks.core.flow.lanes import Lanes
 from go2hooks.kafka.client import producer_config
 from go2hooks.kafka.preflight import wait_until_usable
 from go2hooks.kafka.producer import LoopProducer
-from go2hooks.kafka.rights import Service
+from go2hooks.kafka.rights import Principal
 from go2hooks.kafka.topics import TopicNames, delay_label
 from go2hooks.postgres.attempts import DisablePolicy, from_ms
 from go2hooks.postgres.away import explain
@@ -98,7 +98,7 @@ class Dispatcher:
         self._following = True
         await maintain(self._writing, self._settings)
         deployments = await asyncio.to_thread(
-            wait_until_usable, self._settings, Service.DISPATCHER, self._follower.deployment, self._stopping.wait
+            wait_until_usable, self._settings, Principal.DISPATCHER, self._follower.deployment, self._stopping.wait
         )
         if deployments is None:
             return

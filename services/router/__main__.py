@@ -10,7 +10,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
 from go2hooks.kafka.preflight import wait_until_usable
-from go2hooks.kafka.rights import Service
+from go2hooks.kafka.rights import Principal
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.replica import WebhookFollower
 from go2hooks.runtime import Shutdown, freeze_gc, run_service
@@ -19,7 +19,7 @@ from go2hooks.telemetry import logs, metrics
 from go2hooks.telemetry.health import HealthServer, announce_port
 from go2hooks.telemetry.metrics import router_registry
 from services.router.router import Router
-from services.router.scheduling import Bounds
+from services.router.scheduling import RouterBounds
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def main() -> None:
     follower.start()  # the copy is complete before the first event is read
     loaded.set()
     freeze_gc()
-    if not shutdown.requested and wait_until_usable(settings, Service.ROUTER, follower.deployment, shutdown.wait):
+    if not shutdown.requested and wait_until_usable(settings, Principal.ROUTER, follower.deployment, shutdown.wait):
         router.start()
     while not shutdown.requested:
         router.step()
@@ -70,7 +70,7 @@ def build_router(
         TopicNames(settings.kafka_prefix),
         index,
         EventCodec(settings.schema_dir, partial(metrics.EVENTS_MISPRINTED.add, 1)),
-        Bounds(
+        RouterBounds(
             settings.router_window_messages,
             settings.router_lookahead_events,
             settings.router_lookahead_mib << 20,

@@ -24,7 +24,7 @@ from go2hooks.telemetry import metrics
 from services.router.batch import Batch
 from services.router.fanout import FanOut
 from services.router.reading import Reader
-from services.router.scheduling import Bounds, Scheduler
+from services.router.scheduling import RouterBounds, Scheduler
 from services.router.writing import Writer
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Router:
         topics: TopicNames,
         index: SubscriptionIndex,
         codec: EventCodec,
-        bounds: Bounds,
+        bounds: RouterBounds,
         stopping: Callable[[], bool] = lambda: False,
         deployment: Callable[[], str] = str,
     ) -> None:

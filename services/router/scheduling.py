@@ -20,7 +20,7 @@ from services.router.batch import ReadEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RouterBounds:
     """What a router holds at most, and for how long."""
 
     window: int  #: deliveries written and not yet acknowledged
@@ -60,7 +60,7 @@ _HEAVY: Final = HeavyLimits()
 class Scheduler:
     """Holds the events that are read, and gives them out in turns: `begin_turn`, then `take` until it gives None."""
 
-    def __init__(self, bounds: Bounds, thread_time: Callable[[], float] = time.thread_time) -> None:
+    def __init__(self, bounds: RouterBounds, thread_time: Callable[[], float] = time.thread_time) -> None:
         """`thread_time` tells the processor time of the thread that routes, in seconds."""
         self._bounds = bounds
         self._thread_time = thread_time

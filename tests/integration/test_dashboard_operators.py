@@ -19,7 +19,7 @@ from go2hooks.core.domain.delivery import Delivery, delivery_id
 from go2hooks.core.domain.event import Event, EventType
 from go2hooks.core.domain.samples import example_payload
 from go2hooks.kafka.client import GroupNames, connection_config, consumer_config, running
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.survey import Surveyor
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.api_keys import Scope, create_key
@@ -93,7 +93,7 @@ def values(settings, topic):
     with LogReader(settings) as reader:
         keys = reader.partitions([topic])
         starts, ends = reader.starts(keys), reader.ends(keys)
-        return [m.value() for m in reader.read([Span(key, starts[key], ends[key]) for key in keys])]
+        return [m.value() for m in reader.read([OffsetRange(key, starts[key], ends[key]) for key in keys])]
 
 
 def text(page):

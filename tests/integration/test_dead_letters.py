@@ -17,7 +17,7 @@ from go2hooks.codec import EventCodec, encode_delivery
 from go2hooks.core.domain.delivery import Delivery, delivery_id
 from go2hooks.core.domain.event import Event, EventType
 from go2hooks.core.domain.samples import example_payload
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.producer import new_event_id
@@ -55,7 +55,7 @@ def messages(settings, topic):
     with LogReader(settings) as reader:
         keys = reader.partitions([topic])
         starts, ends = reader.starts(keys), reader.ends(keys)
-        return list(reader.read([Span(key, starts[key], ends[key]) for key in keys]))
+        return list(reader.read([OffsetRange(key, starts[key], ends[key]) for key in keys]))
 
 
 def an_event(event_id=None):

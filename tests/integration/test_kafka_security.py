@@ -38,7 +38,7 @@ from go2hooks.kafka.admin import admin_client, ensure_topics
 from go2hooks.kafka.client import connection_config
 from go2hooks.kafka.diagnosis import why_away
 from go2hooks.kafka.reading import LogReader
-from go2hooks.kafka.rights import Service, rights
+from go2hooks.kafka.rights import Principal, rights
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.webhooks import NewWebhook, create
 from go2hooks.settings import load_kafka_settings, load_settings
@@ -242,15 +242,15 @@ def principals(known):
     """A login of its own for each service, with the rights that `topics acls` prints; as settings by service."""
     settings = load_settings(**known, retry_delays="200ms")
     make_topics(settings)
-    for service in Service:
+    for service in Principal:
         change_password(known, "password", user=service.value)
     admin = admin_client(settings)
-    allowed = [binding(right) for service in Service for right in rights(settings, service)]
+    allowed = [binding(right) for service in Principal for right in rights(settings, service)]
     for done in admin.create_acls(allowed).values():
         done.result(20)
     return {
         service: known | {"kafka_sasl_username": service.value, "kafka_sasl_password": "password"}
-        for service in Service
+        for service in Principal
     }
 
 
@@ -278,10 +278,10 @@ def test_each_service_does_its_work_with_the_rights_that_are_printed(
     url, sealed = f"http://127.0.0.1:{free_port()}/", secret_box.seal(SECRET, "wh_down")
     database.execute("INSERT INTO accounts (id) VALUES ('acme')")
     create(database, NewWebhook("wh_down", "acme", "down", url, ["click"], sealed), 10)
-    run_service("router", **variables(principals[Service.ROUTER]))
-    run_service("router.replay", **variables(principals[Service.REPLAYER]))
-    run_service("dispatcher", **variables(principals[Service.DISPATCHER]))
-    emit_command(variables(principals[Service.PRODUCER]))
+    run_service("router", **variables(principals[Principal.ROUTER]))
+    run_service("router.replay", **variables(principals[Principal.REPLAYER]))
+    run_service("dispatcher", **variables(principals[Principal.DISPATCHER]))
+    emit_command(variables(principals[Principal.PRODUCER]))
 
     def failed():
         rows = database.execute("SELECT attempt FROM attempts WHERE webhook_id = %s AND state = 'failed'", ["wh_down"])
@@ -298,10 +298,10 @@ def test_each_service_does_its_work_with_the_rights_that_are_printed(
 def test_a_service_without_a_right_is_not_ready_says_which_and_begins_when_it_has_it(known, principals, run_service):
     """Nothing was read meanwhile: an attempt whose end cannot be kept would be made again and again."""
     admin = admin_client(load_settings(**known))
-    dead = next(right for right in rights(load_settings(**known), Service.DISPATCHER) if right.name.endswith(".dead"))
+    dead = next(right for right in rights(load_settings(**known), Principal.DISPATCHER) if right.name.endswith(".dead"))
     (taken,) = admin.delete_acls([as_filter(binding(dead))]).values()
     assert taken.result(20)
-    log = run_service("dispatcher", wait=False, **variables(principals[Service.DISPATCHER]))
+    log = run_service("dispatcher", wait=False, **variables(principals[Principal.DISPATCHER]))
     eventually(lambda: "no right to WRITE topic go2.deliveries.dead" in log.read_text())
     assert not is_ready(log)
     admin.create_acls([binding(dead)])
@@ -325,7 +325,7 @@ def as_filter(bound):
 
 
 def test_doctor_and_topics_work_with_the_operators_rights(principals, database_url, secret_key, monkeypatch):
-    given = principals[Service.OPERATOR] | {"database_url": database_url, "secret_keys": secret_key}
+    given = principals[Principal.OPERATOR] | {"database_url": database_url, "secret_keys": secret_key}
     for name, value in (given | {"retry_delays": "200ms"}).items():
         monkeypatch.setenv(f"GO2HOOKS_{name.upper()}", str(value))
     for command in (["doctor"], ["topics"], ["topics", "--check"], ["dead", "list", "events"]):

@@ -33,7 +33,7 @@ from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 from go2hooks.telemetry import metrics
 from services.router.router import Router
-from services.router.scheduling import Bounds
+from services.router.scheduling import RouterBounds
 
 NAMES = TopicNames("go2")
 
@@ -242,7 +242,7 @@ def test_a_router_that_cannot_read_is_not_ready_and_claims_no_lag(broker):
         NAMES,
         SubscriptionIndex(),
         EventCodec(),
-        Bounds(1000, 1000, 1 << 24, 0.0),
+        RouterBounds(1000, 1000, 1 << 24, 0.0),
     )
     broker.proxy.moved = ALWAYS
 

@@ -12,7 +12,7 @@ from go2hooks.codec import encode_delivery
 from go2hooks.core.domain.delivery import Delivery, Position, delivery_id
 from go2hooks.core.errors import UnavailableError
 from go2hooks.devstack.processes import free_port
-from go2hooks.kafka.payloads import PayloadReader
+from go2hooks.kafka.payloads import KafkaPayloadReader
 from go2hooks.settings import load_settings
 
 
@@ -47,7 +47,7 @@ def write(producer):
 
 @pytest.fixture(scope="module")
 def reader(kafka_bootstrap):
-    reader = PayloadReader(load_settings(kafka_bootstrap_servers=kafka_bootstrap), consumers=3)
+    reader = KafkaPayloadReader(load_settings(kafka_bootstrap_servers=kafka_bootstrap), consumers=3)
     yield reader
     reader.close()
 
@@ -102,7 +102,7 @@ def test_what_lies_beyond_the_log_or_in_no_topic_is_gone_and_said_soon(reader, w
 
 
 def test_a_kafka_that_is_away_is_unavailable_within_seconds():
-    reader = PayloadReader(load_settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"))
+    reader = KafkaPayloadReader(load_settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"))
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="Kafka does not give the message"):
         reader.read(a_delivery(1).id, [Position("go2.deliveries", 0, 0)])

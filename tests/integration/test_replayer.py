@@ -22,7 +22,7 @@ from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.domain.event import Event
 from go2hooks.core.domain.samples import example_payload
 from go2hooks.kafka.partitions import position_of
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres import replaying
 from go2hooks.postgres.pool import open_pool
@@ -136,7 +136,7 @@ class World:
     def sent(self):
         """What replays have written since the test began, to webhooks of its account."""
         ends = self._ends()
-        messages = self.reader.read([Span(key, self.ends[key], end) for key, end in ends.items()])
+        messages = self.reader.read([OffsetRange(key, self.ends[key], end) for key, end in ends.items()])
         deliveries = [decode_delivery(message.value()) for message in messages]
         return [d for d in deliveries if d.account_id == self.account and d.kind == Kind.REPLAY]
 
@@ -242,7 +242,7 @@ def _events(world):
     log, reader = Log(world.reader, NAMES, CODEC, "dep_1"), world.reader
     keys = reader.partitions(NAMES.events)
     starts, ends = reader.starts(keys), reader.ends(keys)
-    messages = list(reader.read([Span(key, starts[key], ends[key]) for key in keys]))
+    messages = list(reader.read([OffsetRange(key, starts[key], ends[key]) for key in keys]))
     return [
         log.delivery_of(message, world.webhook_id) for message in messages if message.key() == world.account.encode()
     ]

@@ -10,9 +10,9 @@ import pytest
 
 from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey
 from services.router.batch import ReadEvent
-from services.router.scheduling import Bounds, Scheduler
+from services.router.scheduling import RouterBounds, Scheduler
 
-BOUNDS: Final = Bounds(window=1000, lookahead=10_000, lookahead_bytes=1 << 24, gather_s=0.005)
+BOUNDS: Final = RouterBounds(window=1000, lookahead=10_000, lookahead_bytes=1 << 24, gather_s=0.005)
 PARTITION: Final = Partition(Assignment(PartitionKey("t", 0), 0))
 MESSAGE: Any = SimpleNamespace()
 

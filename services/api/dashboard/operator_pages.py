@@ -11,7 +11,7 @@ from go2hooks import __version__
 from go2hooks.build import BUILD
 from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.core.errors import UnavailableError
-from go2hooks.kafka.dead import DeadLetter, describe
+from go2hooks.kafka.dead import DeadMessage, describe
 from go2hooks.kafka.survey import RATE_S, Process, Stage, Survey
 from go2hooks.kafka.topics import delay_label
 from go2hooks.postgres.audit import Actor
@@ -111,7 +111,7 @@ def send_back_of_webhook() -> Any:
     return redirect(url_for("dashboard.list_dead_letters", kind="deliveries", webhook=webhook))
 
 
-def _send_back(kind: str, wanted: Callable[[DeadLetter], bool]) -> None:
+def _send_back(kind: str, wanted: Callable[[DeadMessage], bool]) -> None:
     box, known = _operating(), key()
     actor = Actor("key", known.id, request.remote_addr)
     with _waiting():
@@ -227,17 +227,17 @@ def _readable(text: str) -> str:
         return text
 
 
-def _of_webhook(webhook: str) -> Callable[[DeadLetter], bool]:
+def _of_webhook(webhook: str) -> Callable[[DeadMessage], bool]:
     """Whether it is a delivery of this webhook; any if none is named."""
 
-    def has(letter: DeadLetter) -> bool:
+    def has(letter: DeadMessage) -> bool:
         delivery = letter.delivery() if webhook else None
         return not webhook or (delivery is not None and delivery.webhook_id == webhook)
 
     return has
 
 
-def _shown(letter: DeadLetter, box: Operating) -> dict[str, Any]:
+def _shown(letter: DeadMessage, box: Operating) -> dict[str, Any]:
     """A line of the list."""
     delivery, event = letter.delivery(), letter.event(box.codec)
     return {

@@ -8,7 +8,7 @@ from go2hooks.codec import EventCodec
 from go2hooks.kafka.client import GroupNames
 from go2hooks.kafka.preflight import wait_until_usable
 from go2hooks.kafka.reading import LogReader
-from go2hooks.kafka.rights import Service
+from go2hooks.kafka.rights import Principal
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres.deployment import wait_for_deployment
 from go2hooks.postgres.pool import open_pool
@@ -42,7 +42,7 @@ def main() -> None:
     log.info("replayer starting", metrics_port=health.port)
     with open_pool(settings, service="replayer", max_size=2) as pool, LogReader(settings) as reader:
         deployment = wait_for_deployment(pool, shutdown.wait)
-        if deployment and wait_until_usable(settings, Service.REPLAYER, deployment, shutdown.wait):
+        if deployment and wait_until_usable(settings, Principal.REPLAYER, deployment, shutdown.wait):
             codec = EventCodec(settings.schema_dir, partial(metrics.EVENTS_MISPRINTED.add, 1))
             replayer = Replayer(
                 pool,

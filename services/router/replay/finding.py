@@ -18,7 +18,7 @@ from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import EventError
 from go2hooks.kafka.event_spans import EventRange, event_range, topics_of
 from go2hooks.kafka.partitions import PartitionKey, position_of
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.postgres import replaying
 from go2hooks.postgres.attempts import from_ms
@@ -38,7 +38,7 @@ class Selected(NamedTuple):
     delivery: Delivery
 
 
-class Found(NamedTuple):
+class NextDeliveries(NamedTuple):
     """What one turn has found, and how far it has read."""
 
     selected: list[Selected]
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 class Source(Protocol):
     """Where a replay's deliveries come from. Blocks; raises UnavailableError, psycopg.Error."""
 
-    def next(self, conn: Connection[Any], job: Job) -> Found:
+    def next(self, conn: Connection[Any], job: Job) -> NextDeliveries:
         """Some hundred deliveries more. `job` is as it is now."""
         ...
 
@@ -118,7 +118,7 @@ class FromRecords:
             at, delivery_id, attempt = job.progress["after"]
             self._after, self._left = (datetime.fromisoformat(at), delivery_id, attempt), job.progress["left"]
 
-    def next(self, conn: Connection[Any], job: Job) -> Found:
+    def next(self, conn: Connection[Any], job: Job) -> NextDeliveries:
         if self._left is None:
             self._left = replaying.count_recorded(conn, job)
         rows = replaying.recorded(conn, job, self._after, BATCH)
@@ -132,7 +132,7 @@ class FromRecords:
         ]
         selected = list(self._read(job, planned))
         step = Step(self._progress(), rows[-1].created_at if rows else None, self._left, len(planned) - len(selected))
-        return Found(selected, step, len(rows) < BATCH)
+        return NextDeliveries(selected, step, len(rows) < BATCH)
 
     def _read(self, job: Job, planned: Sequence[Planned]) -> Iterator[Selected]:
         """In the order of the records; without those that have expired."""
@@ -171,9 +171,9 @@ class FromEvents:
                 self._next[PartitionKey(topic, number)], self._end[PartitionKey(topic, number)] = at, end
             self._count = job.progress["count"]
 
-    def next(self, conn: Connection[Any], job: Job) -> Found:
+    def next(self, conn: Connection[Any], job: Job) -> NextDeliveries:
         if self._messages is None:
-            spans = [Span(key, at, self._end[key]) for key, at in self._next.items()]
+            spans = [OffsetRange(key, at, self._end[key]) for key, at in self._next.items()]
             self._messages = self._log.reader.read(spans)
         found: dict[str, tuple[Delivery, Position]] = {}
         is_end, read, until = False, 0, time.monotonic() + _READ_S
@@ -187,7 +187,7 @@ class FromEvents:
             if delivery is not None:
                 found[delivery.id] = delivery, position_of(message)
         metrics.REPLAY_READ.add(read)
-        return Found(self._select(conn, job, found), self._step(), is_end)
+        return NextDeliveries(self._select(conn, job, found), self._step(), is_end)
 
     def _look_at(self, message: Message, job: Job) -> Delivery | None:
         """The delivery that its event asks for, if it is one of the account's that the webhook wants."""

@@ -23,7 +23,7 @@ from go2hooks.postgres.away import Outage
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.replaying import Job
 from go2hooks.telemetry import metrics
-from services.router.replay.finding import Found, Log, Source, source_of
+from services.router.replay.finding import Log, NextDeliveries, Source, source_of
 from services.router.replay.outbox import Outbox
 from services.router.replay.pacing import Throttle
 
@@ -166,7 +166,7 @@ class Replayer:
         self._count(len(deliveries))
         return True
 
-    def _send(self, connection: Connection[Any], job: Job, found: Found) -> bool:
+    def _send(self, connection: Connection[Any], job: Job, found: NextDeliveries) -> bool:
         """False when it is not ours any more, or the process is to stop."""
         planned = [each.planned for each in found.selected]
         batch = replaying.write_batch(connection, job.id, self._name, found.step, planned)

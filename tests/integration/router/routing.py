@@ -1,9 +1,9 @@
 """What tests of the router begin with."""
 
 from go2hooks.core.domain.webhook import Webhook
-from services.router.scheduling import Bounds
+from services.router.scheduling import RouterBounds
 
-BOUNDS = Bounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24, gather_s=0.0)
+BOUNDS = RouterBounds(window=1000, lookahead=5000, lookahead_bytes=1 << 24, gather_s=0.0)
 
 
 def webhook(webhook_id: str, account: str, *events: str, is_active: bool = True) -> Webhook:

@@ -14,7 +14,7 @@ from go2hooks.core.domain.event import Event
 from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.core.domain.samples import example_payload
 from go2hooks.kafka.client import GroupNames, consumer_config, producer_config
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
@@ -59,7 +59,9 @@ def routed(settings, names):
 
         def read():
             ends = reader.ends(keys)
-            return {decode_delivery(m.value()).event_id for m in reader.read([Span(k, 0, ends[k]) for k in keys])}
+            return {
+                decode_delivery(m.value()).event_id for m in reader.read([OffsetRange(k, 0, ends[k]) for k in keys])
+            }
 
         yield read
 

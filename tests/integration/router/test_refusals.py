@@ -15,9 +15,9 @@ from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.core.domain.samples import example_payload
 from go2hooks.core.flow.fair_queue import FairQueue
 from go2hooks.kafka.client import consumer_config, producer_config
-from go2hooks.kafka.dead import DeadLetter, read_dead
+from go2hooks.kafka.dead import DeadMessage, read_dead
 from go2hooks.kafka.partitions import PartitionKey
-from go2hooks.kafka.reading import LogReader, Span
+from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.producer import new_event_id
 from go2hooks.settings import Settings
@@ -59,11 +59,11 @@ def deliveries(settings: Settings, topic: str) -> set[tuple[str, str]]:
     with LogReader(settings) as reader:
         key = PartitionKey(topic, 0)
         (end,) = reader.ends([key]).values()
-        found = [decode_delivery(message.value()) for message in reader.read([Span(key, 0, end)])]
+        found = [decode_delivery(message.value()) for message in reader.read([OffsetRange(key, 0, end)])]
     return {(delivery.event_id, delivery.webhook_id) for delivery in found}
 
 
-def letters(settings: Settings) -> list[DeadLetter]:
+def letters(settings: Settings) -> list[DeadMessage]:
     with LogReader(settings) as reader:
         return list(read_dead(reader, TopicNames(settings.kafka_prefix).events_dead))
 

@@ -22,7 +22,7 @@ from go2hooks.core.domain.webhook import Webhook, WebhookOptions
 from go2hooks.core.encoding.payload import render
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import consumer_config, producer_config
-from go2hooks.kafka.dead import DeadLetter, WayBack, read_dead
+from go2hooks.kafka.dead import DeadMessage, WayBack, read_dead
 from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
@@ -72,7 +72,7 @@ def deliveries(settings: Settings, account: str) -> Iterator[Callable[[Router, i
     consumer.close()
 
 
-def buried(settings: Settings, wanted: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
+def buried(settings: Settings, wanted: Callable[[DeadMessage], bool]) -> list[DeadMessage]:
     with LogReader(settings) as reader:
         return list(filter(wanted, read_dead(reader, NAMES.events_dead)))
 

@@ -1,11 +1,11 @@
-"""For producers: put events into Kafka, durably and in order per account.
+"""For event producers: writes events to Kafka, durably and in order per account.
 
     with EventProducer.from_environment() as producer:
         producer.send(Event(new_event_id(), "acc_1", EventType.CLICK, time.time_ns() // 1_000_000, data))
 
 `from_environment` reads where Kafka is, and how it is reached, from the same `GO2HOOKS_KAFKA_*` variables as the services.
 
-Leaving the block waits until Kafka has every event, and raises UnavailableError when it could not be given some.
+At its end the block waits until Kafka has every event, and raises UnavailableError when some could not be delivered.
 """
 
 import ctypes
@@ -46,12 +46,12 @@ __all__ = [
 
 OnDelivery = Callable[[Exception | None], None]
 
-#: librdkafka's settings, but for where Kafka is.
+#: librdkafka's settings, without the brokers' addresses.
 DEFAULTS: Final[dict[str, Any]] = {
     "enable.idempotence": True,  # a retry inside librdkafka neither doubles nor reorders
     "acks": "all",
     "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
-    # A batch is fetched and read whole: a burst in batches of a megabyte (librdkafka's default) holds up what others bring.
+    # A batch is fetched and read whole: a burst in batches of a megabyte, librdkafka's default, would delay other events.
     "batch.size": 65_536,
     "message.timeout.ms": 120_000,
     "queue.buffering.max.messages": 100_000,
@@ -60,14 +60,14 @@ DEFAULTS: Final[dict[str, Any]] = {
     "reconnect.backoff.max.ms": 1000,
 }
 _LOGGER: Final = {"logger": logging.getLogger("librdkafka")}  # or its lines go to the application's stderr
-_LOGGER["logger"].addHandler(logging.NullHandler())  # unless the application wants them
-_REPORT_S: Final = 1.0  # for the reports of what was just purged
+_LOGGER["logger"].addHandler(logging.NullHandler())  # the application decides
+_REPORT_S: Final = 1.0  # for the reports of events that were just purged
 _TIME_BYTES: Final = 6
 _RANDOM_BYTES: Final = 10
 
 
 def new_event_id() -> str:
-    """`evt_` and 32 hex digits: 48 bits of milliseconds, so that ids sort by time, and 80 random ones."""
+    """`evt_` and 32 hex digits: 48 bits of milliseconds, so that ids sort by time, and 80 random bits."""
     now_ms = time.time_ns() // 1_000_000
     return f"evt_{now_ms.to_bytes(_TIME_BYTES, 'big').hex()}{secrets.token_hex(_RANDOM_BYTES)}"
 
@@ -131,10 +131,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class EventProducer:
-    """Sends events with idempotence on. One per process is enough; it may be shared between threads, and inherited by a
-    forked process (gunicorn --preload, Celery): there it starts afresh.
+    """Sends events with idempotence on. One per process is enough. Threads may share it; a forked process (gunicorn --preload, Celery)
+    may inherit it, and starts with an empty queue.
 
-    What Kafka has not yet acknowledged waits in a bounded queue in memory, for up to `message.timeout.ms` (2 min).
+    Events that Kafka has not yet acknowledged wait in a bounded queue in memory, for up to `message.timeout.ms` (2 min).
     """
 
     def __init__(
@@ -147,10 +147,10 @@ class EventProducer:
         schema_dir: Path | None = None,
         prefix: str = "go2",
     ) -> None:
-        """Connect in the background when it is first used: an absent broker shows in `send` and `close`, not here.
+        """It connects in the background when it is first used: an absent broker shows in `send` and `close`, not here.
 
         `config` holds librdkafka settings that override ours. `send_timeout_s` bounds how long `send` waits for room in
-        the queue. `prefix` is what topics begin with. Raises ValueError for a setting that librdkafka does not know.
+        the queue. The topics' names begin with `prefix`. Raises ValueError for a setting that librdkafka does not know.
         """
         self._config = DEFAULTS | _LOGGER | (config or {}) | {"bootstrap.servers": bootstrap_servers}
         _try_out(self._config)
@@ -165,9 +165,9 @@ class EventProducer:
     def from_environment(
         cls, settings: KafkaSettings | None = None, *, config: dict[str, Any] | None = None, **options: Any
     ) -> Self:
-        """Made by the `GO2HOOKS_KAFKA_*` variables (or `settings`); `config` and `options` are those of the constructor.
+        """A producer with the `GO2HOOKS_KAFKA_*` variables (or `settings`); `config` and `options` are those of the constructor.
 
-        Raises SettingsError, one line per variable at fault.
+        Raises SettingsError, with one line per wrong variable.
         """
         known = settings or load_kafka_settings()
         reached = connection_config(known, "producer") | (config or {})
@@ -175,20 +175,20 @@ class EventProducer:
 
     @property
     def delivered(self) -> int:
-        """How many events Kafka has acknowledged, as far as their reports were served."""
+        """How many events Kafka has acknowledged, of those whose reports were served."""
         return self._client.delivered
 
     @property
     def failed(self) -> int:
-        """How many events were given up, as far as their reports were served."""
+        """How many events were given up, of those whose reports were served."""
         return self._client.failed
 
     def send(self, event: Event, on_delivery: OnDelivery | None = None) -> None:
         """Queue one event, and serve the reports of earlier ones. Blocks only while the queue is full.
 
-        `on_delivery` gets None once Kafka has the event, or what ended its life: InvalidEventError when a broker found
-        it too large, or the batch that it was in; UnavailableError otherwise. It is called from a later `send`, `flush`
-        or `close`, in that caller's thread, where an exception of its own comes out.
+        `on_delivery` gets None once Kafka has the event, or why it was given up: InvalidEventError when a broker found it, or the batch
+        that it was in, too large; UnavailableError otherwise. It is called within a later `send`, `flush` or `close`, in that
+        caller's thread, which gets the exceptions that it raises.
         Raises InvalidEventError at once when the event breaks the contract or its schema or is too large,
         UnavailableError when the queue stays full for `send_timeout_s`.
         """
@@ -218,7 +218,7 @@ class EventProducer:
         return self._client.flush(timeout_s)
 
     def close(self) -> None:
-        """Wait at most `close_timeout_s`, then let go of what is left. Closing twice is fine.
+        """Wait at most `close_timeout_s`, then give up what is left. Closing twice is fine.
 
         Raises UnavailableError when events were not delivered, now or earlier: its message says how many. Each of them
         has had its `on_delivery` called with an error. What an `on_delivery` raises keeps no other from being called:

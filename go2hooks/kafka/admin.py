@@ -1,4 +1,4 @@
-"""Create and reconcile topics. Never shrinks, never deletes."""
+"""Creates and reconciles topics. Never shrinks or deletes one."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,10 @@ from go2hooks.kafka.topics import Topic, TopicNames, all_topics, is_enough
 from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
-_TIMEOUT_S = 30.0
-SAFE_REPLICATION: Final = 3
+_TIMEOUT_S: Final = 30.0  # for each step
+SAFE_REPLICATION: Final = (
+    3  #: with so many replicas, a write may require two acknowledgements and one broker may be away
+)
 
 
 @dataclass(slots=True)
@@ -37,17 +39,17 @@ class TopicChanges:
 
 
 def admin_client(settings: Settings) -> AdminClient:
-    quiet = {"socket.connection.setup.timeout.ms": 5000, "log_level": 0}  # what fails is raised
+    quiet = {"socket.connection.setup.timeout.ms": 5000, "log_level": 0}  # errors are raised
     return AdminClient(connection_config(settings, "admin") | quiet)
 
 
 def unavailable(error: KafkaException, settings: Settings) -> UnavailableError:
-    """What Kafka refused, or why it does not answer: see `diagnosis.explain`. Blocks up to ten seconds."""
+    """Says what Kafka refused, or why it does not answer: see `diagnosis.explain`. Blocks up to ten seconds."""
     return UnavailableError(explain(error, connection_config(settings, "admin")))
 
 
 def wanted_topics(settings: Settings) -> list[Topic]:
-    """What `ensure_topics` makes sure of. With three replicas or more, a write is acknowledged by two at least."""
+    """The topics that `ensure_topics` makes sure of. With three replicas or more, a write needs two acknowledgements."""
     names = TopicNames(settings.kafka_prefix)
     topics = all_topics(names, settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
     safe = {"min.insync.replicas": "2"} if settings.topic_replication >= SAFE_REPLICATION else {}
@@ -59,7 +61,7 @@ def _without(config: dict[str, str], names: Iterable[str]) -> dict[str, str]:
 
 
 def ensure_topics(settings: Settings) -> TopicChanges:
-    """Create what is missing, add partitions, set our configs. Blocks up to 30 s a step.
+    """Create missing topics, add partitions, set our configs. Blocks up to 30 s for each step.
 
     Raises UnavailableError when Kafka does not answer.
     """
@@ -79,7 +81,7 @@ def ensure_topics(settings: Settings) -> TopicChanges:
 
 
 def find_differences(settings: Settings) -> list[str]:
-    """What `ensure_topics` would do, a line each, without doing it. Raises UnavailableError."""
+    """What `ensure_topics` would change, one line each. Changes nothing. Raises UnavailableError."""
     client = admin_client(settings)
     try:
         existing = client.list_topics(timeout=_TIMEOUT_S).topics
@@ -100,7 +102,7 @@ def _differences(client: AdminClient, topic: Topic, existing: Mapping[str, Any])
 
 
 def _differing(client: AdminClient, topic: Topic) -> dict[str, str | None]:
-    """What is configured otherwise than wanted, as it is. What a broker does not tell of, it cannot be asked to set."""
+    """The current values that differ from the wanted ones. A config that a broker does not list cannot be set there."""
     resource = ConfigResource(ResourceType.TOPIC, topic.name)
     told = client.describe_configs([resource])[resource].result(_TIMEOUT_S)
     actual = {key: told[key].value for key in topic.config if key in told}
@@ -108,7 +110,7 @@ def _differing(client: AdminClient, topic: Topic) -> dict[str, str | None]:
 
 
 def as_commands(settings: Settings) -> Iterator[str]:
-    """`kafka-topics` commands that create every topic as it is wanted, for those who may not let us do it."""
+    """`kafka-topics` commands that create every topic as wanted, for operators who do not let us do it."""
     for topic in wanted_topics(settings):
         configs = " ".join(f"--config {key}={value}" for key, value in topic.config.items())
         replicas = f" --replication-factor {settings.topic_replication}" if settings.topic_replication > 0 else ""
@@ -129,7 +131,7 @@ def _create(client: AdminClient, missing: list[Topic], settings: Settings, chang
         try:
             future.result(_TIMEOUT_S)
         except KafkaException as error:
-            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # another starter was quicker
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # another process was quicker
                 raise
         else:
             changes.created.append(name)

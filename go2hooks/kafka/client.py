@@ -1,4 +1,4 @@
-"""librdkafka settings, in one place. Its defaults hide latency and memory; each line here that differs says why."""
+"""librdkafka's settings, in one place. Each line that differs from a default says why."""
 
 import logging
 import os
@@ -30,20 +30,20 @@ _OURS: Final = re.compile(r"hooks-[a-z]+-(?P<version>[^-]+)-(?P<build>compiled|p
 
 
 class Running(NamedTuple):
-    """What a client of ours runs, as its name among Kafka's clients says."""
+    """What a client of ours runs, as its `client.id` tells."""
 
     version: str
     build: str  #: compiled, plain
 
 
 def running(client_id: str) -> Running | None:
-    """Told by the `client.id` that `connection_config` makes; None for one of an older version, or of somebody else."""
+    """Reads the `client.id` that `connection_config` makes; None for that of an older version, or of another product."""
     found = _OURS.search(client_id)
     return None if found is None else Running(found["version"], found["build"])
 
 
 class GroupNames:
-    """What the consumer groups of one deployment are called."""
+    """The names of one deployment's consumer groups."""
 
     def __init__(self, prefix: str) -> None:
         self.router: Final = f"{prefix}hooks.router"
@@ -51,13 +51,13 @@ class GroupNames:
         self.retry: Final = f"{prefix}hooks.dispatcher.retry"
         self.overflow: Final = f"{prefix}hooks.dispatcher.overflow"
         self.of_services: Final = (self.router, self.dispatcher, self.retry, self.overflow)
-        self.reader: Final = f"{prefix}hooks.reader"  #: named because librdkafka asks for a name; nobody joins it
+        self.reader: Final = f"{prefix}hooks.reader"  #: nobody joins it, but librdkafka requires a name
 
 
 def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
-    """What every client of ours begins with: where the brokers are, how they are spoken to, what we are called there.
+    """What all our clients share: where the brokers are, how to log in, the `client.id`.
 
-    Raises SettingsError when librdkafka takes no such configuration.
+    Raises SettingsError when librdkafka refuses this configuration.
     """
     given = _security(settings) | parse_properties(settings.kafka_properties)
     _try_out(frozenset(given.items()))
@@ -65,7 +65,7 @@ def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": f"{settings.kafka_prefix}hooks-{role}-{__version__}-{BUILD.kind}-{socket.gethostname()}",
         **given,
-        "logger": logging.getLogger("librdkafka"),  # or it writes to stderr past our masking
+        "logger": logging.getLogger("librdkafka"),  # or it writes to stderr, past the masking of secrets
         # A broker that was away must be found again within a second, not after the default's ten.
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
@@ -73,9 +73,9 @@ def connection_config(settings: KafkaSettings, role: str) -> dict[str, Any]:
 
 
 def refusal(config: Mapping[str, Any]) -> KafkaException | None:
-    """What librdkafka has against a configuration; it alone knows all properties and their rules. None where it takes it.
+    """Why librdkafka refuses a configuration; None when it takes it. It alone knows all properties and their rules.
 
-    Makes a client, which connects to nothing where no server is named, and drops it.
+    Makes a client and drops it. The client connects to nothing, unless the configuration names a server.
     """
     try:
         Producer({**config, "log_level": 0})
@@ -116,46 +116,48 @@ def consumer_config(
 ) -> dict[str, Any]:
     """Settings of a consumer in `group` that stores its offsets by hand. `prefetch_kib` bounds what librdkafka holds.
 
-    `batch_fetches`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is by the
-    request, and what waits in a retry tier or in the overflow can wait for that long.
+    With `batch_fetches`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is per request, and
+    messages of a retry tier or of the overflow can wait that long.
 
-    The classic protocol, because there the client sets the session timeout: with `group.protocol=consumer` a broker
-    left at its defaults holds a dead member's partitions for 45 s.
+    It uses the classic group protocol, in which the client sets the session timeout: with `group.protocol=consumer` a broker with
+    default settings keeps a dead member's partitions for 45 s.
     """
-    return connection_config(settings, "consumer") | {
-        "group.id": group,
-        "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": settings.kafka_session_timeout_ms,
-        "heartbeat.interval.ms": settings.kafka_session_timeout_ms // 3,
-        "max.poll.interval.ms": round(MAX_POLL_INTERVAL_S * 1000),
-        "enable.auto.commit": True,  # commits what was stored, and only that, and tries again when it fails
-        "auto.commit.interval.ms": 500,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",
-        "fetch.queue.backoff.ms": 5,  # the default second would show as latency after every full queue
-        # A fetch names the partitions that there is room for at the moment. Of a burst there may be only quiet ones, and all
-        # others have to wait until it is answered. An idle broker pays for shorter waits.
-        "fetch.wait.max.ms": 100 if batch_fetches else 50,
-        "fetch.min.bytes": 65_536 if batch_fetches else 1,
-        # Of each partition a little at a time: what is fetched of a burst in one lies before all others in the queue.
-        "fetch.message.max.bytes": 65_536,
-        "queued.min.messages": 1000,  # of all partitions, though it says of each; the default is 100,000
-        "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
-        "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
-    }
+    return (
+        connection_config(settings, "consumer")
+        | {
+            "group.id": group,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": settings.kafka_session_timeout_ms,
+            "heartbeat.interval.ms": settings.kafka_session_timeout_ms // 3,
+            "max.poll.interval.ms": round(MAX_POLL_INTERVAL_S * 1000),
+            "enable.auto.commit": True,  # commits stored offsets only, and tries again when that fails
+            "auto.commit.interval.ms": 500,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 5,  # the default, a second, would show as latency after every full queue
+            # A fetch names the partitions for which there is room. During a burst these may be only quiet ones, and the others wait until
+            # the fetch is answered. Shorter waits would cost an idle broker more.
+            "fetch.wait.max.ms": 100 if batch_fetches else 50,
+            "fetch.min.bytes": 65_536 if batch_fetches else 1,
+            # A little of each partition at a time: messages of a burst in one partition lie before all others in the queue.
+            "fetch.message.max.bytes": 65_536,
+            "queued.min.messages": 1000,  # for all partitions together, though the documentation says for each; the default is 100,000
+            "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
+            "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
+        }
+    )
 
 
 def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]:
-    """Settings of an internal producer: acknowledged by all replicas, and patient without limit.
+    """Settings of an internal producer: all replicas acknowledge, and it never gives up.
 
-    With `linger_ms` 0 librdkafka still batches what gathers while requests are under way.
+    With `linger_ms` 0 librdkafka still batches the messages that gather while requests are under way.
 
-    `message.timeout.ms` 0 never gives up: what waits is uncommitted on the consuming side, so giving up gains nothing.
+    `message.timeout.ms` 0 means no limit: the offsets behind waiting messages are not committed, so giving up gains nothing.
 
-    Without idempotence: with it, librdkafka's thread spins while five messages to a partition are unacknowledged and another
-    waits (`rd_kafka_msgq_allow_wakeup_at` asks to be woken at once), which on a machine shared with a broker keeps that from
-    answering for tenths of a second. What it is for is done by others here: who reads these topics recognises a message that
-    came twice, and orders by due time, not by offset.
+    Idempotence is off: with it, librdkafka's thread spins while five messages to a partition are unacknowledged and another
+    waits (`rd_kafka_msgq_allow_wakeup_at` asks to be woken at once), which keeps a broker on the same machine from answering for
+    tenths of a second. It is not needed: the readers of these topics recognise duplicates, and order by due time, not by offset.
     """
     return connection_config(settings, "producer") | {
         "acks": "all",
@@ -170,7 +172,7 @@ def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]
 
 
 def reporting_consumer(config: dict[str, Any]) -> Consumer:
-    """One whose errors are logged, and whose password is looked after, whenever it is polled."""
+    """A consumer that logs its errors and renews its login, whenever it is polled."""
     made: list[Consumer] = []
 
     def on_error(error: KafkaError) -> None:
@@ -182,14 +184,14 @@ def reporting_consumer(config: dict[str, Any]) -> Consumer:
 
 
 def report(error: KafkaError, client: Consumer | Producer) -> None:
-    """Log what librdkafka reports of a client, and see to its password."""
+    """Log an error that librdkafka reports about a client, and renew its login where that is the cause."""
     log.warning("kafka client reports", error=error.str(), fatal=error.fatal())
     renew_login(error, client)
 
 
 def renew_login(error: KafkaError, client: Consumer | Producer | AdminClient) -> None:
-    """Where it was the password, and that is in a file, read it again: a password that was changed in Kafka and in the file
-    is so in force without a restart.
+    """When the login failed and the password is in a file, read the file again: so a password that was changed in Kafka and in the
+    file takes effect without a restart.
     """
     if error.code() != codes.AUTHENTICATION or not os.environ.get(file_variable("kafka_sasl_password")):
         return
@@ -200,5 +202,5 @@ def renew_login(error: KafkaError, client: Consumer | Producer | AdminClient) ->
         return
     if fresh.kafka_sasl_username is not None and fresh.kafka_sasl_password is not None:
         login = fresh.kafka_sasl_username, fresh.kafka_sasl_password.get_secret_value()
-        # In a thread: this is called from within the client's poll, in which its other methods may not be called.
+        # In a thread: this runs within the client's poll, where its other methods may not be called.
         threading.Thread(target=client.set_sasl_credentials, args=login, daemon=True).start()

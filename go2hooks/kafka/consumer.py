@@ -19,7 +19,7 @@ from go2hooks.core.errors import Go2HooksError
 from go2hooks.kafka.commands import Commands
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, PartitionKey, is_data
-from go2hooks.kafka.window import Window
+from go2hooks.kafka.read_window import ReadWindow
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Sink(Protocol):
 class Pauses:
     """Which partitions rest: those that the sink has paused, and all of them when the window stays full. Poll thread."""
 
-    def __init__(self, membership: Membership, window: Window) -> None:
+    def __init__(self, membership: Membership, window: ReadWindow) -> None:
         self._membership = membership
         self._window = window
         self._by_sink: set[PartitionKey] = set()
@@ -106,7 +106,7 @@ class Pauses:
 class PolledConsumer:
     """Reads `topics` on a thread of its own, once started, and hands batches to a sink on `loop`.
 
-    See `Window` for how much is handed over and not yet released.
+    See `ReadWindow` for how much is handed over and not yet released.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class PolledConsumer:
         self.topics = tuple(topics)
         self._loop = loop
         self._sink: Sink
-        self.window = Window(window, unit_bytes)
+        self.window = ReadWindow(window, unit_bytes)
         self.weigh, self.release = self.window.weigh, self.window.release  # as they are, for each delivery
         self._revoke_timeout_s = revoke_timeout_s
         self._pauses = Pauses(self._membership, self.window)

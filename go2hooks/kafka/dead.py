@@ -1,7 +1,7 @@
-"""The dead-letter topics: what lies there, why, and the way back.
+"""The dead-letter topics: which messages lie there, why, and how to send them back.
 
-A message that was sent back stays where it is; a marker after it, in the same topic, says when it was sent back. So the
-way back needs no store of its own, and the same message is not sent back twice by mistake.
+A message that was sent back stays where it is. A marker, written to the same topic, says when that was. So this needs no other
+store, and a message is not sent back twice by mistake.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from go2hooks.kafka.sending import GIVE_UP_S, WaitingProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
-_DELIVERIES: Final = ".deliveries.dead"  # what the topic's name ends with, whatever the prefix
+_DELIVERIES: Final = ".deliveries.dead"  # the end of the topic's name, for every prefix
 _MARKER: Final = "go2hooks-sent-back"
 _LEFT_OUT: Final = "go2hooks-left-out"
 _SHOWN_BYTES: Final = 400  # of what cannot be decoded
@@ -33,17 +33,17 @@ class DeadMessage:
     """A message in a dead-letter topic."""
 
     position: Position
-    time_ms: int  #: when it was buried
+    time_ms: int  #: when it was written there
     reason: str
     detail: str
-    origin: Position | None  #: where it lay before; None for deliveries that ended by their schedule
+    origin: Position | None  #: where it lay before; None for a delivery whose schedule has ended
     key: bytes | None
     value: bytes
-    left_out: int  #: bytes of key and value that were too many to be kept, and are only where it lay before; mostly 0
+    left_out: int  #: bytes of a key and value too large to be kept; they lie only at `origin`. 0 for most
     sent_back_ms: int | None  #: when it was last sent back
 
     def delivery(self) -> Delivery | None:
-        """The delivery that it holds; None when it is none."""
+        """The delivery that it holds; None when it holds none."""
         if not self.position.topic.endswith(_DELIVERIES):
             return None
         try:
@@ -52,7 +52,7 @@ class DeadMessage:
             return None
 
     def event(self, codec: EventCodec) -> Event | None:
-        """The event that it holds; None when it is none, or still cannot be decoded."""
+        """The event that it holds; None when it holds none, or still cannot be decoded."""
         if self.position.topic.endswith(_DELIVERIES):
             return None
         try:
@@ -62,21 +62,21 @@ class DeadMessage:
 
     @property
     def name(self) -> str:
-        """Where it lies, as people name it: `deliveries/0/17`."""
+        """Its position in short: `deliveries/0/17`."""
         kind = self.position.topic.split(".")[-2]
         return f"{kind}/{self.position.partition}/{self.position.offset}"
 
 
 def dead_topic(kind: str, prefix: str) -> str:
-    """Where the dead `events` or `deliveries` of a deployment lie."""
+    """The topic of the dead `events` or `deliveries` of a deployment."""
     names = TopicNames(prefix)
     return names.deliveries_dead if kind == "deliveries" else names.events_dead
 
 
 def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | None = None) -> Iterator[DeadMessage]:
-    """The dead letters of a topic, oldest first. Reads it twice: what was sent back is known only at its end.
+    """The dead messages of a topic, oldest first. Reads it twice: only at its end is it known which ones were sent back.
 
-    With `newest`, those among so many messages at the end of each partition.
+    `newest` limits this to so many messages at the end of each partition.
     """
     keys = reader.partitions([topic])
     starts = reader.offsets_at(keys, since_ms) if since_ms else reader.starts(keys)
@@ -118,7 +118,7 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _origin(headers: Mapping[str, str]) -> Position | None:
-    """As the router writes it, or as the dispatcher does."""
+    """From the headers of the router, or else from those of the dispatcher."""
     parts = [headers.get(f"go2hooks-{name}", "") for name in ("topic", "partition", "offset")]
     if not all(parts):
         parts = headers.get("go2hooks-position", "").rsplit("/", 2)
@@ -130,7 +130,7 @@ def _origin(headers: Mapping[str, str]) -> Position | None:
 
 
 def describe(letter: DeadMessage, codec: EventCodec) -> Iterator[tuple[str, str]]:
-    """Everything about it, by name, decoded where that is possible."""
+    """Everything about it, by name; decoded where that is possible."""
     yield "position", letter.name
     yield "buried", told_time(letter.time_ms)
     yield "reason", f"{letter.reason}: {letter.detail}"
@@ -158,11 +158,11 @@ def told_time(ms: int | None) -> str:
 
 
 class WayBack:
-    """Sends dead letters back to where they came from. Blocks; raises UnavailableError when Kafka does not take one.
+    """Sends dead messages back to where they came from. Blocks; raises UnavailableError when Kafka does not take one.
 
-    An event goes to its topic as it came. A delivery goes to `go2.deliveries` and through the whole schedule once more,
-    its attempts numbered on from `last_attempt`, so that they collide with none that is recorded; its id stays, and with
-    it the receiver's way to recognise it.
+    An event goes to its topic as it came. A delivery goes to `go2.deliveries` and through the whole schedule once more. Its attempts
+    are numbered on from `last_attempt`, so that they collide with none that is recorded. Its id stays, so that the receiver
+    recognises it.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class WayBack:
         self._last_attempt = last_attempt
 
     def send(self, letter: DeadMessage) -> Position | None:
-        """Send it back, then mark it. None when there is no way back: nobody knows where it came from, or it was not kept."""
+        """Send it back, then mark it. None when that is impossible: its origin is unknown, or it was too large to be kept."""
         delivery = letter.delivery()
         if delivery is not None:
             following = max(delivery.attempt, self._last_attempt(delivery)) + 1
@@ -188,7 +188,7 @@ class WayBack:
         return position
 
     def _is_ours(self, topic: str) -> bool:
-        """Headers can be forged by whoever may write to Kafka; nothing is sent to a topic that is not a way in."""
+        """Whoever may write to Kafka can forge headers. So a message is sent only to a topic that services read."""
         names = self._names
         is_way_in = f"{topic}.".startswith(f"{names.deliveries}.") and topic != names.deliveries_dead
         return topic in names.events or is_way_in

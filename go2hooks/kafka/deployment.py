@@ -1,11 +1,11 @@
-"""Whose topics these are: one record in Kafka names the database (the deployment) that they belong to.
+"""One record in Kafka names the deployment (the database) that owns the topics.
 
-Two deployments that share a cluster and a prefix would take each other's events and deliveries: half of the work would
-be done by a process that does not know the webhooks, and recorded nowhere. So the first one claims the topics, and who
-belongs to another database does not begin.
+Two deployments that share a cluster and a prefix would take each other's events and deliveries: a process that does not know the
+webhooks would do half of the work, and record it nowhere. So the first deployment claims the topics, and a process of another one
+does not start.
 
-The topic is compacted by deployment id. The record that came first and was not taken back is the owner's; a claim is
-taken back by an empty record for its id (`go2hooks topics adopt`).
+The topic is compacted by deployment id. The first record that was not taken back is the owner's. An empty record for an id takes its
+claim back (`go2hooks topics adopt`).
 """
 
 from typing import NamedTuple
@@ -18,10 +18,12 @@ from go2hooks.settings import Settings
 
 
 class Ownership(NamedTuple):
-    """What the record says."""
+    """What the records say."""
 
-    owner: str | None  #: None until somebody claims the topics
-    former: frozenset[str] = frozenset()  #: whose claims were taken back: their deliveries may still lie here
+    owner: str | None  #: None until a deployment claims the topics
+    former: frozenset[str] = (
+        frozenset()
+    )  #: deployments whose claims were taken back: their deliveries may still lie here
 
 
 def read_claims(settings: Settings) -> Ownership:
@@ -39,7 +41,7 @@ def read_claims(settings: Settings) -> Ownership:
 
 
 def claim(settings: Settings, deployment: str) -> Ownership:
-    """Claim the topics, unless somebody has; whose they are then. Raises UnavailableError."""
+    """Claim the topics, unless another deployment has; returns who owns them. Raises UnavailableError."""
     claims = read_claims(settings)
     if claims.owner is None:
         _write(settings, deployment, b"1")
@@ -48,9 +50,9 @@ def claim(settings: Settings, deployment: str) -> Ownership:
 
 
 def own(settings: Settings, deployment: str) -> frozenset[str]:
-    """Make sure that the topics are this deployment's; whose deliveries may lie there: its own, and those of former owners.
+    """Make sure that this deployment owns the topics. Returns whose deliveries may lie there: its own, and former owners'.
 
-    Raises UnavailableError when they are another's, or Kafka does not say.
+    Raises UnavailableError when another deployment owns them, or Kafka does not answer.
     """
     owner, former = claim(settings, deployment)
     if owner != deployment:
@@ -59,7 +61,7 @@ def own(settings: Settings, deployment: str) -> frozenset[str]:
 
 
 def adopt(settings: Settings, deployment: str) -> str | None:
-    """Take the topics over for this deployment. Returns whose they were. Raises UnavailableError."""
+    """Take the topics over for this deployment. Returns the former owner. Raises UnavailableError."""
     owner = read_claims(settings).owner
     if owner == deployment:
         return None
@@ -70,7 +72,7 @@ def adopt(settings: Settings, deployment: str) -> str | None:
 
 
 def explain_foreign(settings: Settings, owner: str, deployment: str) -> str:
-    """For whoever started a service there, or an operator who replaced the database."""
+    """For an operator who started a service of another deployment, or replaced the database."""
     return (
         f"the topics {settings.kafka_prefix}.* belong to the deployment {owner}, and this database is {deployment}: "
         "set GO2HOOKS_KAFKA_PREFIX to a name of its own, or GO2HOOKS_DATABASE_URL to that deployment's database; "

@@ -1,7 +1,7 @@
-"""Why Kafka does not answer, in one sentence with its remedy.
+"""Says in one sentence why Kafka does not answer, and the remedy.
 
-librdkafka says "broker transport failure" for a wrong password, an unknown CA and a plaintext client at a TLS port alike.
-So we go the client's way ourselves, step by step: the address, TLS, the login.
+librdkafka says "broker transport failure" for a wrong password, an unknown CA and a plaintext client at a TLS port alike. So we
+take the steps of a client ourselves: the address, TLS, the login.
 """
 
 import re
@@ -45,7 +45,7 @@ _OTHER_NAMES: Final = (62, 64)
 
 
 def explain(error: KafkaException, config: Mapping[str, Any]) -> str:
-    """What Kafka refused, in its own words; or why it does not answer, for which it is asked. Blocks up to ten seconds."""
+    """What Kafka refused, in its own words; or why it does not answer, which it finds out. Blocks up to ten seconds."""
     fault: KafkaError = error.args[0]
     if fault.code() in _SILENT:
         return why_away(config)
@@ -53,7 +53,7 @@ def explain(error: KafkaException, config: Mapping[str, Any]) -> str:
 
 
 class Diagnosis:
-    """Logs why Kafka is away, in a thread of its own, when that has changed. Any thread."""
+    """Logs why Kafka is away, in a thread of its own, whenever the reason has changed. Any thread."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config

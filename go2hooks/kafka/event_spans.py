@@ -1,4 +1,4 @@
-"""Where an account's events of a time range lie in the log."""
+"""Which offsets hold an account's events of a time range."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from go2hooks.kafka.topics import TopicNames
 
 
 class EventRange(NamedTuple):
-    """A time range of one topic: where it begins and ends in each partition. A beginning of 0: nothing was written before it."""
+    """A time range of one topic: where it begins and ends in each partition. A start of 0 means that nothing was written before."""
 
     starts: dict[PartitionKey, int]
     ends: dict[PartitionKey, int]
 
     def of_account(self, topic: str, key: bytes) -> PartitionKey | None:
-        """The partition where the account's key leads. None when its events may lie in any: one was perhaps added since.
+        """The partition that the account's key is hashed to. None when its events may lie in any partition.
 
-        That is so unless every partition had messages before the range began.
+        That is so when a partition may have been added since the range began: one that had no messages before.
         """
         if not all(self.starts.values()):
             return None
@@ -32,12 +32,12 @@ def event_range(reader: LogReader, topic: str, begin_ms: int, end_ms: int) -> Ev
 
 
 def topics_of(topics: TopicNames, events: Iterable[str]) -> list[str]:
-    """Where these events are, each topic once."""
+    """The topics of these event types, each once."""
     return list(dict.fromkeys(topics.of_event[event] for event in events if event in topics.of_event))
 
 
 def count_events(reader: LogReader, topics: Iterable[str], account_id: str, begin_ms: int, end_ms: int) -> int:
-    """So many messages lie where the account's events are, those of other accounts included. Blocks; raises UnavailableError."""
+    """How many messages lie in the partitions of the account's events, other accounts' included. Blocks; raises UnavailableError."""
     count, key = 0, account_id.encode()
     for topic in topics:
         found = event_range(reader, topic, begin_ms, end_ms)

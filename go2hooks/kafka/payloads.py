@@ -1,6 +1,6 @@
-"""Deliveries as they lie in Kafka, read back one at a time: the log is the payload store, a record names the place.
+"""Reads single deliveries back from Kafka: the log is the payload store, and a record names the position.
 
-Consumers are kept open, since to make one takes longer than to read. No group is joined, nothing is committed.
+Consumers are kept open, since to make one takes longer than to read. They join no group and commit nothing.
 """
 
 import threading
@@ -27,22 +27,22 @@ from go2hooks.settings import Settings
 
 _TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.25
-_SILENT_S: Final = 1.0  # then the topic may be gone, of which librdkafka says nothing
-_MOST_TRIED: Final = 8  # a delivery has as many messages as attempts: with the newest of them gone the others are too
-#: What Kafka says of a place where there is nothing (any more): it is the log's end, or lies outside the log.
+_SILENT_S: Final = 1.0  # after that, look whether the topic still exists: librdkafka does not say so
+_MOST_TRIED: Final = 8  # positions; once the newest messages of a delivery have expired, the older ones have too
+#: What Kafka answers for an offset without a message: it is the end of the log, or lies outside of it.
 _NOTHING_THERE: Final = frozenset((codes.PARTITION_EOF, codes.AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE))
 _REFUSED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED))
 
 
 class KafkaPayloadReader:
-    """Safe to share between threads. Of the consumers, `consumers` at most, each reads for one thread at a time."""
+    """Safe to share between threads. Has `consumers` consumers at most, each of which reads for one thread at a time."""
 
     def __init__(self, settings: Settings, consumers: int = 4) -> None:
-        """Opens nothing yet: a consumer is made when all others are in use."""
+        """Connects to nothing yet: a consumer is made when all others are in use."""
         quiet = {
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "auto.offset.reset": "error",  # what has expired is said to be, instead of the next message that there is
+            "auto.offset.reset": "error",  # an expired message is reported, instead of the next one that exists
             "log_level": 0,
         }
         self._settings = settings
@@ -50,13 +50,13 @@ class KafkaPayloadReader:
         self._config: dict[str, Any] = consumer_config(settings, group, prefetch_kib=4096) | quiet
         self._diagnosis = Diagnosis(self._config)
         self._places = threading.Semaphore(consumers)
-        self._idle: list[Consumer] = []  # appended to and popped from: atomic
+        self._idle: list[Consumer] = []  # append and pop are atomic
 
     def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
-        """The delivery from the first of these places where it still lies; None when it lies in none of them.
+        """The delivery from the first of these positions where it still lies; None when all its messages have expired.
 
-        Which attempt the message asks for, and when, depends on the place; the payload does not. Blocks for five seconds
-        at most. Raises UnavailableError when Kafka does not say in time, or refuses.
+        The messages of a delivery differ in attempt number and due time, not in payload. Blocks for five seconds at most. Raises
+        UnavailableError when Kafka does not answer in time, or refuses.
         """
         deadline = time.monotonic() + _TIMEOUT_S
         with self._consumer() as consumer:
@@ -68,7 +68,7 @@ class KafkaPayloadReader:
         return None
 
     def count_events(self, account_id: str, events: Iterable[str], begin: datetime, end: datetime) -> int:
-        """So many messages lie where the account's events of these types are, of other accounts too.
+        """How many messages lie in the partitions of the account's events of these types, other accounts' included.
 
         Blocks for some seconds at most. Raises UnavailableError.
         """
@@ -77,13 +77,13 @@ class KafkaPayloadReader:
             return count_events(reader, topics, account_id, *(round(each.timestamp() * 1000) for each in (begin, end)))
 
     def close(self) -> None:
-        """To be called once nobody reads any more."""
+        """Call it once no thread reads any more."""
         while self._idle:
             self._idle.pop().close()
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
-        """One of the kept consumers. After whatever went wrong, the next one is made anew."""
+        """One of the kept consumers. After an error it is closed, and the next read makes another one."""
         if not self._places.acquire(timeout=_TIMEOUT_S):
             raise UnavailableError("too many others wait for Kafka at the moment")
         try:
@@ -103,7 +103,7 @@ class KafkaPayloadReader:
             self._places.release()
 
     def _read_at(self, consumer: Consumer, position: Position, deadline: float) -> Message | None:
-        """The message at this place; None when there is none (any more). Raises UnavailableError, KafkaException."""
+        """The message at this position; None when it has expired, or never existed. Raises UnavailableError, KafkaException."""
         consumer.assign([TopicPartition(*position)])
         silent_since: float | None = time.monotonic()
         while (left_s := deadline - time.monotonic()) > 0:

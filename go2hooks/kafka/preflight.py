@@ -1,7 +1,7 @@
-"""Whether Kafka has what a service needs before it starts: topics, and the right to read and write them.
+"""Checks before a service starts that Kafka has the topics that it needs, and lets it read and write them.
 
-Without this an attempt is made, its retry finds no topic or is refused, the process ends, and the attempt is made again
-after the restart, without end. A service that is not ready does no harm.
+Without this check, a dispatcher makes an attempt, cannot write the retry because the topic is missing or forbidden, ends, and makes the
+attempt again after its restart, without end. A service that is not ready does no harm.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from go2hooks.settings import Settings
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_S: Final = 5.0
-_KEPT_S: Final = 60.0  # never come to: what librdkafka gives up itself may end the process, see membership.py
+_KEPT_S: Final = 60.0  # never reached: a request that librdkafka gives up itself may end the process, see standstill.py
 _AGAIN_S: Final = 1.0
 _REACH_S: Final = 2.0
 _NO_COORDINATOR: Final = frozenset(
@@ -32,9 +32,9 @@ _REMEDY: Final = "see: go2hooks topics acls"
 def wait_until_usable(
     settings: Settings, service: Principal, deployment: str, pause: Callable[[float], bool]
 ) -> frozenset[str] | None:
-    """Block until nothing is missing and the topics are this deployment's. Says what is wrong, whenever that changes.
+    """Block until nothing is missing and this deployment owns the topics. Logs what is wrong, whenever that changes.
 
-    `pause` waits so many seconds and says whether to give up; then None. Otherwise the deployments whose deliveries may
+    `pause` waits so many seconds, and returns whether to give up. Returns None then; otherwise the deployments whose deliveries may
     lie there: this one, and those that it replaced.
     """
     said: list[str] = []
@@ -53,7 +53,7 @@ def wait_until_usable(
 
 
 def find_faults(settings: Settings, service: Principal) -> list[str]:
-    """What is missing, a sentence each, with the remedy. Blocks up to ten seconds."""
+    """What is missing, with the remedy, in one sentence each. Blocks up to ten seconds."""
     client = admin_client(settings)
     wanted = rights(settings, service)
     try:
@@ -115,7 +115,7 @@ def _explain_topic(error: KafkaError, name: str, operations: set[str]) -> str:
 
 
 def _names(allowed: list[Any] | None, wanted: set[str]) -> set[str]:
-    """What Kafka lists as allowed; where it lists nothing, as a broker without an authorizer may, all is."""
+    """The operations that Kafka lists as allowed. A broker without an authorizer may list none: then all are."""
     return wanted if not allowed else {operation.name for operation in allowed}
 
 

@@ -1,4 +1,4 @@
-"""Read parts of the log beside the services: no group is joined, nothing is committed."""
+"""Reads parts of a log beside the services: joins no group, commits nothing."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,11 +16,11 @@ from go2hooks.settings import Settings
 
 _TIMEOUT_S: Final = 10.0
 _BATCH: Final = 500
-_FAR: Final = 2000  # messages: to read so many takes about as long as to ask for another place
+_FAR: Final = 2000  # messages; to read so many takes about as long as a seek
 
 
 class OffsetRange(NamedTuple):
-    """A part of a partition: offsets from `start` on, below `end`."""
+    """A part of a partition: the offsets from `start` to below `end`."""
 
     key: PartitionKey
     start: int
@@ -28,13 +28,13 @@ class OffsetRange(NamedTuple):
 
 
 class LogReader:
-    """Asks Kafka where logs begin and end, and reads between. Blocks. Every method raises UnavailableError.
+    """Asks Kafka where logs begin and end, and reads them. Blocks. Every method raises UnavailableError.
 
-    To be closed, or used as a context manager.
+    Close it, or use it as a context manager.
     """
 
     def __init__(self, settings: Settings, timeout_s: float = _TIMEOUT_S) -> None:
-        """Each answer of Kafka's is waited for `timeout_s`; then it takes up to ten seconds to say why there was none."""
+        """Kafka has `timeout_s` for each answer. When it gives none, it takes up to ten seconds more to find out why."""
         self._settings = settings
         self._timeout_s = timeout_s
         self._reader = GroupNames(settings.kafka_prefix).reader
@@ -52,7 +52,7 @@ class LogReader:
             consumer.close()
 
     def partitions(self, topics: Iterable[str]) -> list[PartitionKey]:
-        """The partitions of these topics; a topic that is not there has none."""
+        """The partitions of these topics; a topic that does not exist has none."""
         try:
             there = self._consumer.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
@@ -66,11 +66,11 @@ class LogReader:
         return self._look_up(keys, OFFSET_END)
 
     def offsets_at(self, keys: Sequence[PartitionKey], time_ms: int) -> dict[PartitionKey, int]:
-        """The first message of each that was written at this time or later; its end when there is none."""
+        """The first message of each that was written at this time or later; the end of the log when there is none."""
         return self._look_up(keys, time_ms)
 
     def committed(self, group: str, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
-        """Where this group goes on after a restart; 0 where it has committed nothing."""
+        """The committed offsets of this group; 0 where it has committed nothing."""
         consumer = self._of_groups.get(group) or self._of_groups.setdefault(group, self._consumer_of(group))
         try:
             found = consumer.committed([TopicPartition(*key) for key in keys], timeout=self._timeout_s) if keys else []
@@ -79,14 +79,16 @@ class LogReader:
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
 
     def read(self, spans: Collection[OffsetRange]) -> Iterator[Message]:
-        """The messages in these spans, in order within each. What retention has taken is left out."""
+        """The messages in these ranges, in order within each; without those that have expired."""
         left = {span.key: span for span in spans if span.start < span.end}
         starts = [TopicPartition(*span.key, span.start) for span in left.values()]
-        consumer = self._consumer_of(self._reader)  # a fresh one: nothing is left over from what was read before
+        consumer = self._consumer_of(self._reader)  # a new one: it has nothing left over from an earlier read
         try:
             consumer.assign(starts)
             while left:
-                first = consumer.poll(self._timeout_s)  # `consume` would wait until it has as many as it may give
+                first = consumer.poll(
+                    self._timeout_s
+                )  # `consume` would wait until it has as many as it is allowed to give
                 if first is None:
                     raise UnavailableError(why_away(self._config(self._reader)))
                 messages = (first, *consumer.consume(_BATCH, 0))
@@ -97,9 +99,9 @@ class LogReader:
             consumer.close()
 
     def read_at(self, positions: Iterable[Position]) -> Iterator[Message]:
-        """The messages at these places, in order within each partition. What retention has taken is left out.
+        """The messages at these positions, in order within each partition; without those that have expired.
 
-        Between places that lie far apart it does not read.
+        It seeks between positions that lie far apart.
         """
         wanted: dict[PartitionKey, deque[int]] = {}
         for position in sorted(set(positions)):
@@ -147,7 +149,7 @@ class LogReader:
 
 
 def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consumer: Consumer) -> bool:
-    """Whether it lies at one of these places. Drops those that the reading has passed, and goes on to the next one."""
+    """Whether it lies at one of these positions. Drops the positions that it has passed, and seeks to the next one."""
     error = message.error()
     if error is not None and error.code() != codes.PARTITION_EOF:
         raise KafkaException(error)
@@ -170,7 +172,7 @@ def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consume
 
 
 def _belongs(message: Message, left: dict[PartitionKey, OffsetRange]) -> bool:
-    """Whether the message lies in its span. Drops from `left` what is read to its end, or to the end of its log."""
+    """Whether the message lies in its range. Drops a range from `left` when it, or its log, is read to the end."""
     error = message.error()
     if error is not None and error.code() != codes.PARTITION_EOF:
         raise KafkaException(error)

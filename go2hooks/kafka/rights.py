@@ -1,4 +1,4 @@
-"""What each service has to be allowed in Kafka, and nothing else. Printed as ACLs, and checked before a service starts."""
+"""The rights that each service needs in Kafka, and no others. They are printed as ACLs, and checked before a service starts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Principal(StrEnum):
 
 
 class AclOperation(StrEnum):
-    """Kafka's names; READ and WRITE imply DESCRIBE."""
+    """Kafka's names. READ and WRITE imply DESCRIBE."""
 
     READ = "READ"
     WRITE = "WRITE"
@@ -40,7 +40,7 @@ CLUSTER: Final = "kafka-cluster"
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """One operation on one resource; with `is_prefix`, on all whose names begin so."""
+    """One operation on one resource, or with `is_prefix` on all resources whose names begin with this name."""
 
     service: Principal
     resource: Resource
@@ -50,7 +50,7 @@ class Acl:
 
 
 def rights(settings: Settings, service: Principal) -> list[Acl]:
-    """What the service needs."""
+    """The rights that the service needs."""
     found = []
     for resource, name, *operations in _needs(settings, service):
         is_prefix = name.endswith("*")
@@ -114,7 +114,7 @@ def _needs(settings: Settings, service: Principal) -> Iterator[_Need]:
 
 
 def _ownership(settings: Settings) -> Iterator[_Need]:
-    """To read whose the topics are, and to claim them. The reader joins no group, but its name is looked up."""
+    """To read who owns the topics, and to claim them. The reader joins no group, but librdkafka looks its group's name up."""
     yield "topic", TopicNames(settings.kafka_prefix).deployment, AclOperation.READ, AclOperation.WRITE
     yield "group", GroupNames(settings.kafka_prefix).reader, AclOperation.DESCRIBE
 

@@ -1,6 +1,6 @@
-"""How the whole pipeline stands, by what Kafka knows of it: what was written, what waits and since when, which processes read.
+"""What Kafka knows of the whole pipeline: how much was written, how much waits and since when, which processes read.
 
-For people who look. What alerts are made of, each process tells of itself in `/metrics`.
+This is for people. Alerts use what each process tells of itself in `/metrics`.
 """
 
 import time
@@ -29,50 +29,50 @@ from go2hooks.settings import Settings
 
 K = TypeVar("K")
 
-RATE_S: Final = 60  #: rates are of so many seconds before the question
+RATE_S: Final = 60  #: seconds before the question that a rate is about
 _REACH_S: Final = 1.0
-_ANSWERS_S: Final = 0.6  # all of them, since they are asked for at once
+_ANSWERS_S: Final = 0.6  # for all answers together: the questions are sent at once
 _OLDEST_S: Final = 0.6
-_KEPT_S: Final = 60.0  # never come to: what librdkafka gives up itself may end the process, see membership.py
-_HEAD_BYTES: Final = 4096  # of each partition one message is read, and a larger one comes whole
+_KEPT_S: Final = 60.0  # never reached: a request that librdkafka gives up itself may end the process, see standstill.py
+_HEAD_BYTES: Final = 4096  # one message is read of each partition; a larger one comes whole
 _DENIED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED))
 _NO_GROUP: Final = frozenset((KafkaError.GROUP_ID_NOT_FOUND,))
 
 
 class Stage(NamedTuple):
-    """A topic, between those who write to it and the group that reads it. None for what Kafka did not say."""
+    """A topic, between its writers and the group that reads it. None for figures that Kafka did not tell."""
 
     written: int | None  #: messages in the last RATE_S seconds
     waiting: int | None  #: messages that the group has not finished
-    handled: int | None  #: messages that it has, ever: of use as a difference
-    late_s: float | None  #: age of the oldest that waits; of a retry, since it was due
+    handled: int | None  #: messages that the group has ever finished: only differences are of use
+    late_s: float | None  #: age of the oldest message that waits; of a retry, since its due time
 
 
 class Process(NamedTuple):
-    """One that reads, as Kafka lists it."""
+    """A process that reads, as Kafka lists it."""
 
     service: str  #: router, dispatcher
-    version: str  #: "" where its client does not say
+    version: str  #: "" when its client id does not tell
     build: str
     host: str
     partitions: int
 
 
 class Survey(NamedTuple):
-    """What Kafka said, to within a second or two."""
+    """What Kafka answered, exact to a second or two."""
 
     at: float  #: seconds since the epoch
     stages: dict[str, Stage]  #: by topic
-    dead: dict[str, int]  #: messages in the dead-letter topics, and marks of what was sent back, by topic
+    dead: dict[str, int]  #: messages in the dead-letter topics, markers included, by topic
     processes: list[Process]
-    faults: list[str]  #: what is not known and why, a sentence each
+    faults: list[str]  #: what is unknown and why, in one sentence each
 
 
 class Surveyor:
-    """Keeps its clients open. For one thread at a time."""
+    """Keeps its clients open. Used by one thread at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        """Opens nothing yet."""
+        """Connects to nothing yet."""
         self._settings = settings
         self._topics = TopicNames(settings.kafka_prefix)
         self._groups = GroupNames(settings.kafka_prefix)
@@ -82,16 +82,18 @@ class Surveyor:
         self._config: dict[str, Any] = reading | {
             "enable.auto.commit": False,
             "fetch.message.max.bytes": _HEAD_BYTES,
-            "fetch.error.backoff.ms": 20,  # the default is half a second, most of what there is
+            "fetch.error.backoff.ms": 20,  # the default, half a second, is most of the time that there is
             "log_level": 0,
         }
         self._diagnosis = Diagnosis(self._config)
         self._admin: AdminClient | None = None
         self._consumer: Consumer | None = None
-        self._read: dict[PartitionKey, tuple[int, int]] = {}  # the heads that were read last: offset, and when due
+        self._read: dict[
+            PartitionKey, tuple[int, int]
+        ] = {}  # the first unfinished message of each partition: its offset, and its due time in ms
 
     def look(self) -> Survey:
-        """Blocks for a second where Kafka is away, for two at most. Raises UnavailableError when no broker answers."""
+        """Blocks for a second when Kafka is away, for two at most. Raises UnavailableError when no broker answers."""
         if self._admin is None:
             self._admin = admin_client(self._settings)
         asking = _Asking(self._admin)
@@ -145,9 +147,9 @@ class Surveyor:
             yield Process(service, *(runs or ("", "")), member.host.removeprefix("/"), held)
 
     def _heads(self, wanted: dict[PartitionKey, int], faults: dict[str, None]) -> dict[PartitionKey, int]:
-        """When the message at each place was due, or written, in milliseconds; without those that did not come in time.
+        """When the message at each position was due, or written, in milliseconds; without those that did not come in time.
 
-        What has not moved since the last time, as where somebody hangs, is not read again.
+        A position that has not moved since the last time is not read again.
         """
         known = {key: read for key, read in self._read.items() if wanted.get(key) == read[0]}
         unread = {key: offset for key, offset in wanted.items() if key not in known}
@@ -163,7 +165,7 @@ class Surveyor:
 
 
 def _read_by(settings: Settings) -> dict[str, str]:
-    """Which group reads each topic, in the order of the pipeline."""
+    """The group that reads each topic, in the order of the pipeline."""
     topics, groups = TopicNames(settings.kafka_prefix), GroupNames(settings.kafka_prefix)
     return {
         **dict.fromkeys(topics.events, groups.router),
@@ -174,12 +176,12 @@ def _read_by(settings: Settings) -> dict[str, str]:
 
 
 class _Asking:
-    """Questions that are all under way at once; what is not answered in time, or refused, becomes a sentence."""
+    """Sends all questions at once. Each that is refused, or not answered in time, becomes a sentence in `faults`."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
         self._until = time.monotonic() + _REACH_S + _ANSWERS_S
-        self.faults: dict[str, None] = {}  #: each once, in order
+        self.faults: dict[str, None] = {}  #: sentences, each once, in order
 
     def offsets(self, keys: Sequence[PartitionKey], spec: OffsetSpec) -> dict[PartitionKey, "Future[Any]"]:
         asked = {TopicPartition(*key): spec for key in keys}
@@ -188,7 +190,7 @@ class _Asking:
 
     def committed(self, groups: Iterable[str]) -> dict[str, "Future[Any]"]:
         asked: dict[str, Future[Any]] = {}
-        for group in groups:  # the binding takes one at a time
+        for group in groups:  # the binding takes one group at a time
             wanted = [ConsumerGroupTopicPartitions(group)]
             asked |= self._admin.list_consumer_group_offsets(wanted, request_timeout=_KEPT_S)
         return asked
@@ -197,7 +199,7 @@ class _Asking:
         return dict(self._admin.describe_consumer_groups(list(groups), request_timeout=_KEPT_S))
 
     def collect(self, asked: Mapping[K, "Future[Any]"]) -> dict[K, Any]:
-        """Of each what was answered; without those that were not."""
+        """The answers, without those that did not come."""
         found: dict[K, Any] = {}
         for key, answer in asked.items():
             name = key.topic if isinstance(key, PartitionKey) else key
@@ -219,7 +221,7 @@ def _refusal(name: object, error: KafkaError) -> str:
 
 
 class _Offsets:
-    """The answers, put together by topic."""
+    """The answers, added up by topic."""
 
     def __init__(
         self,
@@ -240,11 +242,11 @@ class _Offsets:
             self._keys.setdefault(key.topic, []).append(key)
 
     def total(self, topic: str) -> int | None:
-        """Messages that lie in the topic."""
+        """How many messages lie in the topic."""
         return self._sum(topic, lambda key: self._ends[key] - self._starts[key])
 
     def unfinished(self, read_by: Mapping[str, str]) -> dict[PartitionKey, int]:
-        """Where each group goes on, in the partitions where something waits for it."""
+        """The next offset of each group, in the partitions where messages wait for it."""
         found: dict[PartitionKey, int] = {}
         for topic, group in read_by.items():
             for key in self._keys.get(topic, ()):
@@ -270,7 +272,7 @@ class _Offsets:
         return None if oldest is None else max(0.0, time.time() - oldest / 1000)
 
     def _recent(self, key: PartitionKey) -> int:
-        """Written since `before`, which is -1 where nothing was."""
+        """Messages written since `before`, which is -1 where none was."""
         since = self._before[key]
         return max(0, self._ends[key] - since) if since >= 0 else 0
 
@@ -281,13 +283,13 @@ class _Offsets:
         return at
 
     def _next(self, group: str, key: PartitionKey) -> int | None:
-        """Where the group goes on: where the log begins, if it has committed nothing that is still there."""
+        """The group's next offset: the start of the log, unless it has committed an offset that still exists."""
         if group not in self._committed or key not in self._starts:
             return None
         return max(self._committed[group].get(key, 0), self._starts[key])
 
     def _sum(self, topic: str, of: Callable[[PartitionKey], int]) -> int | None:
-        """None unless it is known of every partition."""
+        """The sum over the partitions of the topic; None unless the figure of each is known."""
         keys = self._keys.get(topic)
         try:
             return sum(map(of, keys)) if keys else None
@@ -296,9 +298,9 @@ class _Offsets:
 
 
 def _read_heads(consumer: Consumer, wanted: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
-    """One message of each partition, as many as come within _OLDEST_S.
+    """When the first message of each partition is due, for those that come within _OLDEST_S.
 
-    Nothing is paused: a partition that was is not read at once when it is assigned again.
+    Nothing is paused: a partition that was paused is not read at once when it is assigned again.
     """
     found: dict[PartitionKey, int] = {}
     consumer.assign([TopicPartition(*key, offset) for key, offset in wanted.items()])
@@ -320,10 +322,10 @@ def _read_heads(consumer: Consumer, wanted: Mapping[PartitionKey, int]) -> dict[
 
 
 def _due_ms(message: Message) -> int:
-    """When it is to be handled: a retry when it is due, all else at once."""
+    """When it is to be handled: a retry at its due time, every other message when it is written."""
     written_ms = message.timestamp()[1]
     value = message.value()
     try:
         return max(written_ms, decode_delivery(value if isinstance(value, bytes) else b"").due_ms)
-    except EventError:  # an event, or nothing that we know
+    except EventError:  # an event, or a message that nobody can decode
         return written_ms

@@ -1,8 +1,8 @@
-"""Which topics these are: Kafka gives each an id, and one that was deleted and made again has another.
+"""Kafka gives each topic an id. A topic that was deleted and made again has another one.
 
-A position in a log means nothing in another log of the same name: there it may lie behind messages that nobody has read. So a
-commit names its topic, in its metadata, and who begins to read at a commit about another begins at the start instead. Who
-reads already ends: its client has positions, epochs and commits in mind that are about the first.
+An offset means nothing in another log of the same name: there it may lie behind messages that nobody has read. So each commit names
+its topic's id, in its metadata. A consumer that finds a commit about another topic begins at the start instead. A consumer that is
+reading already ends its process: its client holds positions, epochs and commits that are about the first topic.
 """
 
 import time
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 _LOOK_S: Final = 5.0
 _ANSWER_S: Final = 5.0
 _CONTROLLER_S: Final = 1.0
-_MARK: Final = "topic-id:"  # others may keep metadata of their own with the commits that they make for us
+_MARK: Final = "topic-id:"  # tells our metadata from that of a tool which commits for us
 _UNKNOWN: Final = ""
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the id of topics from before Kafka gave ids
 
@@ -31,7 +31,7 @@ Asked = Mapping[str, "Future[Any]"]
 
 
 class TopicIds:
-    """What is known of the topics of one consumer; asks on a connection of its own. Not thread-safe."""
+    """The ids of one consumer's topics; asks on a connection of its own. Not thread-safe."""
 
     def __init__(self, config: dict[str, Any], topics: Sequence[str]) -> None:
         self._admin = AdminClient(config | {"log_level": 0, "error_cb": self._on_error})
@@ -42,9 +42,9 @@ class TopicIds:
         self._looked_at = 0.0
 
     def ask(self, keys: Iterable[PartitionKey]) -> Asked:
-        """Ask for the ids of their topics; for `begin`, when there was time for an answer. Blocks for a second at most.
+        """Ask for the ids of their topics. `begin` reads the answers. Blocks for a second at most.
 
-        The controller answers. Librdkafka goes on asking one that has died until its next look at the cluster, which may be
+        The controller answers. After it has died, librdkafka goes on asking it until its next look at the cluster, which may be
         half a minute away: so it is made to look now.
         """
         topics = {key.topic for key in keys}
@@ -60,9 +60,9 @@ class TopicIds:
         return self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S) if topics else {}
 
     def begin(self, points: Mapping[PartitionKey, ResumePoint], asked: Asked, timeout_s: float) -> list[Assignment]:
-        """What can be begun of these; sets the start anew where the commit is about another topic.
+        """The partitions that can be read now. Changes the start where the commit is about another topic.
 
-        Blocks for `timeout_s`. Raises UnavailableError when we have read another topic of that name.
+        Blocks for `timeout_s`. Raises UnavailableError when this process has read another topic of that name.
         """
         ids = _answered(asked, timeout_s)
         return [
@@ -72,14 +72,14 @@ class TopicIds:
         ]
 
     def position(self, key: PartitionKey, offset: int) -> TopicPartition:
-        """As it is committed, for a partition that was begun."""
+        """What to commit for a partition that was begun."""
         topic_id = self._read[key]
         return TopicPartition(*key, offset, metadata=_MARK + topic_id if topic_id else None)
 
     def check(self, now: float) -> None:
-        """Whether what we read is there, and still the same, as Kafka says every five seconds. Does not block.
+        """Ask Kafka every five seconds whether the topics that we read are there, and still the same. Does not block.
 
-        Raises UnavailableError when it is not; that it is not there Kafka has to say twice.
+        Raises UnavailableError when one is another, or when Kafka has said twice that it is not there.
         """
         self._admin.poll(0)
         if not self._looking and now - self._looked_at >= _LOOK_S:
@@ -118,7 +118,7 @@ class TopicIds:
 
 
 def _answered(asked: Asked, timeout_s: float) -> dict[str, str | None]:
-    """The ids, without those that Kafka does not tell in time; None for a topic that is not there."""
+    """The ids that Kafka has told in time; None for a topic that does not exist."""
     found: dict[str, str | None] = {}
     deadline = time.monotonic() + timeout_s
     for topic, future in asked.items():

@@ -27,7 +27,7 @@ _EVENTS: Final[dict[str, str]] = {
 
 
 class TopicNames:
-    """What the topics of one deployment are called: all begin with its prefix (`GO2HOOKS_KAFKA_PREFIX`)."""
+    """The names of one deployment's topics, which all begin with its prefix (`GO2HOOKS_KAFKA_PREFIX`)."""
 
     def __init__(self, prefix: str) -> None:
         self.of_event: Final = {kind: f"{prefix}.events.{name}" for kind, name in _EVENTS.items()}
@@ -47,13 +47,13 @@ class TopicNames:
         return [self.retry(delay_s) for delay_s in dict.fromkeys(delays_s)]
 
 
-# Whatever the brokers' defaults are: time alone deletes (compaction would keep one delivery per webhook, a limit in bytes
-# would take what still waits), and no replica that lags becomes leader.
+# Set whatever the brokers' defaults are. Only time deletes: compaction would keep one delivery per webhook, and a limit in bytes
+# would delete messages that still wait. And no replica that lags becomes leader.
 _KEEP: Final = {"cleanup.policy": "delete", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
 
 
 def is_enough(name: str, actual: str | None, wanted: str) -> bool:
-    """Whether a topic's config does what is wanted of it, or more: a longer retention is fine, -1 keeps for ever."""
+    """Whether a config has the wanted value or a safer one: a longer retention is fine, -1 keeps for ever."""
     if actual is not None and name in _AT_LEAST:
         return actual == "-1" or int(actual) >= int(wanted)
     return actual == wanted

@@ -48,7 +48,7 @@ def main() -> None:
     metrics.REPLICA_AGE_SECONDS.read_from(lambda: {(): follower.age_s()})
     log.info("router starting", metrics_port=health.port)
     shutdown.on_request(follower.abandon)
-    follower.start()  # the copy is complete before the first event is read
+    follower.start()  # the replica is complete before the first event is read
     loaded.set()
     freeze_gc()
     if not shutdown.requested and wait_until_usable(settings, Principal.ROUTER, follower.deployment, shutdown.wait):

@@ -1,8 +1,8 @@
-"""How much to do at a time beside what must not wait: more while that is not hindered, half as much once it is."""
+"""How many items to handle at a time beside work that must not wait: more while nothing hinders, half as many once something does."""
 
 
 class AdaptiveBatch:
-    """A number of items, by additive increase and multiplicative decrease."""
+    """A number of items that follows additive increase and multiplicative decrease (AIMD)."""
 
     __slots__ = ("_least", "_most", "_step", "items")
 
@@ -10,8 +10,8 @@ class AdaptiveBatch:
         self._least = least
         self._most = most
         self._step = step
-        self.items = least  #: the next time
+        self.items = least  #: to handle the next time
 
     def note(self, *, hindered: bool) -> None:
-        """How the last time went."""
+        """Note how the last time went: `hindered` when other work needed the processor."""
         self.items = max(self._least, self.items // 2) if hindered else min(self._most, self.items + self._step)

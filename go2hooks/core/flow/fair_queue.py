@@ -1,12 +1,13 @@
-"""What waits, by key, given out in turns: who has much waiting delays nobody who has little.
+"""A queue that gives each key its turn, so a key with many items does not delay a key with few.
 
-Keys that bring much beside others are given out apart: their items may gather for a moment, as what comes together
-costs less, and what they cost is taken from everybody.
+Heavy keys, which bring much beside others, are given out apart: their items may gather for a moment, since items that are handled
+together cost less, and what they cost is taken from all keys.
 
 Items of one key keep their order. Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from go2hooks.core.flow.sole_key import SoleKeyDetector
@@ -14,18 +15,27 @@ from go2hooks.core.flow.sole_key import SoleKeyDetector
 K = TypeVar("K")
 T = TypeVar("T")
 
-_COUNTED_S: Final = 0.25  # how long is counted who brings how much, at most
-_COUNTED_ITEMS: Final = 250
-_HEAVY_ITEMS: Final = 64  # in that time
-_HEAVY_SHARE: Final = 3  # and a third of all
-_BESIDE_S: Final = 1.0  # how long those who bring little count as being there: what is read at a time may be one burst
+
+@dataclass(frozen=True, slots=True)
+class HeavyRule:
+    """When a key is heavy."""
+
+    counted_s: float = 0.25  #: items are counted for this long at most: a burst is seen within a fraction of a second
+    counted_items: int = 250  #: and for this many at most: what the router reads at a time
+    items: int = 64  #: that a heavy key brings in that time; fewer cost little apart
+    share: int = 3  #: and the part of all items: a third
+    #: Seconds for which light keys count as present after their last item: what is read at a time may be one burst.
+    beside_s: float = 1.0
+
+
+_HEAVY: Final = HeavyRule()
 
 
 class FairQueue(Generic[K, T]):
-    """A queue per key, a ring of the keys that have something, and one of the heavy ones among them.
+    """A queue per key, a ring of the keys that have items, and a ring of the heavy ones among them.
 
-    Heavy is who brings a third of everything, and more than a few, beside others of the last second; and stays so while
-    more than a few wait. Unbounded: who puts in asks for the length before.
+    A key is heavy when it brings a third of all items, and more than a few, beside other keys of the last second. It stays heavy
+    while more than a few of its items wait. Unbounded: the caller checks the length before it puts something in.
     """
 
     __slots__ = (
@@ -50,20 +60,20 @@ class FairQueue(Generic[K, T]):
         self._counted = 0
         self._counted_since = 0.0
         self._heavy: frozenset[K] = frozenset()
-        self._others_at = float("-inf")  # when somebody who is not heavy was last counted
-        self.sole_key: SoleKeyDetector[K] = SoleKeyDetector()  #: of the keys that something is put in for
+        self._others_at = float("-inf")  # when a light key was last counted
+        self.sole_key: SoleKeyDetector[K] = SoleKeyDetector()  #: of the keys that items are put in for
 
     def __len__(self) -> int:
         return self._size
 
     @property
     def has_light(self) -> bool:
-        """Whether `take` may have something. What has become heavy since is among it."""
+        """Whether `take` may have an item. Keys that have become heavy since count too."""
         return bool(self._ring)
 
     @property
     def has_heavy(self) -> bool:
-        """Whether `take_heavy` has something."""
+        """Whether `take_heavy` has an item."""
         return bool(self._heavy_ring)
 
     def put(self, key: K, item: T, now: float) -> None:
@@ -78,8 +88,8 @@ class FairQueue(Generic[K, T]):
         self._counted += 1
 
     def take(self, now: float) -> tuple[K, T] | None:
-        """The next item of the light key whose turn it is; None when only heavy ones have something."""
-        if self._counted >= _COUNTED_ITEMS or now - self._counted_since >= _COUNTED_S:
+        """The next item of the light key whose turn it is; None when only heavy keys have items."""
+        if self._counted >= _HEAVY.counted_items or now - self._counted_since >= _HEAVY.counted_s:
             self._weigh(now)
         while self._ring:
             key = self._ring.popleft()
@@ -89,11 +99,11 @@ class FairQueue(Generic[K, T]):
         return None
 
     def take_heavy(self) -> tuple[K, T] | None:
-        """The next item of the heavy key whose turn it is; None when none has anything that `take` has passed over."""
+        """The next item of the heavy key whose turn it is; None when no heavy key has items that `take` has passed over."""
         return self._take_of(self._heavy_ring.popleft()) if self._heavy_ring else None
 
     def is_crowding(self, key: K, least: int, now: float) -> bool:
-        """Whether at least `least` items of this key wait, half or more of all that do, and others come too."""
+        """Whether at least `least` items of this key wait, which are half of all or more, while other keys come too."""
         waiting = len(self._queues.get(key, ()))
         return waiting >= least and 2 * waiting >= self._size and not self.sole_key.is_sole(key, now)
 
@@ -108,11 +118,11 @@ class FairQueue(Generic[K, T]):
         return key, item
 
     def _weigh(self, now: float) -> None:
-        least = max(_HEAVY_ITEMS, self._counted / _HEAVY_SHARE)
+        least = max(_HEAVY.items, self._counted / _HEAVY.share)
         heavy = {key for key, count in self._counts.items() if count >= least}
-        heavy.update(key for key in self._heavy if len(self._queues.get(key, ())) >= _HEAVY_ITEMS)
+        heavy.update(key for key in self._heavy if len(self._queues.get(key, ())) >= _HEAVY.items)
         if self._counts.keys() - heavy:
             self._others_at = now
-        self._heavy = frozenset(heavy) if now - self._others_at <= _BESIDE_S else frozenset()
+        self._heavy = frozenset(heavy) if now - self._others_at <= _HEAVY.beside_s else frozenset()
         self._counts = {}
         self._counted, self._counted_since = 0, now

@@ -1,20 +1,17 @@
 """Which offset of a partition may be committed, when deliveries finish out of order.
 
-A partition's messages are begun in offset order and completed in any. The committable offset is the lowest one that is
-still incomplete: after a crash, reading restarts there, so nothing unfinished is skipped. Whatever was completed above
-it may be read again; the recorded attempts tell which.
-
-A tracker lives as long as one assignment of the partition: after another one, completions of the first reach a tracker
-that nobody asks any more.
+A partition's messages are begun in offset order and completed in any order. The committable offset is the lowest one that is
+still incomplete: after a crash, reading restarts there, so nothing unfinished is skipped. Messages above it that were completed
+may be read again; the recorded attempts tell which.
 """
 
 from collections import deque
 
 
 class OffsetTracker:
-    """Offsets of one partition during one assignment. Not thread-safe: one event loop owns it.
+    """Offsets of one partition during one assignment. Not thread-safe.
 
-    `begin` must be called in ascending order. Both calls are O(1) amortised: a deque of begun offsets, whose head is
+    `begin` must be called in ascending order. `begin` and `complete` are O(1) amortised: a deque of begun offsets, whose head is
     dropped once it is complete.
     """
 
@@ -28,7 +25,7 @@ class OffsetTracker:
 
     @property
     def incomplete(self) -> int:
-        """How many messages have begun and are not complete."""
+        """How many messages are begun and not complete."""
         return len(self._incomplete)
 
     @property
@@ -53,11 +50,11 @@ class OffsetTracker:
         self._next = offset + 1
 
     def skip_to(self, offset: int) -> None:
-        """Note that nothing more is to be read before `offset`: what lies there, if anything, are no messages."""
+        """Note that no message lies before `offset` that was not begun."""
         self._next = max(self._next, offset)
 
     def complete(self, offset: int) -> None:
-        """Note that `offset` is finished and recorded. KeyError when it is not under way: completed, or never begun."""
+        """Note that `offset` is finished. Raises KeyError when it was completed before, or never begun."""
         self._incomplete.remove(offset)
         while self._begun and self._begun[0] not in self._incomplete:
             self._begun.popleft()

@@ -1,4 +1,4 @@
-"""What a replay sends next: from the records, each of which names its message, or from the events themselves."""
+"""Finds what a replay sends next: from the records, each of which names its message, or from the events themselves."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,36 +26,36 @@ from go2hooks.postgres.history import Key, standings
 from go2hooks.postgres.replaying import Job, Step
 from go2hooks.telemetry import metrics
 
-BATCH: Final = 200  #: deliveries sent together; what a crash may send twice
-_READ_MESSAGES: Final = 20_000  # in one turn, however few of them are selected: others' replays have turns too
-_READ_S: Final = 0.5
+BATCH: Final = 200  #: deliveries that are sent together; a crash may send so many twice
+_READ_MESSAGES: Final = 20_000  # in one turn, however few of them are selected: other replays have turns too
+_READ_S: Final = 0.5  # likewise
 
 
 class Selected(NamedTuple):
-    """A delivery to send, and how it is found again after a crash."""
+    """A delivery to send, and what finds it again after a crash."""
 
     planned: Planned
     delivery: Delivery
 
 
 class NextDeliveries(NamedTuple):
-    """What one turn has found, and how far it has read."""
+    """The deliveries that one turn has found, and how far it has read."""
 
     selected: list[Selected]
     step: Step
-    is_end: bool  #: there is nothing behind it
+    is_end: bool  #: nothing more is to come
 
 
 class Source(Protocol):
     """Where a replay's deliveries come from. Blocks; raises UnavailableError, psycopg.Error."""
 
     def next(self, conn: Connection[Any], job: Job) -> NextDeliveries:
-        """Some hundred deliveries more. `job` is as it is now."""
+        """Some hundred deliveries more. `job` is in its current state."""
         ...
 
 
 class Log:
-    """What the sources read with."""
+    """Reads events and deliveries for the sources."""
 
     def __init__(self, reader: LogReader, topics: TopicNames, codec: EventCodec, deployment: str) -> None:
         self.reader = reader
@@ -64,7 +64,7 @@ class Log:
         self._deployment = deployment
 
     def delivery_of(self, message: Message, webhook_id: str) -> Delivery | None:
-        """The delivery to this webhook that the message holds, or that its event asks for; None when there is none."""
+        """The delivery to this webhook that the message holds, or that comes of its event; None when there is none."""
         value = message.value()
         raw = value if isinstance(value, bytes) else b""
         try:
@@ -76,7 +76,7 @@ class Log:
         return delivery._replace(deployment=self._deployment) if delivery.webhook_id == webhook_id else None
 
     def again(self, webhook_id: str, planned: Iterable[Planned]) -> list[Delivery]:
-        """These deliveries, as far as their messages are still there."""
+        """These deliveries, without those whose messages have expired."""
         wanted: dict[Position, Planned] = {each.position: each for each in planned}
         found: list[Delivery] = []
         for message in self.reader.read_at(wanted):
@@ -87,14 +87,14 @@ class Log:
         return found
 
     def event_of(self, message: Message) -> Event:
-        """Raises EventError: the router has buried such a message."""
+        """Raises EventError for a message that the router has sent to the dead-letter topic."""
         value = message.value()
         event = self._codec.decode(value if isinstance(value, bytes) else b"")
         validate(event)
         return event
 
     def of_event(self, event: Event, message: Message, webhook_id: str) -> Delivery:
-        """As the router makes it. Raises EventError."""
+        """The delivery as the router makes it. Raises EventError."""
         origin_ms = origin_of(event, message.timestamp()[1])
         [delivery] = first_deliveries(
             event, render(event), [webhook_id], origin_ms, suspect=True, deployment=self._deployment
@@ -103,12 +103,12 @@ class Log:
 
 
 def source_of(job: Job, log: Log) -> Source:
-    """Where this replay's deliveries come from; it goes on where the last batch ended."""
+    """The source of this replay. It goes on where the last batch ended."""
     return FromRecords(job, log) if job.selection in FROM_RECORDS else FromEvents(job, log)
 
 
 class FromRecords:
-    """Failed or skipped deliveries: read where their records say, without looking through the log."""
+    """Failed or skipped deliveries, read at the positions that their records name."""
 
     def __init__(self, job: Job, log: Log) -> None:
         self._log = log
@@ -135,7 +135,7 @@ class FromRecords:
         return NextDeliveries(selected, step, len(rows) < BATCH)
 
     def _read(self, job: Job, planned: Sequence[Planned]) -> Iterator[Selected]:
-        """In the order of the records; without those that have expired."""
+        """In the order of the records, without those that have expired."""
         found = {delivery.id: delivery for delivery in self._log.again(job.webhook_id, planned)}
         for each in planned:
             if each.delivery_id in found:
@@ -149,11 +149,11 @@ class FromRecords:
 
 
 class FromEvents:
-    """Events of the account that the webhook wants, in the order in which Kafka has them.
+    """Events of the account that the webhook wants, in Kafka's order.
 
-    The account's events lie in one partition of each topic, where its key leads. That holds for the whole range if every
-    partition had messages before it began: none was added since. Otherwise, and as soon as another key lies where it should
-    not (a producer that places keys in another way), all partitions are read.
+    The account's events lie in one partition of each topic, to which its key is hashed. That holds for the whole range if every
+    partition had messages before it began, so that none was added since. Otherwise all partitions are read; and also as soon as
+    a key lies in a wrong partition, because a producer uses another hash.
     """
 
     def __init__(self, job: Job, log: Log) -> None:
@@ -190,7 +190,7 @@ class FromEvents:
         return NextDeliveries(self._select(conn, job, found), self._step(), is_end)
 
     def _look_at(self, message: Message, job: Job) -> Delivery | None:
-        """The delivery that its event asks for, if it is one of the account's that the webhook wants."""
+        """The delivery that comes of its event, if the event is the account's and the webhook wants it."""
         topic, number, offset = position_of(message)
         key, accepted_ms = PartitionKey(topic, number), message.timestamp()[1]
         self._next[key] = offset + 1
@@ -251,10 +251,10 @@ class FromEvents:
                 self._next[key], self._end[key] = starts[key], ends[key]
 
     def _check_place(self, key: bytes, where: PartitionKey, job: Job) -> None:
-        """Another account's key that lies where it should not: this one's may lie anywhere, too."""
+        """When another account's key lies in a wrong partition, this account's may lie in any, too: read them all."""
         count = self._count.get(where.topic)
         if count is not None and key_partition(key, count) != where.partition:
             del self._count[where.topic]
             starts, ends = self._range(where.topic, job)
             self._add(starts, ends, list(starts))
-            self._messages = None  # the next turn reads those, too
+            self._messages = None  # the next turn reads the added partitions, too

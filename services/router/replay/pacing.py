@@ -1,4 +1,4 @@
-"""How fast replays are sent: as many a second as is set, and none while dispatchers have others' deliveries to catch up with."""
+"""Limits how fast replays are sent: to a rate, and to nothing while dispatchers are behind with deliveries."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from go2hooks.kafka.partitions import PartitionKey
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.topics import TopicNames
 
-_LOOK_S: Final = 0.25
-_AHEAD_S: Final = 2.0  # so much of the rate may wait before dispatchers; a replay's own deliveries count, too
+_LOOK_S: Final = 0.25  # between two looks at the backlog
+_AHEAD_S: Final = 2.0  # seconds of the rate that may wait for dispatchers; a replay's own deliveries count too
 
 
 class Backlog:
-    """How many deliveries dispatchers have still to finish, in the main topic and in the overflow. Raises UnavailableError."""
+    """How many deliveries dispatchers have not finished, in the main topic and in the overflow. Raises UnavailableError."""
 
     def __init__(self, reader: LogReader, topics: TopicNames, groups: GroupNames) -> None:
         self._reader = reader
@@ -40,12 +40,12 @@ class Throttle:
         self._is_held = False
 
     def sent(self, count: int) -> None:
-        """So many were written just now."""
+        """Note that so many deliveries were written just now."""
         now = self._clock()
         self._next_at = max(self._next_at, now - _LOOK_S) + count / self._per_s
 
     def wait_s(self) -> float:
-        """Seconds until more may be sent; 0 for now. Asks Kafka a few times a second."""
+        """Seconds until more may be sent; 0 for at once. Asks Kafka a few times a second."""
         now = self._clock()
         if now - self._looked_at >= _LOOK_S:
             self._is_held = self._backlog() > self._per_s * _AHEAD_S
@@ -54,5 +54,5 @@ class Throttle:
 
     @property
     def is_held(self) -> bool:
-        """Whether it waits for dispatchers, and not for its own rate."""
+        """Whether it waits for the dispatchers, and not for the rate."""
         return self._is_held

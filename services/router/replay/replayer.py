@@ -1,7 +1,7 @@
-"""Replays in turns: claim, find, write down, send, note that Kafka has it; and look at what came of what was sent.
+"""Carries out replays in turns: claim, find, write down, send, note that Kafka has it; and note how the deliveries ended.
 
-What a batch will be is written down before it is sent, with how far the reading has come (`postgres/replaying.py`). So whoever
-goes on after a crash sends at most the last batch a second time, under the same attempt numbers: dispatchers recognise it.
+A batch is written down before it is sent, with how far the reading has come (`postgres/replaying.py`). So after a crash at most the
+last batch is sent a second time, under the same attempt numbers, by which dispatchers recognise it.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ from services.router.replay.pacing import Throttle
 log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 4  # replays that take turns in a process; each reads ahead up to 16 MiB
-_LOOK_S: Final = 0.25  # for new replays, and for what came of what was sent
-_BATCHES: Final = 8  # looked at together
-_FORGET_S: Final = 3600.0
-_AGAIN_S: Final = 1.0
+_LOOK_S: Final = 0.25  # between two looks for new replays, and for how deliveries ended
+_BATCHES: Final = 8  # whose deliveries are looked at together
+_FORGET_S: Final = 3600.0  # between two deletions of replays that are over
+_AGAIN_S: Final = 1.0  # after Postgres or Kafka did not answer
 _DISABLED: Final = "The webhook was disabled: enable it, and replay what was not sent."
 
 
 class Replayer:
-    """`step` is to be called until the process stops, then `close`. A thread of its own keeps the leases."""
+    """Call `step` until the process stops, then `close`. A thread of its own keeps the leases."""
 
     def __init__(
         self,
@@ -69,25 +69,25 @@ class Replayer:
 
     @property
     def ready(self) -> bool:
-        """Whether Postgres and Kafka did what was asked last."""
+        """Whether Postgres and Kafka answered the last time."""
         return self._is_working
 
     def step(self) -> None:
-        """A turn for each replay that is under way; waits where there is nothing to do, or something is away."""
+        """One turn for each replay that is under way. Waits when there is nothing to do, or Postgres or Kafka is away."""
         try:
             with self._pool.connection() as connection:
                 self._step(connection)
         except (psycopg.Error, UnavailableError) as error:
             self._is_working = False
             self._outage.tell(error)
-            self._sources.clear()  # begun anew, from what is written down
+            self._sources.clear()  # they begin again from what is written down
             self._pause(_AGAIN_S)
         else:
             self._is_working = True
             self._outage.end()
 
     def close(self) -> None:
-        """Let others go on at once."""
+        """Give the leases back, so that another process goes on at once."""
         self._closing.set()
         self._heart.join()
         try:
@@ -99,7 +99,7 @@ class Replayer:
         self._sources.clear()
 
     def _keep_leases(self) -> None:
-        """However long a turn takes. Without Postgres they end, and others may go on: what is sent twice is recognised."""
+        """However long a turn takes. When Postgres is away the leases end, and another process may go on: duplicates are recognised."""
         while not self._closing.wait(replaying.KEEP_S):
             if self._sources:
                 with contextlib.suppress(psycopg.Error), self._pool.connection() as connection:
@@ -118,7 +118,7 @@ class Replayer:
                 self._sources.pop(replay_id)
 
     def _look(self, connection: Connection[Any]) -> None:
-        """A few times a second: whether there are new replays, and what came of what was sent."""
+        """A few times a second, look for new replays, and for how deliveries ended."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_S:
             return
@@ -135,7 +135,7 @@ class Replayer:
             self._forgot_at = now
 
     def _turn(self, connection: Connection[Any], replay_id: str) -> bool:
-        """The next batch of a replay. False when it is over, stopped, or somebody else's by now."""
+        """Send the next batch of a replay. False when the replay is over, stopped, or another process has it."""
         job = replaying.renew(connection, replay_id, self._name)
         if job is None:
             return False
@@ -156,7 +156,7 @@ class Replayer:
         return not found.is_end
 
     def _send_last(self, connection: Connection[Any], job: Job) -> bool:
-        """The batch that Kafka may not have, or not all of. False when the process is to stop."""
+        """Send again the last batch, which Kafka may not have, or only in part. False when the process is to stop."""
         planned = replaying.unsent(connection, job.id, job.batch)
         deliveries = self._log.again(job.webhook_id, planned)
         if not self._outbox.write(deliveries):
@@ -167,7 +167,7 @@ class Replayer:
         return True
 
     def _send(self, connection: Connection[Any], job: Job, found: NextDeliveries) -> bool:
-        """False when it is not ours any more, or the process is to stop."""
+        """False when another process has the replay, or this one is to stop."""
         planned = [each.planned for each in found.selected]
         batch = replaying.write_batch(connection, job.id, self._name, found.step, planned)
         if batch is None:

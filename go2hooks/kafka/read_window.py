@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 
-class Window:
+class ReadWindow:
     """Messages that weigh `size` together, at most, are handed over and not yet released; beyond that Kafka has to wait.
 
     A message weighs 1 for every `unit_bytes` that it has begun, so the window is bounded by messages and by bytes.

@@ -24,9 +24,8 @@ from go2hooks.settings import Settings
 
 log = structlog.get_logger(__name__)
 _TIMEOUT_S: Final = 30.0  # for each step
-SAFE_REPLICATION: Final = (
-    3  #: with so many replicas, a write may require two acknowledgements and one broker may be away
-)
+#: With so many replicas, a write may need two acknowledgements while one broker is away.
+SAFE_REPLICATION: Final = 3
 
 
 @dataclass(slots=True)

@@ -21,9 +21,7 @@ class Ownership(NamedTuple):
     """What the records say."""
 
     owner: str | None  #: None until a deployment claims the topics
-    former: frozenset[str] = (
-        frozenset()
-    )  #: deployments whose claims were taken back: their deliveries may still lie here
+    former: frozenset[str] = frozenset()  #: whose claims were taken back; their deliveries may still lie here
 
 
 def read_claims(settings: Settings) -> Ownership:

@@ -27,10 +27,8 @@ class LookupTimes:
     """Seconds."""
 
     tend_s: float = 1.0  #: between two looks; exact enough for a lag in messages
-    alone_s: float = (
-        5.0  #: what Kafka has for the question where to read on: a coordinator that moves answers within it
-    )
-    beside_s: float = 1.0  #: likewise while others of our partitions could be read
+    alone_s: float = 5.0  #: for the question where to read on, while no partition is read
+    beside_s: float = 1.0  #: likewise, while other partitions could be read
 
 
 _LOOKUP: Final = LookupTimes()

@@ -13,9 +13,7 @@ from go2hooks.core.flow.offsets import OffsetTracker
 
 log = structlog.get_logger(__name__)
 
-_MEASURE_S: Final = (
-    0.5  # what the answer is worth: it is asked for every second, and the partitions are not read meanwhile
-)
+_MEASURE_S: Final = 0.5  # for the ends of paused logs; nothing is read meanwhile
 
 
 class PartitionKey(NamedTuple):

@@ -326,31 +326,3 @@ async def test_large_messages_fill_the_window_by_their_bytes_and_all_come_in_the
         keeper.finish(held, weight=sum(keeper.consumer.weigh(len(message)) for message in held))
         done += len(held)
     assert [message.offset() for message in keeper.messages] == list(range(60))
-
-
-async def test_what_the_sink_says_of_a_partition_that_has_gone_does_not_touch_the_one_that_came_back(
-    create_topic, kafka_bootstrap, group
-):
-    """It would stay paused for good: the sink that reads it anew knows of no pause, and nothing comes that could end it."""
-    topic = create_topic()
-    config = consumer_config(Settings(kafka_bootstrap_servers=kafka_bootstrap), group)
-    loop = asyncio.get_running_loop()
-    keeper = Keeper()
-    consumer = PolledConsumer(config, [topic], loop, window=10, unit_bytes=1000, revoke_timeout_s=5.0)
-    consumer._sink = keeper  # as if started, but without its thread
-    assignment = Assignment(PartitionKey(topic, 0), 0)
-    consumer.on_assigned([assignment])
-    await asyncio.sleep(0)  # the sink hears of it
-    consumer.pause(assignment.key)
-    consumer._commands.obey()
-    assert consumer._pauses._by_sink == {assignment.key}
-    consumer.pause(assignment.key)  # on its way, when the partition goes and comes back
-    consumer.store({assignment.key: 5})
-    consumer.on_lost([assignment.key])
-    consumer.on_assigned([assignment])
-    consumer._commands.obey()
-    assert consumer._pauses._by_sink == set()
-    await asyncio.sleep(0)
-    consumer.pause(assignment.key)
-    consumer._commands.obey()
-    assert consumer._pauses._by_sink == {assignment.key}

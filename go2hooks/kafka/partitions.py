@@ -61,7 +61,10 @@ class Partition:
         try:
             self.tracker.begin(offset)
         except ValueError:
-            raise went_back(self.key) from None
+            raise UnavailableError(
+                f"{self.key.topic}/{self.key.partition} begins again before what was read: the topic was deleted and made again, "
+                "or lost its end; ending, to ask Kafka where to read on"
+            ) from None
 
     def hold(self, offset: int, due_ms: int) -> None:
         """Note that a message, begun just now, waits in this process. It is late from `due_ms` on."""
@@ -87,14 +90,6 @@ def take_committable(partitions: Mapping[PartitionKey, Partition]) -> dict[Parti
 def position_of(message: Message) -> Position:
     """Where a consumed message lies."""
     return Position(message.topic(), message.partition(), message.offset())  # type: ignore[arg-type]  # consumed: has all three
-
-
-def went_back(key: PartitionKey) -> UnavailableError:
-    """For a message that lies before one that was read already: what the reader knows of this log is no longer true."""
-    return UnavailableError(
-        f"{key.topic}/{key.partition} begins again before what was read: the topic was deleted and made again, or lost its end; "
-        "ending, to ask Kafka where to read on"
-    )
 
 
 def is_data(message: Message) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, Message
 
-from go2hooks.kafka.producing import Headers, InternalProducer, RefusedError, is_about_the_message
+from go2hooks.kafka.producing import Headers, InternalProducer, RefusedError, enqueue, is_about_the_message
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class LoopProducer:
                 self._kafka.send_again(error, message, headers, partial(self._settle, on_kept, on_refused))
 
         try:
-            self._kafka.produce(topic, key, value, acknowledge, headers)
+            enqueue(self._kafka.client, topic, key, value, acknowledge, headers)
         except RefusedError as error:  # librdkafka's own limit, which is ours
             if not is_about_the_message(error.reason):
                 raise

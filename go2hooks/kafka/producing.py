@@ -75,11 +75,14 @@ def enqueue(
 
 
 class InternalProducer:
-    """A producer of a service, which never gives up: see `producer_config`. Any thread may produce; one polls."""
+    """A producer of a service, which never gives up: see `producer_config`. Any thread may `enqueue` to its client; one polls.
+
+    An error that a delivery report tells belongs to `send_again`.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
-        self._producer = Producer(config | {"error_cb": self._on_error})
+        self.client = Producer(config | {"error_cb": self._on_error})
         self._alone: Producer | None = None  # of which each message has a batch of its own; connects when there is one
         self._lock = threading.Lock()
         #: The first reason for which Kafka refuses a message for good, though not for what it is. The process is expected to stop,
@@ -89,19 +92,7 @@ class InternalProducer:
     @property
     def in_flight(self) -> int:
         """Messages that are written, and whose delivery reports have not been served."""
-        return len(self._producer) if self._alone is None else len(self._producer) + len(self._alone)
-
-    def produce(
-        self,
-        topic: str,
-        key: str | bytes | None,
-        value: bytes | None,
-        on_delivery: OnDelivery,
-        headers: Headers | None = None,
-        give_up: Callable[[], bool] = never,
-    ) -> bool:
-        """See `enqueue`. An error that `on_delivery` is given belongs to `send_again`."""
-        return enqueue(self._producer, topic, key, value, on_delivery, headers, give_up)
+        return len(self.client) if self._alone is None else len(self.client) + len(self._alone)
 
     def send_again(self, error: KafkaError, message: Message, headers: Headers | None, settle: OnDelivery) -> None:
         """A broker has refused the message. Where that may be another's fault, send it again, alone; else keep the failure.
@@ -124,13 +115,13 @@ class InternalProducer:
 
     def poll(self, timeout_s: float) -> None:
         """Serve delivery reports. Blocks for `timeout_s` when there is none."""
-        self._producer.poll(timeout_s)
+        self.client.poll(timeout_s)
         if self._alone is not None:
             self._alone.poll(0)
 
     def flush(self, timeout_s: float) -> int:
         """Wait until every report is served, twice `timeout_s` at most. Returns how many messages have none."""
-        left: int = self._producer.flush(timeout_s)
+        left: int = self.client.flush(timeout_s)
         return left if self._alone is None else left + int(self._alone.flush(timeout_s))
 
     def _fail(self, error: KafkaError, message: Message) -> None:
@@ -140,4 +131,4 @@ class InternalProducer:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.failure = self.failure or error.str()
-        report(error, self._producer)
+        report(error, self.client)

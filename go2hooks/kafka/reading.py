@@ -1,7 +1,7 @@
 """Reads parts of a log beside the services: joins no group, commits nothing."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
@@ -78,25 +78,13 @@ class LogReader:
             raise self._away(error) from error
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
 
-    def read(self, spans: Collection[OffsetRange]) -> Iterator[Message]:
+    def read(self, ranges: Collection[OffsetRange]) -> Iterator[Message]:
         """The messages in these ranges, in order within each; without those that have expired."""
-        left = {span.key: span for span in spans if span.start < span.end}
-        starts = [TopicPartition(*span.key, span.start) for span in left.values()]
-        consumer = self._consumer_of(self._reader)  # a new one: it has nothing left over from an earlier read
-        try:
-            consumer.assign(starts)
-            while left:
-                first = consumer.poll(
-                    self._timeout_s
-                )  # `consume` would wait until it has as many as it is allowed to give
-                if first is None:
-                    raise UnavailableError(why_away(self._config(self._reader)))
-                messages = (first, *consumer.consume(_BATCH, 0))
-                yield from [message for message in messages if _belongs(message, left)]
-        except KafkaException as error:
-            raise self._away(error) from error
-        finally:
-            consumer.close()
+        left = {each.key: each for each in ranges if each.start < each.end}
+        starts = [TopicPartition(*each.key, each.start) for each in left.values()]
+        for message, _consumer in self._read_while(left, starts):
+            if _belongs(message, left):
+                yield message
 
     def read_at(self, positions: Iterable[Position]) -> Iterator[Message]:
         """The messages at these positions, in order within each partition; without those that have expired.
@@ -106,18 +94,26 @@ class LogReader:
         wanted: dict[PartitionKey, deque[int]] = {}
         for position in sorted(set(positions)):
             wanted.setdefault(PartitionKey(position.topic, position.partition), deque()).append(position.offset)
-        if not wanted:
+        starts = [TopicPartition(*key, offsets[0]) for key, offsets in wanted.items()]
+        for message, consumer in self._read_while(wanted, starts):
+            if _is_wanted(message, wanted, consumer):
+                yield message
+
+    def _read_while(self, left: Sized, starts: list[TopicPartition]) -> Iterator[tuple[Message, Consumer]]:
+        """What a new consumer reads from there on, until nothing is `left`. A new one has nothing left over from an earlier read."""
+        if not left:
             return
         consumer = self._consumer_of(self._reader)
         try:
-            consumer.assign([TopicPartition(*key, offsets[0]) for key, offsets in wanted.items()])
-            while wanted:
-                first = consumer.poll(self._timeout_s)
+            consumer.assign(starts)
+            while left:
+                first = consumer.poll(
+                    self._timeout_s
+                )  # `consume` would wait until it has as many as it is allowed to give
                 if first is None:
                     raise UnavailableError(why_away(self._config(self._reader)))
                 for message in (first, *consumer.consume(_BATCH, 0)):
-                    if _is_wanted(message, wanted, consumer):
-                        yield message
+                    yield message, consumer
         except KafkaException as error:
             raise self._away(error) from error
         finally:

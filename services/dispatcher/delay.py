@@ -19,8 +19,9 @@ import structlog
 
 from go2hooks.core.flow.due import DueBuffer
 from go2hooks.kafka.consumer import PolledConsumer
+from go2hooks.kafka.partitions import Partition
 from go2hooks.telemetry import metrics
-from services.dispatcher.work_item import Partition, WorkItem
+from services.dispatcher.work_item import WorkItem
 
 log = structlog.get_logger(__name__)
 

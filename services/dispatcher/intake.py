@@ -20,9 +20,9 @@ from go2hooks.core.domain.duplicates import Claims
 from go2hooks.core.errors import UnavailableError, UndecodableEventError
 from go2hooks.core.flow.lag import UnreadAge
 from go2hooks.kafka.consumer import PolledConsumer
-from go2hooks.kafka.partitions import Assignment, PartitionKey, position_of, went_back
+from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey, position_of, take_committable
 from go2hooks.telemetry import metrics
-from services.dispatcher.work_item import Origin, Partition, Source, Stage, WorkItem
+from services.dispatcher.work_item import Origin, Source, Stage, WorkItem
 
 _DRAIN_POLL_S: Final = 0.01
 
@@ -123,12 +123,7 @@ class Intake:
 
     def store_offsets(self) -> None:
         """Hand finished offsets to librdkafka, which commits them."""
-        finished: dict[PartitionKey, int] = {}
-        for key, partition in self._partitions.items():
-            offset = partition.tracker.committable()
-            if offset is not None:
-                finished[key] = offset
-                partition.tracker.committed(offset)
+        finished = take_committable(self._partitions)
         if finished:
             self.consumer.store(finished)
 
@@ -140,8 +135,7 @@ class Intake:
         for key, count in self.consumer.lags.items():
             backlog[key.topic] += count
         for key, partition in self._partitions.items():
-            age_s = partition.unfinished.seconds(partition.tracker.oldest_incomplete, now_ms)
-            unfinished[key.topic] = max(unfinished[key.topic], age_s)
+            unfinished[key.topic] = max(unfinished[key.topic], partition.unfinished_s(now_ms))
         for topic, count in backlog.items():
             late_s = self._late_s(topic, now_ms) if self._late_s else self._unread.seconds(topic, count, now_ms)
             metrics.LAG_MESSAGES.set(nan if lag_unknown_s else count, topic)
@@ -159,10 +153,7 @@ class Intake:
         if partition is None:  # revoked while this batch was on its way
             self.consumer.release(weight)
             return None
-        try:
-            partition.tracker.begin(offset)
-        except ValueError:
-            raise went_back(partition.key) from None
+        partition.begin(offset)
         _kind, written_ms = message.timestamp()
         self._unread.read(topic, written_ms)
         try:
@@ -172,8 +163,7 @@ class Intake:
             self._bury(message, error, lambda: self._complete(partition, offset, weight))
             return None
         self._check_deployment(delivery, partition, offset)
-        partition.held += 1
-        partition.unfinished.begin(offset, max(written_ms, delivery.due_ms))
+        partition.hold(offset, max(written_ms, delivery.due_ms))
         item = WorkItem(delivery, position, partition, self._origin, self.consumer, weight)
         return item if item.claim() else None
 

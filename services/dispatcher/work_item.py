@@ -5,9 +5,7 @@ from typing import Final, Literal, Protocol
 
 from go2hooks.core.domain.delivery import Delivery, Position
 from go2hooks.core.domain.duplicates import Claims
-from go2hooks.core.flow.lag import UnfinishedAge
-from go2hooks.core.flow.offsets import OffsetTracker
-from go2hooks.kafka.partitions import Assignment
+from go2hooks.kafka.partitions import Partition
 from go2hooks.telemetry import metrics
 
 Source = Literal["main", "retry", "overflow"]
@@ -15,21 +13,6 @@ Source = Literal["main", "retry", "overflow"]
 _OUTDATED_S: Final = (
     1.0  # the records' answer holds this long: an attempt that was under way then may be recorded since
 )
-
-
-class Partition:
-    """One assignment of one partition."""
-
-    __slots__ = ("gone", "held", "key", "leaving", "suspect_until", "tracker", "unfinished")
-
-    def __init__(self, assignment: Assignment) -> None:
-        self.key = assignment.key
-        self.suspect_until = assignment.suspect_until
-        self.tracker = OffsetTracker()
-        self.unfinished = UnfinishedAge()
-        self.held = 0  # items that are neither finished nor dropped
-        self.gone = False  # revoked or lost: what has not started must not
-        self.leaving = False  # being given back: what is finished now is still committed
 
 
 class Window(Protocol):

@@ -54,13 +54,9 @@ class FanOut:
         if rendered is None:
             return
         deliveries = first_deliveries(
-            event,
-            rendered,
-            webhook_ids,
-            origin_of(event, read.accepted_ms),
-            suspect=read.offset < read.partition.suspect_until,
-            deployment=self._deployment(),
-        )
+            event, rendered, webhook_ids, origin_of(event, read.accepted_ms),
+            suspect=read.offset < read.partition.suspect_until, deployment=self._deployment(),
+        )  # fmt: skip
         topic = self._topics.overflow if crowding else self._topics.deliveries
         for webhook_id, encoded in zip(webhook_ids, encode_fan_out(deliveries), strict=True):
             self._writer.write(batch, read.message, topic, webhook_id, encoded)

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, Message
 
 from go2hooks.core.errors import EventError, UnkeepableEventError
 from go2hooks.kafka.partitions import position_of
-from go2hooks.kafka.producing import Headers, InternalProducer
+from go2hooks.kafka.producing import Headers, InternalProducer, enqueue
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES, TopicNames
 from go2hooks.telemetry import metrics
 from services.router.batch import Batch
@@ -67,7 +67,7 @@ class Writer:
                 self._kafka.send_again(error, sent, headers, partial(self._settle, batch, event))
 
         batch.unacknowledged += 1
-        self._kafka.produce(topic, key, value, acknowledge, headers, self._stopping)
+        enqueue(self._kafka.client, topic, key, value, acknowledge, headers, self._stopping)
 
     def bury(self, batch: Batch, event: Message, error: EventError) -> None:
         """Keep a bad event as it came, with where it came from and why it is bad; of a very large one only these."""

@@ -9,7 +9,7 @@ from go2hooks.codec import encode_delivery
 from go2hooks.core.domain.delivery import Delivery
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.client import producer_config
-from go2hooks.kafka.producing import InternalProducer
+from go2hooks.kafka.producing import InternalProducer, enqueue
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
@@ -33,7 +33,7 @@ class Outbox:
         kafka, stopping = self._kafka, self._stopping
         for delivery in deliveries:
             value = encode_delivery(delivery)
-            if not kafka.produce(self._topic, delivery.webhook_id, value, self._acknowledge, give_up=stopping):
+            if not enqueue(kafka.client, self._topic, delivery.webhook_id, value, self._acknowledge, give_up=stopping):
                 return False
         while kafka.in_flight and self._refused is None and kafka.failure is None:
             kafka.poll(_POLL_S)

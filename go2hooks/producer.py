@@ -30,8 +30,7 @@ from go2hooks.kafka.client import connection_config, refusal
 from go2hooks.kafka.diagnosis import why_away
 from go2hooks.kafka.producing import RefusedError, enqueue
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.kafka_settings import KafkaSettings
-from go2hooks.settings import load_kafka_settings
+from go2hooks.settings import KafkaSettings, load_kafka_settings
 
 __all__ = [
     "Event",

@@ -20,9 +20,8 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from go2hooks.codec import EventCodec
-from go2hooks.kafka_settings import KafkaSettings
 from go2hooks.producer import EventError, EventProducer, UnavailableError
-from go2hooks.settings import load_kafka_settings
+from go2hooks.settings import KafkaSettings, load_kafka_settings
 
 # Who has locked an account's oldest row has the account. Rows are looked at in order, so the oldest of an account among
 # them is its oldest of all; a row that another relay has locked, or has just deleted, is skipped, and its account with it.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from go2hooks.core.errors import SealError, SettingsError, UnavailableError
-from go2hooks.environment import given_variable, variable
+from go2hooks.settings.environment import given_variable, variable
 
 if TYPE_CHECKING:
     from psycopg import Connection

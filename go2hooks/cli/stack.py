@@ -47,8 +47,8 @@ def find_settings(data_dir: Path | None) -> "Settings":
 
     Its key, too, unless the environment names keys: the rule by which `go2hooks up` chooses.
     """
-    from go2hooks.environment import is_given
     from go2hooks.settings import load_settings
+    from go2hooks.settings.environment import is_given
 
     if data_dir is None:
         return load_settings()

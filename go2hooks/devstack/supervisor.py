@@ -25,13 +25,13 @@ from go2hooks.devstack.security import Security, kept_security, secure
 from go2hooks.devstack.server import Server
 from go2hooks.devstack.service import Service
 from go2hooks.devstack.watch import Watch
-from go2hooks.environment import is_given, variable
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres import sign_in_links
 from go2hooks.postgres.api_keys import CreatedKey, create_key, list_keys
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings, load_settings
+from go2hooks.settings.environment import is_given, variable
 
 ACCOUNT: Final = "local"
 _INTERVAL_S: Final = 0.1

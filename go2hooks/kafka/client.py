@@ -17,11 +17,11 @@ from pydantic import SecretStr
 from go2hooks import __version__
 from go2hooks.build import BUILD
 from go2hooks.core.errors import SettingsError
-from go2hooks.environment import file_variable, variable
 from go2hooks.kafka import codes
 from go2hooks.kafka.topics import MAX_INTERNAL_MESSAGE_BYTES
-from go2hooks.kafka_settings import KafkaSettings, parse_properties
 from go2hooks.settings import MAX_POLL_INTERVAL_S, Settings, load_kafka_settings
+from go2hooks.settings.environment import file_variable, variable
+from go2hooks.settings.kafka import KafkaSettings, parse_properties
 
 log = structlog.get_logger(__name__)
 

@@ -16,8 +16,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from go2hooks.environment import variable
 from go2hooks.kafka import codes
+from go2hooks.settings.environment import variable
 
 log = structlog.get_logger(__name__)
 

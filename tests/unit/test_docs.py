@@ -15,9 +15,9 @@ from snippets import snippet
 from go2hooks.core.domain.event import EventType
 from go2hooks.core.domain.samples import example_payload
 from go2hooks.core.security.signing import body_signature, generate_secret, standard_signature
-from go2hooks.environment import file_variable, is_secret, variable
 from go2hooks.kafka.topics import TopicNames, all_topics
 from go2hooks.settings import Settings
+from go2hooks.settings.environment import file_variable, is_secret, variable
 from go2hooks.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]

@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from collections import Counter
 from ipaddress import ip_network
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from go2hooks.core.errors import SettingsError
 from go2hooks.core.security.target import BAD_PORTS
 from go2hooks.settings import Settings, load_settings
+from go2hooks.settings.environment import Environment
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +23,18 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_no_two_groups_define_the_same_name_since_one_would_hide_the_other() -> None:
+    groups = [group for group in Settings.__mro__ if issubclass(group, Environment) and group is not Environment]
+    names = Counter(
+        name
+        for group in groups
+        for name in {*group.__dict__, *group.__annotations__}
+        if not name.startswith("__") and name not in Environment.__dict__
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+    assert len(groups) > 10
 
 
 def test_networks_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

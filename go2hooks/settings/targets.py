@@ -2,17 +2,15 @@
 
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from go2hooks.core.security.addresses import AddressPolicy, Network
 from go2hooks.core.security.egress import ProxyAddress, parse_proxy_url
 from go2hooks.core.security.target import BAD_PORTS
-from go2hooks.environment import Environment, split_list
-
-_MAX_PORT: Final = 65535
+from go2hooks.settings.environment import CommaSeparated, Environment, split_list
 
 
 def parse_network(text: str) -> Network:
@@ -27,56 +25,51 @@ def parse_network(text: str) -> Network:
     return network
 
 
+def _networks(value: Any) -> Any:
+    parts = split_list(value)
+    return tuple(parse_network(part) for part in parts) if isinstance(value, str) else parts
+
+
+def _port_numbers(value: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = [port for port in value if not 0 <= port <= 65535]  # noqa: PLR2004  # the highest port
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no port: ports go from 0 to 65535")
+    return value
+
+
+def _proxy(value: SecretStr | None) -> SecretStr | None:
+    if value is None or not value.get_secret_value():
+        return None
+    parse_proxy_url(value.get_secret_value())
+    return value
+
+
+_Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+
+
 class TargetSettings(Environment):
     """What decides about a delivery's target."""
 
     allow_insecure_targets: bool = Field(
         default=False, description="permit http and private addresses, for development"
     )
-    target_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
+    target_allow_cidrs: _Networks = Field(
         (), description="networks that deliveries may go to though they are not public, comma separated"
     )
-    target_deny_cidrs: Annotated[tuple[Network, ...], NoDecode] = Field(
+    target_deny_cidrs: _Networks = Field(
         (), description="networks that no delivery may go to, comma separated; wins over every permission"
     )
-    target_deny_ports: Annotated[tuple[int, ...], NoDecode] = Field(
+    target_deny_ports: Annotated[CommaSeparated[int], AfterValidator(_port_numbers)] = Field(
         tuple(sorted(BAD_PORTS)),
         description="ports that no delivery may go to, comma separated; by default those that are never HTTP",
     )
     target_ca_file: Path | None = Field(
         None, description="PEM file of further CAs to trust for receivers, and for an egress proxy that speaks TLS"
     )
-    egress_proxy: SecretStr | None = Field(
+    egress_proxy: Annotated[SecretStr | None, AfterValidator(_proxy)] = Field(
         None,
         description="HTTP proxy that deliveries leave by, such as http://user:password@host:3128; https:// for TLS to it",
     )
-
-    @field_validator("target_allow_cidrs", "target_deny_cidrs", mode="before")
-    @classmethod
-    def _networks(cls, value: Any) -> Any:
-        parts = split_list(value)
-        return tuple(parse_network(part) for part in parts) if isinstance(value, str) else parts
-
-    @field_validator("target_deny_ports", mode="before")
-    @classmethod
-    def _ports(cls, value: Any) -> Any:
-        return split_list(value)
-
-    @field_validator("target_deny_ports")
-    @classmethod
-    def _port_numbers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        wrong = [port for port in value if not 0 <= port <= _MAX_PORT]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is no port: ports go from 0 to {_MAX_PORT}")
-        return value
-
-    @field_validator("egress_proxy")
-    @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None or not value.get_secret_value():
-            return None
-        parse_proxy_url(value.get_secret_value())
-        return value
 
     def address_policy(self) -> AddressPolicy:
         """Where deliveries may go, as far as addresses decide."""

@@ -5,15 +5,16 @@ Files are how Kubernetes and Docker hand secrets over; a variable would show in 
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import SecretStr
+from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from go2hooks.core.errors import SettingsError
 
 PREFIX: Final = "GO2HOOKS_"
+T = TypeVar("T")
 
 
 def variable(name: str) -> str:
@@ -46,6 +47,9 @@ def split_list(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+CommaSeparated = Annotated[tuple[T, ...], NoDecode, BeforeValidator(split_list)]
+
+
 def read_secret_file(name: str, path: str) -> str:
     """The secret, without the line break that editors put at a file's end. Raises SettingsError that names the variable."""
     try:
@@ -56,7 +60,10 @@ def read_secret_file(name: str, path: str) -> str:
 
 
 class Environment(BaseSettings):
-    """Base of every group of settings. Frozen; the environment is read once, at start."""
+    """Base of every group of settings. Frozen; the environment is read once, at start.
+
+    `Settings` inherits all groups, so no two of them may give a field or a validator the same name.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", allow_inf_nan=False)
 

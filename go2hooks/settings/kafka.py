@@ -1,11 +1,11 @@
 """How to reach Kafka: where it is, as whom, and what topics and groups are called there. Producers need no other settings."""
 
 import re
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, model_validator
 
-from go2hooks.environment import Environment, variable
+from go2hooks.settings.environment import Environment, variable
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -50,19 +50,31 @@ _PROMISES: Final = {
 }
 
 
+def _topic_name(value: str) -> str:
+    if not _PREFIX.fullmatch(value):
+        raise ValueError("up to 64 letters, digits, dots, hyphens and underscores, as Kafka's topic names allow")
+    return value
+
+
+def _allowed(value: SecretStr | None) -> SecretStr | None:
+    parse_properties(value)
+    return value
+
+
 class KafkaSettings(Environment):
     """What every Kafka client reads, producers' included."""
 
     kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
-    kafka_prefix: str = Field(
+    kafka_prefix: Annotated[str, AfterValidator(_topic_name)] = Field(
         "go2", description="first part of the names of topics and groups: one per deployment on a cluster"
     )
-    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
-        "plaintext", description="how brokers are spoken to: plaintext, ssl, sasl_plaintext or sasl_ssl"
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, with a SASL security protocol"
-    )
+    kafka_security_protocol: Annotated[
+        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], BeforeValidator(str.lower)
+    ] = Field("plaintext", description="how brokers are spoken to: plaintext, ssl, sasl_plaintext or sasl_ssl")
+    kafka_sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None,
+        BeforeValidator(lambda value: value and value.upper()),
+    ] = Field(None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, with a SASL security protocol")
     kafka_sasl_username: str | None = Field(None, description="user for PLAIN and SCRAM")
     kafka_sasl_password: SecretStr | None = Field(
         None, description="password for PLAIN and SCRAM; one in a file is read again when brokers refuse it"
@@ -75,32 +87,9 @@ class KafkaSettings(Environment):
     )
     kafka_ssl_key_file: FilePath | None = Field(None, description="PEM file of that certificate's private key")
     kafka_ssl_key_password: SecretStr | None = Field(None, description="password of the private key")
-    kafka_properties: SecretStr | None = Field(
+    kafka_properties: Annotated[SecretStr | None, AfterValidator(_allowed)] = Field(
         None, description="further librdkafka properties, name=value, separated by semicolons or line breaks"
     )
-
-    @field_validator("kafka_prefix")
-    @classmethod
-    def _topic_name(cls, value: str) -> str:
-        if not _PREFIX.fullmatch(value):
-            raise ValueError("up to 64 letters, digits, dots, hyphens and underscores, as Kafka's topic names allow")
-        return value
-
-    @field_validator("kafka_security_protocol", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator("kafka_sasl_mechanism", mode="before")
-    @classmethod
-    def _upper(cls, value: Any) -> Any:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("kafka_properties")
-    @classmethod
-    def _allowed(cls, value: SecretStr | None) -> SecretStr | None:
-        parse_properties(value)
-        return value
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

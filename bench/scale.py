@@ -24,7 +24,7 @@ from usage import Meter, machine, peak_rss_mib, reset_peak
 from go2hooks.core.domain.outcome import State
 from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, maintain_partitions, write_batch
-from go2hooks.postgres.deliveries import Filter, page
+from go2hooks.postgres.attempts.deliveries import Filter, page
 
 _WEBHOOKS = 1000
 _DAYS = 3  # yesterday and the two days after it, so that several partitions grow

@@ -25,8 +25,7 @@ from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.sending import WaitingProducer
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.postgres.history import Key, Standing, key_of, standings
-from go2hooks.postgres.overdue import Overdue, overdue_deliveries
+from go2hooks.postgres.attempts.standings import Key, Overdue, Standing, key_of, overdue_deliveries, standings
 from go2hooks.settings import Settings
 
 UNRECORDED: Final = "unrecorded"

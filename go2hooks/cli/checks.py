@@ -155,20 +155,14 @@ def _check_migrations(url: str, wrong: str) -> Finding:
 
 
 def _check_secrets(settings: "Settings", connection: "Connection[Any]") -> Finding:
-    from go2hooks.postgres.secrets import Purpose, SecretBox
+    from go2hooks.postgres.key_rotation import all_sealed
+    from go2hooks.postgres.secrets import SecretBox
 
     try:
         box = SecretBox(settings.encryption_keys())
     except SettingsError as error:
         return Finding("secrets", str(error), "Set GO2HOOKS_SECRET_KEYS to the keys that the services use.")
-    secrets = "SELECT id, sealed_secret FROM webhooks WHERE deleted_at IS NULL ORDER BY id"
-    keys = "SELECT webhook_id, sealed_key FROM client_certificates ORDER BY webhook_id"
-    sealed = [(*row, Purpose.SIGNING) for row in connection.execute(secrets)]
-    headers = (
-        "SELECT id, sealed_headers FROM webhooks WHERE deleted_at IS NULL AND sealed_headers IS NOT NULL ORDER BY id"
-    )
-    sealed += [(*row, Purpose.HEADERS) for row in connection.execute(headers)]
-    sealed += [(*row, Purpose.CLIENT_KEY) for row in connection.execute(keys)]
+    sealed = all_sealed(connection)
     shut = [each for each in sealed if not _opens(box, *each)]
     if shut:
         detail = (

@@ -155,7 +155,7 @@ def requeue(
     from go2hooks.codec import EventCodec
     from go2hooks.kafka.dead import WayBack
     from go2hooks.kafka.reading import LogReader
-    from go2hooks.postgres.history import last_attempt
+    from go2hooks.postgres.attempts.standings import last_attempt
 
     if bool(positions) == bool(kind):
         raise click.UsageError("Name positions, or a --kind with filters.")

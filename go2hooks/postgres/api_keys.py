@@ -16,7 +16,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from go2hooks.core.encoding.payload import format_timestamp
-from go2hooks.postgres import audit
+from go2hooks.postgres import accounts, audit
 from go2hooks.postgres.audit import Action, Actor, Change, command_line, differences
 
 KEY_PREFIX: Final = "go2_"
@@ -115,7 +115,7 @@ def create_key(
     if not _ACCOUNT_ID.fullmatch(account_id):
         raise ValueError("an account id has 1 to 128 characters, none of them a control character")
     with conn.transaction():
-        conn.execute("INSERT INTO accounts (id) VALUES (%s) ON CONFLICT DO NOTHING", [account_id])
+        accounts.add(conn, account_id)
         return make_key(conn, NewKey(account_id, name, scopes, expires_at), command_line())
 
 
@@ -149,11 +149,6 @@ def standing_keys(conn: Connection[Any], account_id: str) -> list[ApiKey]:
             f"SELECT {_COLUMNS} FROM api_keys WHERE account_id = %s AND revoked_at IS NULL ORDER BY created_at, id",
             [account_id],
         ).fetchall()
-
-
-def lock_account(conn: Connection[Any], account_id: str) -> None:
-    """Until the transaction ends, nobody else changes what is counted per account."""
-    conn.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", [account_id])
 
 
 def has_other_admin(conn: Connection[Any], account_id: str, key_id: str) -> bool:

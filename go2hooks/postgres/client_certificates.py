@@ -55,6 +55,11 @@ def remove(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
     return conn.execute(_REMOVE, {"account": account_id, "webhook_id": webhook_id}).rowcount == 1
 
 
+def forget(conn: Connection[Any], webhook_id: str) -> None:
+    """Delete the certificate of a webhook that is gone."""
+    conn.execute("DELETE FROM client_certificates WHERE webhook_id = %s", [webhook_id])
+
+
 def digest_of(conn: Connection[Any], webhook_id: str) -> bytes | None:
     """What names the certificate of a webhook that the caller has locked; None when there is none."""
     row = conn.execute("SELECT client_certificate FROM webhooks WHERE id = %s", [webhook_id]).fetchone()

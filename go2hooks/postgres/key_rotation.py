@@ -30,6 +30,15 @@ _REPLACE_ANSWER: Final = """UPDATE idempotent_answers SET sealed_answer = %s
 # Replicas need not hear of this one: who has opened a key goes on using it.
 _REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webhook_id = %s AND sealed_key = %s"
 
+_SEALED: Final = (
+    ("SELECT id, sealed_secret FROM webhooks WHERE deleted_at IS NULL ORDER BY id", Purpose.SIGNING),
+    (
+        "SELECT id, sealed_headers FROM webhooks WHERE deleted_at IS NULL AND sealed_headers IS NOT NULL ORDER BY id",
+        Purpose.HEADERS,
+    ),
+    ("SELECT webhook_id, sealed_key FROM client_certificates ORDER BY webhook_id", Purpose.CLIENT_KEY),
+)
+
 
 class _Row(NamedTuple):
     webhook_id: str
@@ -64,6 +73,11 @@ class Resealing:
     def is_complete(self) -> bool:
         """Whether nothing needs the older keys any more."""
         return not self.changed and not self.shut
+
+
+def all_sealed(conn: Connection[Any]) -> list[tuple[str, bytes, Purpose]]:
+    """Every webhook's present secret, secret headers and client key, each with the webhook's id."""
+    return [(*row, purpose) for query, purpose in _SEALED for row in conn.execute(query)]
 
 
 def reseal_all(conn: Connection[Any], box: SecretBox, batch: int = 500) -> Resealing:

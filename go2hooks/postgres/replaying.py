@@ -10,7 +10,7 @@ the same numbers, which dispatchers recognise, and reads on behind it.
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -23,14 +23,12 @@ from go2hooks.core.domain.replay import FINAL, Planned, is_wanted
 from go2hooks.core.encoding.fanout import others
 from go2hooks.core.errors import FilterError
 from go2hooks.postgres.attempts import from_ms
-from go2hooks.postgres.history import Key, standings
+from go2hooks.postgres.attempts.standings import Key, standings
 
 _LEASE: Final = timedelta(seconds=3)
 KEEP_S: Final = 0.75  #: how often leases are to be renewed
 _FIRST_LOOK: Final = timedelta(seconds=0.5)
 _LAST_LOOK: Final = timedelta(seconds=30)
-_COUNTED: Final = 1_000_000  # records that are counted at most for the estimate of what is left
-_ALONG_INDEXES: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
 
 _JOB: Final = """r.id, r.webhook_id, r.account_id, r.selection, r.events, r.from_at, r.to_at, r.progress, r.batch, r.unsent,
     w.events, w.is_active, w.filter"""
@@ -52,22 +50,6 @@ UPDATE replays SET progress = %(progress)s, position_at = coalesce(%(position_at
     matched = matched + %(planned)s + %(expired)s, expired = expired + %(expired)s,
     batch = batch + (%(planned)s > 0)::int, unsent = %(planned)s, leased_until = clock_timestamp() + %(lease)s
 WHERE {_OURS} RETURNING batch"""
-# Failed and skipped deliveries, along their index, oldest first. What is looked through is bounded, as in `deliveries`; a row
-# that a later attempt has overtaken is left out afterwards. The state is in the text, or the partial index would not apply.
-_RECORDED: Final = """
-SELECT a.delivery_id, a.created_at, a.attempt, a.event, a.kind, a.kafka_topic, a.kafka_partition, a.kafka_offset,
-    EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = %(webhook_id)s AND later.created_at = a.created_at
-            AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt)
-FROM (SELECT * FROM attempts
-      WHERE webhook_id = %(webhook_id)s AND state = '{state}' AND state <> 'delivered'
-        AND created_at >= %(from_at)s AND created_at < %(to_at)s
-        AND (created_at, delivery_id, attempt) > (%(after_at)s, %(after_id)s, %(after_attempt)s)
-      ORDER BY created_at, delivery_id, attempt LIMIT %(limit)s) a
-ORDER BY a.created_at, a.delivery_id, a.attempt"""
-_COUNT: Final = """
-SELECT count(*) FROM (SELECT 1 FROM attempts WHERE webhook_id = %(webhook_id)s AND state = '{state}' AND state <> 'delivered'
-    AND created_at >= %(from_at)s AND created_at < %(to_at)s LIMIT %(most)s) counted"""
-_STATES: Final = (State.FAILED, State.SKIPPED)  # the only ones that are put into those two
 _DUE_BATCHES: Final = """
 SELECT b.replay_id, b.batch, b.deliveries, b.written_at, r.webhook_id, r.finished_at IS NOT NULL, clock_timestamp()
 FROM replay_batches b JOIN replays r ON r.id = b.replay_id
@@ -112,18 +94,6 @@ class Job(NamedTuple):
         if event.type in ABOUT_WEBHOOKS and not others((self.webhook_id,), event):
             return False
         return self.filter is None or self.filter.matches(event.data)
-
-
-class Record(NamedTuple):
-    """A row of `attempts` that may name a delivery to send again."""
-
-    delivery_id: str
-    created_at: datetime
-    attempt: int
-    event: str
-    kind: str
-    position: Position | None
-    is_overtaken: bool  #: by a later attempt: not the delivery's state any more
 
 
 class Step(NamedTuple):
@@ -227,28 +197,6 @@ def fail(conn: Connection[Any], replay_id: str, holder: str, why: str) -> None:
         )
 
 
-def recorded(conn: Connection[Any], job: Job, after: tuple[datetime, str, int] | None, limit: int) -> list[Record]:
-    """The next rows with the job's state behind a place, in order. Fewer than `limit`: there are no more."""
-    after_at, after_id, after_attempt = after or (job.from_at, "", 0)
-    values = {"after_at": after_at, "after_id": after_id, "after_attempt": after_attempt, "limit": limit}
-    with conn.transaction():
-        conn.execute(_ALONG_INDEXES)
-        rows = conn.execute(_RECORDED.format(state=_state(job)), _range(job) | values).fetchall()
-    return [
-        Record(
-            id_, created, attempt, event, kind, None if topic is None else Position(topic, number, offset), overtaken
-        )
-        for id_, created, attempt, event, kind, topic, number, offset, overtaken in rows
-    ]
-
-
-def count_recorded(conn: Connection[Any], job: Job) -> int:
-    """How many such rows there are, up to a million; some of them overtaken."""
-    with conn.transaction():
-        row = conn.execute(_COUNT.format(state=_state(job)), _range(job) | {"most": _COUNTED}).fetchone()
-    return int(row[0]) if row else 0
-
-
 def settle(conn: Connection[Any], batches: int) -> int:
     """Look at what came of some deliveries that were sent, at most of so many batches; count those that are decided, and end
     replays of which all are. Returns how many batches were looked at.
@@ -290,14 +238,6 @@ def _filter(pattern: Any) -> Filter | None:
         return None if pattern is None else compile_filter(pattern)
     except FilterError:
         return None
-
-
-def _state(job: Job) -> State:
-    return _STATES[_STATES.index(State(job.selection))]
-
-
-def _range(job: Job) -> dict[str, Any]:
-    return {"webhook_id": job.webhook_id, "from_at": job.from_at, "to_at": job.to_at}
 
 
 def _decided(conn: Connection[Any], webhook_id: str, planned: Sequence[Planned]) -> dict[str, str]:
@@ -356,11 +296,3 @@ def _packed(planned: Iterable[Planned]) -> str:
 
 def _unpacked(packed: list[list[Any]]) -> list[Planned]:
     return [Planned(id_, created_ms, attempt, Position(*place)) for id_, created_ms, attempt, *place in packed]
-
-
-def created_ms(moment: datetime) -> int:
-    """Milliseconds since the epoch, exactly."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

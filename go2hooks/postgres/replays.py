@@ -2,46 +2,15 @@
 
 # ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from go2hooks.core.domain.outcome import State
-
 _COLUMNS: Final = """id, webhook_id, from_at, to_at, events, selection, status, error, matched, sent, expired, delivered, failed,
     skipped, position_at, unread, created_at, finished_at"""
 _OWN: Final = "account_id = %(account)s AND webhook_id = %(webhook)s"
-_LOOKED_AT: Final = 5000  #: each of them for a later attempt
-_COUNTED: Final = 100_000  #: at most, when there are more
-
-
-class _Texts(NamedTuple):
-    """For one state, which is in the text: or the partial index would not apply.
-
-    The range stands in both places, so that the planner leaves out the other days in both.
-    """
-
-    looked_at: str
-    counted: str
-
-
-def _texts(state: State) -> _Texts:
-    records = f"""FROM attempts WHERE webhook_id = %(webhook_id)s AND state = '{state}' AND state <> 'delivered'
-        AND created_at >= %(begin)s AND created_at < %(end)s"""
-    return _Texts(
-        f"""SELECT count(*), count(*) FILTER (WHERE kafka_topic IS NOT NULL AND kind <> 'test' AND event = ANY(%(events)s)
-                AND NOT EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = a.webhook_id
-                    AND later.created_at = a.created_at AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt
-                    AND later.created_at >= %(begin)s AND later.created_at < %(end)s))
-            FROM (SELECT * {records} LIMIT {_LOOKED_AT} + 1) a""",
-        f"SELECT count(*) FROM (SELECT 1 {records} LIMIT {_COUNTED}) counted",
-    )
-
-
-_MATCHING: Final = {str(state): _texts(state) for state in (State.FAILED, State.SKIPPED)}
 
 
 class ReplayRow(NamedTuple):
@@ -67,13 +36,6 @@ class ReplayRow(NamedTuple):
     finished_at: datetime | None
 
 
-class Matching(NamedTuple):
-    """Records in a range, as far as they were counted, and how many of them name a delivery that would be sent."""
-
-    records: int
-    matched: int | None  #: None for so many that it was not looked at each
-
-
 class NewReplay(NamedTuple):
     """What is asked for."""
 
@@ -86,11 +48,6 @@ class NewReplay(NamedTuple):
     selection: str
 
 
-def lock_account(conn: Connection[Any], account_id: str) -> None:
-    """Nobody else begins a replay of this account until the transaction ends."""
-    conn.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", [account_id])
-
-
 def running(conn: Connection[Any], account_id: str) -> dict[str, str]:
     """The account's replays that are not over: their ids by webhook."""
     sql = "SELECT webhook_id, id FROM replays WHERE account_id = %s AND finished_at IS NULL"
@@ -98,7 +55,7 @@ def running(conn: Connection[Any], account_id: str) -> dict[str, str]:
 
 
 def create(conn: Connection[Any], new: NewReplay) -> ReplayRow:
-    """`lock_account` comes before, and `running` has said that there is none of this webhook."""
+    """`accounts.lock` comes before, and `running` has said that there is none of this webhook."""
     row = _one(
         conn,
         f"""INSERT INTO replays (id, webhook_id, account_id, from_at, to_at, events, selection)
@@ -142,20 +99,6 @@ def stop(conn: Connection[Any], account_id: str, webhook_id: str, replay_id: str
             WHERE {_OWN} AND id = %(id)s RETURNING {_COLUMNS}""",
         values,
     )
-
-
-def matching(
-    conn: Connection[Any], webhook_id: str, state: str, events: Collection[str], begin: datetime, end: datetime
-) -> Matching:
-    """What a replay of failed or skipped deliveries would find; looks at `_LOOKED_AT` records, counts `_COUNTED`."""
-    values = {"webhook_id": webhook_id, "events": list(events), "begin": begin, "end": end}
-    texts = _MATCHING[state]
-    conn.execute("SET LOCAL enable_seqscan = off")  # of a webhook that the statistics do not know yet
-    [records, matched] = conn.execute(texts.looked_at, values).fetchone() or (0, 0)
-    if records <= _LOOKED_AT:
-        return Matching(records, matched)
-    [records] = conn.execute(texts.counted, values).fetchone() or (0,)
-    return Matching(records, None)
 
 
 def _one(conn: Connection[Any], sql: str, values: dict[str, Any]) -> ReplayRow | None:

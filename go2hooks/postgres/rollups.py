@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -42,6 +42,15 @@ LATERAL (SELECT r.at, r.delivered, r.failed, r.skipped, r.retried, r.histogram F
          WHERE r.webhook_id = w.id AND r.step = %(step_s)s AND r.at >= %(begin)s AND r.at < %(end)s
          ORDER BY r.at LIMIT %(most)s) found"""
 
+# LATERAL with LIMIT: an index look-up per webhook, whatever the statistics say. The key begins with the webhook.
+_MINUTE: Final = """
+SELECT coalesce(sum(r.delivered), 0)::bigint, coalesce(sum(r.failed), 0)::bigint, coalesce(sum(r.skipped), 0)::bigint,
+       coalesce(sum(r.retried), 0)::bigint
+FROM (SELECT id FROM webhooks WHERE deleted_at IS NULL) w,
+     LATERAL (SELECT delivered, failed, skipped, retried FROM attempt_rollups
+                          WHERE webhook_id = w.id AND step = 60 AND at = %s LIMIT 1) r"""
+_GATHERED: Final = timedelta(seconds=15)  # by then what a minute's last batches have added is among the rollups
+
 _Step = tuple[str, int, int, Rollup]
 
 
@@ -53,6 +62,16 @@ class Span(NamedTuple):
     step_s: int
 
 
+class Minute(NamedTuple):
+    """What came of the attempts that began in a minute."""
+
+    at: datetime
+    delivered: int
+    failed: int
+    skipped: int
+    retried: int
+
+
 def series(conn: Connection[Any], webhook_ids: Sequence[str], span: Span) -> defaultdict[str, dict[datetime, Rollup]]:
     """By webhook, and by the beginning of each step; those without any attempt are left out."""
     most = (span.end - span.begin) // timedelta(seconds=span.step_s)
@@ -61,6 +80,12 @@ def series(conn: Connection[Any], webhook_ids: Sequence[str], span: Span) -> def
     for webhook_id, at, *counts in conn.execute(_SERIES, values):
         found[webhook_id][at] = _rollup(*counts)
     return found
+
+
+def last_minute(conn: Connection[Any], now: datetime) -> Minute:
+    """The last full minute whose attempts are all counted."""
+    at = (now.astimezone(UTC) - _GATHERED).replace(second=0, microsecond=0) - timedelta(minutes=1)
+    return Minute(at, *(conn.execute(_MINUTE, [at]).fetchone() or (0, 0, 0, 0)))
 
 
 async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:

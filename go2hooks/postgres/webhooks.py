@@ -1,6 +1,7 @@
 """SQL of `webhooks`, as the API asks it, in transactions that it begins and ends.
 
-Every question names the account: another account's webhook does not exist.
+Every statement names the account: another account's webhook does not exist. Only the operators' page sees all accounts: it
+asks for `counts_by_state` and `troubled`.
 """
 
 # ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
@@ -15,6 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from go2hooks.core.domain.event import WILDCARD
+from go2hooks.postgres import accounts, client_certificates
 
 DISABLED_BY_USER: Final = "disabled_by_user"
 
@@ -25,6 +27,14 @@ SettingColumn = Literal[
 ]
 _JSON_COLUMNS: Final = ("metadata", "headers", "filter")
 _OWN: Final = "id = %(id)s AND account_id = %(account)s AND deleted_at IS NULL"
+_TROUBLED: Final = """
+SELECT id, account_id, name, url, is_active, consecutive_failures, disabled_reason,
+       coalesce(disabled_at, failing_since) AS since FROM webhooks
+WHERE deleted_at IS NULL AND (NOT is_active OR consecutive_failures > 0)
+ORDER BY since DESC NULLS LAST, id LIMIT %s"""
+_COUNTS: Final = """
+SELECT count(*) FILTER (WHERE is_active AND consecutive_failures = 0), count(*) FILTER (WHERE is_active AND consecutive_failures > 0),
+       count(*) FILTER (WHERE NOT is_active) FROM webhooks WHERE deleted_at IS NULL"""
 
 
 class WebhookRow(NamedTuple):
@@ -93,12 +103,9 @@ class WebhookChange(NamedTuple):
 
 
 def create(conn: Connection[Any], new: NewWebhook, limit: int) -> WebhookRow | None:
-    """Insert it, in the caller's transaction, unless its account has `limit` webhooks; then None.
-
-    The account's row is locked first, in a statement of its own: so the count sees what the lock waited for.
-    """
+    """Insert it, in the caller's transaction, unless its account has `limit` webhooks; then None."""
+    accounts.lock(conn, new.account_id)
     with conn.cursor(row_factory=class_row(WebhookRow)) as cursor:
-        cursor.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", [new.account_id])
         return cursor.execute(
             f"""INSERT INTO webhooks (id, account_id, name, url, events, sealed_secret)
                 SELECT %(id)s, %(account_id)s, %(name)s, %(url)s, %(events)s, %(sealed_secret)s
@@ -140,6 +147,11 @@ def _conditions(account_id: str, wanted: WebhookFilter) -> tuple[str, dict[str, 
     literal = re.sub(r"[\\%_]", r"\\\g<0>", wanted.search or "")
     values = {"account": account_id, "like": f"%{literal}%", "subscribed": [wanted.event, WILDCARD]}
     return " AND ".join(conditions), values
+
+
+def try_reading(conn: Connection[Any]) -> None:
+    """Raises psycopg.Error where the table is missing or may not be read."""
+    conn.execute("SELECT 1 FROM webhooks LIMIT 1")
 
 
 def find(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow | None:
@@ -247,8 +259,39 @@ def delete(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
         WHERE {_OWN}"""
     is_gone = conn.execute(sql, own).rowcount == 1
     if is_gone:  # in a statement of its own, which sees the certificate that the first may have waited for
-        conn.execute("DELETE FROM client_certificates WHERE webhook_id = %(id)s", own)
+        client_certificates.forget(conn, webhook_id)
     return is_gone
+
+
+class Troubled(NamedTuple):
+    """A webhook that fails or is disabled."""
+
+    id: str
+    account_id: str
+    name: str
+    url: str
+    is_active: bool
+    consecutive_failures: int
+    disabled_reason: str | None
+    since: datetime | None  #: when it was disabled, or its present failures began
+
+
+class WebhookCounts(NamedTuple):
+    """All webhooks, by state."""
+
+    active: int
+    failing: int
+    disabled: int
+
+
+def troubled(conn: Connection[Any], limit: int) -> list[Troubled]:
+    """Those whose trouble began last come first."""
+    with conn.cursor(row_factory=class_row(Troubled)) as cursor:
+        return cursor.execute(_TROUBLED, [limit]).fetchall()
+
+
+def counts_by_state(conn: Connection[Any]) -> WebhookCounts:
+    return WebhookCounts(*(conn.execute(_COUNTS).fetchone() or (0, 0, 0)))
 
 
 def _one(conn: Connection[Any], sql: str, account_id: str, webhook_id: str, **values: Any) -> WebhookRow | None:

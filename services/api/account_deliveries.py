@@ -6,9 +6,10 @@ from flask import Blueprint, Response
 from psycopg import IsolationLevel
 from pydantic import Field
 
-from go2hooks.postgres import deliveries, webhooks
-from go2hooks.postgres.account_deliveries import AccountDelivery, AccountPage, Ids, account_page, page_by_id
-from go2hooks.postgres.deliveries import Filter, Place
+from go2hooks.postgres import webhooks
+from go2hooks.postgres.attempts import deliveries
+from go2hooks.postgres.attempts.account_deliveries import AccountDelivery, AccountPage, Ids, account_page, page_by_id
+from go2hooks.postgres.attempts.deliveries import Filter, Place
 from go2hooks.postgres.session import Session
 from services.api.answers import success
 from services.api.auth import require_account

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from go2hooks.core.domain.event import EventType
 from go2hooks.core.domain.outcome import State
-from go2hooks.postgres import deliveries
-from go2hooks.postgres.deliveries import DeliveryRow, Filter, Place
+from go2hooks.postgres.attempts import deliveries
+from go2hooks.postgres.attempts.deliveries import DeliveryRow, Filter, Place
 from services.api.answers import iso, success
 from services.api.bodies import Query
 from services.api.context import services
@@ -27,7 +27,7 @@ blueprint.before_request(admit)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR: Final = 9998  # in any zone still a year that Python knows
-DELIVERY_ID: Final = re.compile(r"dlv_[0-9a-f]+")  # what `delivery_id` makes
+DELIVERY_ID: Final = re.compile(r"dlv_[0-9A-Za-z_]{1,64}")
 _SHOWN_CHARACTERS: Final = 200  # of an answer
 
 

@@ -1,20 +1,17 @@
 """`/webhooks/{id}/deliveries/{deliveryId}`: all that is known of one delivery, and the way to send it again."""
 
-import re
-from typing import Final
-
 from flask import Blueprint, Response
 
 from go2hooks.core.domain.delivery import Delivery, Kind, redelivered
 from go2hooks.core.domain.outcome import State
 from go2hooks.core.security.request import shown_headers
-from go2hooks.postgres import deliveries, redeliveries
-from go2hooks.postgres.attempts import to_ms
-from go2hooks.postgres.deliveries import AttemptRow, DeliveryRow, LatestRow
+from go2hooks.postgres import redeliveries
+from go2hooks.postgres.attempts import deliveries, to_ms
+from go2hooks.postgres.attempts.deliveries import AttemptRow, DeliveryRow, LatestRow
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.answers import iso, success
 from services.api.context import account_id, services
-from services.api.deliveries import milliseconds, shown_facts
+from services.api.deliveries import DELIVERY_ID, milliseconds, shown_facts
 from services.api.errors import ApiError
 from services.api.operations import Answer, operation
 from services.api.sending import WaitQuery, answer_sent, place_at_kafka, shown_result
@@ -24,8 +21,6 @@ from services.api.webhooks import URL_PREFIX, NoBody, admit, own_webhook
 
 blueprint = Blueprint("delivery", __name__, url_prefix=URL_PREFIX)
 blueprint.before_request(admit)
-
-DELIVERY_ID: Final = re.compile(r"dlv_[0-9A-Za-z_]{1,64}")
 
 
 @blueprint.get("/<webhook_id>/deliveries/<delivery_id>")

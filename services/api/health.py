@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from go2hooks.core.errors import UnavailableError
+from go2hooks.postgres import webhooks
 from go2hooks.postgres.away import GRANTS, Outage
 from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.rights import Role, missing_rights
@@ -45,7 +46,7 @@ class Readiness:
         try:
             with self._pool.transaction() as conn:
                 missing = missing_rights(conn, Role.API)
-                conn.execute("SELECT 1 FROM webhooks LIMIT 1")
+                webhooks.try_reading(conn)
         except psycopg.Error as error:
             self._outage.tell(self._pool.try_connecting() or error)
             return False

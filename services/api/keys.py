@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from flask import Blueprint, Response, request, url_for
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from go2hooks.postgres import api_keys
+from go2hooks.postgres import accounts, api_keys
 from go2hooks.postgres.api_keys import ALL_SCOPES, NewKey, Scope
 from go2hooks.postgres.session import Session
 from services.api.answers import iso, success
@@ -116,7 +116,7 @@ def create_key(body: CreateKeyBody) -> Response:
     """The answer shows the key, this once."""
     new = NewKey(account_id(), body.name, [Scope(each) for each in body.scopes], body.expires_at)
     with transaction() as conn:
-        api_keys.lock_account(conn, account_id())
+        accounts.lock(conn, account_id())
         if len(api_keys.standing_keys(conn, account_id())) >= _MAX_KEYS:
             raise ApiError(409, "key_limit_reached", f"Your account has {_MAX_KEYS} keys already, which is the limit.")
         created = api_keys.make_key(conn, new, actor())
@@ -138,7 +138,7 @@ def delete_key(key_id: str) -> Response:
     """It opens nothing from now on. A key may delete itself, but not the account's last key with the scope `admin`."""
     deleted: DeletedKey = {"id": key_id, "deleted": True}
     with transaction() as conn:
-        api_keys.lock_account(conn, account_id())
+        accounts.lock(conn, account_id())
         key = _own_key(conn, key_id)
         if Scope.ADMIN in key.scopes and not api_keys.has_other_admin(conn, account_id(), key_id):
             message = "This is your account's last key with the scope admin: make another before you delete it."

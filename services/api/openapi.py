@@ -14,7 +14,7 @@ from typing_extensions import is_typeddict
 import go2hooks
 from services.api import idempotency
 from services.api.answers import as_json
-from services.api.delivery import DELIVERY_ID
+from services.api.deliveries import DELIVERY_ID
 from services.api.keys import KEY_ID
 from services.api.operations import DECLARED, Answer, Operation
 from services.api.replays import REPLAY_ID

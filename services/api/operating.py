@@ -19,12 +19,13 @@ from go2hooks.kafka.dead import DeadMessage, WayBack, dead_topic, read_dead
 from go2hooks.kafka.reading import LogReader
 from go2hooks.kafka.survey import Survey, Surveyor
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.postgres import across_accounts, audit
-from go2hooks.postgres.across_accounts import Minute, Troubled, WebhookCounts
+from go2hooks.postgres import audit, rollups, webhooks
+from go2hooks.postgres.attempts.standings import last_attempt
 from go2hooks.postgres.audit import Action, Actor, Change, differences
 from go2hooks.postgres.away import explain
-from go2hooks.postgres.history import last_attempt
 from go2hooks.postgres.pool import Pool
+from go2hooks.postgres.rollups import Minute
+from go2hooks.postgres.webhooks import Troubled, WebhookCounts
 from go2hooks.settings import Settings
 from services.api.shared import Shared
 
@@ -120,9 +121,9 @@ class Operating:
     def _ask_postgres(self) -> PostgresFigures:
         try:
             return PostgresFigures(
-                self._query(lambda conn: across_accounts.last_minute(conn, datetime.now(UTC))),
-                self._query(across_accounts.webhook_counts),
-                self._query(lambda conn: across_accounts.troubled(conn, _TROUBLED)) or [],
+                self._query(lambda conn: rollups.last_minute(conn, datetime.now(UTC))),
+                self._query(webhooks.counts_by_state),
+                self._query(lambda conn: webhooks.troubled(conn, _TROUBLED)) or [],
                 None,
             )
         except psycopg.Error as error:

@@ -10,9 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 
 from go2hooks.core.domain.event import SUBSCRIBABLE, WILDCARD
 from go2hooks.core.domain.replay import FROM_RECORDS, Selection, is_wanted
-from go2hooks.postgres import replays
+from go2hooks.postgres import accounts, replays
+from go2hooks.postgres.attempts import replayable
+from go2hooks.postgres.attempts.replayable import Matching
 from go2hooks.postgres.audit import Action, differences
-from go2hooks.postgres.replays import Matching, NewReplay, ReplayRow
+from go2hooks.postgres.replays import NewReplay, ReplayRow
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.answers import iso, success
 from services.api.bodies import Body, Query
@@ -106,7 +108,7 @@ def start_replay(webhook_id: str, body: ReplayBody) -> Response:
     new = NewReplay(_new_id(), webhook_id, account_id(), body.from_, _end(body), body.events, body.only)
     location = url_for("replays.get_replay", webhook_id=webhook_id, replay_id=new.id)
     with transaction() as conn:
-        replays.lock_account(conn, account_id())
+        accounts.lock(conn, account_id())
         _check(own_webhook(conn, webhook_id), body)
         _check_running(replays.running(conn, account_id()), webhook_id)
         created = shown(replays.create(conn, new))
@@ -144,7 +146,7 @@ def estimate_replay(webhook_id: str, query: EstimateQuery) -> Response:
         events = [name for name in SUBSCRIBABLE if is_wanted(name, webhook.events, query.events)]
         found = None
         if query.only in FROM_RECORDS:
-            found = replays.matching(conn, webhook_id, query.only, events, query.from_, end)
+            found = replayable.matching(conn, webhook_id, query.only, events, query.from_, end)
     if found is None:
         with place_at_kafka():
             count = services().payload_reader.count_events(account_id(), events, query.from_, end)

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator
 
 from go2hooks.core.domain.delivery import Delivery
 from go2hooks.core.domain.outcome import State
-from go2hooks.postgres import deliveries
-from go2hooks.postgres.deliveries import LatestRow
+from go2hooks.postgres.attempts import deliveries
+from go2hooks.postgres.attempts.deliveries import LatestRow
 from services.api.answers import success
 from services.api.bodies import Query
 from services.api.context import account_id, services

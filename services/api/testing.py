@@ -13,7 +13,7 @@ from go2hooks.core.domain.outcome import State
 from go2hooks.core.domain.record import AttemptRecord, record_pending
 from go2hooks.core.domain.samples import example_payload
 from go2hooks.core.encoding.payload import render
-from go2hooks.postgres import deliveries
+from go2hooks.postgres.attempts import records
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.bodies import Body
 from services.api.context import account_id, services
@@ -90,10 +90,10 @@ def _send(delivery: Delivery) -> None:
 
 def _record_and_write(delivery: Delivery, pending: AttemptRecord) -> None:
     with services().pool.transaction() as conn:
-        deliveries.insert_pending(conn, pending)
+        records.insert_pending(conn, pending)
     try:
         services().delivery_writer.write(delivery)
     except Exception:
         with services().pool.transaction() as conn:
-            deliveries.forget_pending(conn, pending)
+            records.forget_pending(conn, pending)
         raise

@@ -6,9 +6,9 @@ import psycopg
 import pytest
 
 from go2hooks.core.domain.delivery import delivery_id
-from go2hooks.postgres import account_deliveries
-from go2hooks.postgres.account_deliveries import Ids, account_page, page_by_id
-from go2hooks.postgres.deliveries import Filter
+from go2hooks.postgres.attempts import account_deliveries
+from go2hooks.postgres.attempts.account_deliveries import Ids, account_page, page_by_id
+from go2hooks.postgres.attempts.deliveries import Filter
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

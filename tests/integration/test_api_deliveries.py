@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from go2hooks.core.domain.outcome import State
-from go2hooks.postgres import deliveries
-from go2hooks.postgres.deliveries import Filter, Place
+from go2hooks.postgres.attempts import deliveries
+from go2hooks.postgres.attempts.deliveries import Filter, Place
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 COLUMNS = (

@@ -14,13 +14,13 @@ from psycopg import AsyncConnection
 from go2hooks.core.domain.delivery import Kind, Position
 from go2hooks.core.domain.outcome import OUR_FAILURES, Failure, State
 from go2hooks.core.domain.record import AttemptRecord, copy_line
-from go2hooks.postgres import attempts
 from go2hooks.postgres.attempts import (
     GONE_REASON,
     AttemptKey,
     DisablePolicy,
     find_states,
     maintain_partitions,
+    records,
     write_batch,
 )
 
@@ -84,9 +84,9 @@ def test_every_text_comes_back_from_postgres_as_it_was(database_url, texts, code
         status_code=status, duration_ms=None if status is None else 1.5, next_attempt_ms=CREATED_MS + 999,
         location=header, retry_after=header, remote_address="2001:db8::1",
     )  # fmt: skip
-    columns = attempts._COLUMNS
+    columns = records._COLUMNS
     with psycopg.connect(database_url, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
-        with cursor.copy(attempts._COPY) as copy:
+        with cursor.copy(records._COPY) as copy:
             copy.write(copy_line(written) + copy_line(written._replace(attempt=2, position=None)))
         rows = cursor.execute(f"SELECT {columns} FROM attempts ORDER BY attempt").fetchall()
         connection.rollback()
@@ -272,7 +272,7 @@ async def test_failures_are_found_among_all_that_waits(connection):
         """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, attempted_at)
            SELECT 'wh_1', %s::timestamptz + interval '1 minute', 'waits_' || n, 0, 'acc', '', 'click', 'event', 'pending', now()
            FROM generate_series(1, %s) n""",
-        [attempts.from_ms(CREATED_MS), attempts._RECENT_ROWS + 1],
+        [records.from_ms(CREATED_MS), records._RECENT_ROWS + 1],
     )
     assert await write_batch(connection, stream("F" * 10), TEN) == ["wh_1"]
 

@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_filter_stands_beside_it(acme_browser, query, field
 
 
 def test_a_page_that_ends_before_it_found_anything_leads_on(acme_browser, hook, record, monkeypatch):
-    monkeypatch.setattr("go2hooks.postgres.deliveries.MOST_READ", 2)
+    monkeypatch.setattr("go2hooks.postgres.attempts.deliveries.MOST_READ", 2)
     made = [record(hook, number, event="link.created" if number == 0 else "click") for number in range(4)]
     acme_browser.get(f"/webhooks/{hook}/deliveries?event=click&since=2026-11-20T12:01:00&until=2026-11-20T12:02:00")
     assert ids(acme_browser) == [made[1]]

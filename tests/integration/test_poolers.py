@@ -21,8 +21,8 @@ from waiting import until
 from go2hooks.cli import main
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.attempts import AttemptKey, DisablePolicy, find_states, maintain_partitions
+from go2hooks.postgres.attempts.standings import overdue_deliveries
 from go2hooks.postgres.migrate import migrate, pending_migrations
-from go2hooks.postgres.overdue import overdue_deliveries
 from go2hooks.postgres.pool import open_pool
 from go2hooks.postgres.reconnecting import ReconnectingConnection
 from go2hooks.postgres.replica import WebhookFollower, find_webhook

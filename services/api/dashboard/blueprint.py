@@ -114,7 +114,7 @@ def done(reply: Reply) -> Any:
     return reply.data
 
 
-def back(webhook_id: str, told: str, kind: str = "info") -> Any:
-    """To the webhook's page, which says this."""
+def back(page: str, told: str, kind: str = "info", **values: Any) -> Any:
+    """Redirect to a page, which shows this message."""
     flash(told, kind)
-    return redirect(url_for("dashboard.show_webhook", webhook_id=webhook_id))
+    return redirect(url_for(f"dashboard.{page}", **values))

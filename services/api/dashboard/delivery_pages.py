@@ -4,11 +4,11 @@ import json
 from hashlib import sha256
 from typing import Any, Final
 
-from flask import Response, flash, redirect, render_template, request, url_for
+from flask import Response, render_template, request, url_for
 
 from go2hooks.core.domain.outcome import SkipReason, State
 from services.api.dashboard import calls, words
-from services.api.dashboard.blueprint import blueprint, done, events
+from services.api.dashboard.blueprint import back, blueprint, done, events
 from services.api.dashboard.calls import PageError, Reply, ask
 from services.api.dashboard.remedies import remedy
 
@@ -130,8 +130,8 @@ def _detail(webhook_id: str, delivery_id: str) -> dict[str, Any]:
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver")
 def redeliver(webhook_id: str, delivery_id: str) -> Any:
     result = done(ask("POST", f"/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", wait="true"))
-    flash(words.told_of_result(result), "info" if result.get("delivered", True) else "fault")
-    return redirect(url_for("dashboard.show_delivery", webhook_id=webhook_id, delivery_id=delivery_id))
+    kind = "info" if result.get("delivered", True) else "fault"
+    return back("show_delivery", words.told_of_result(result), kind, webhook_id=webhook_id, delivery_id=delivery_id)
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/curl")

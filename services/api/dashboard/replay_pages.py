@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from flask import flash, redirect, render_template, request, url_for
+from flask import render_template, request
 
 from services.api.dashboard import calls, words
-from services.api.dashboard.blueprint import blueprint, done, events
+from services.api.dashboard.blueprint import back, blueprint, done, events
 from services.api.dashboard.calls import Reply, ask
 from services.api.dashboard.webhook_page import off_since, webhook_page
 
@@ -43,13 +43,13 @@ def estimate_replay(webhook_id: str) -> Any:
 def start_replay(webhook_id: str) -> Any:
     reply = ask("POST", f"/webhooks/{webhook_id}/replays", _wanted())
     done(reply)
-    return _back(webhook_id, "The replay has begun.")
+    return back("list_replays", "The replay has begun.", webhook_id=webhook_id)
 
 
 @blueprint.post("/webhooks/<webhook_id>/replays/<replay_id>/stop")
 def stop_replay(webhook_id: str, replay_id: str) -> Any:
     done(ask("DELETE", f"/webhooks/{webhook_id}/replays/{replay_id}"))
-    return _back(webhook_id, "The replay is stopped. What was sent takes its course.")
+    return back("list_replays", "The replay is stopped. What was sent takes its course.", webhook_id=webhook_id)
 
 
 @blueprint.post("/webhooks/<webhook_id>/enable-and-replay")
@@ -57,15 +57,18 @@ def enable_and_replay(webhook_id: str) -> Any:
     """Two steps, of which the second may fail alone: then what was skipped is still there to be replayed."""
     webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
     if webhook["isActive"]:
-        return _back(webhook_id, "It is enabled already. What was skipped can be replayed here.")
+        return back(
+            "list_replays", "It is enabled already. What was skipped can be replayed here.", webhook_id=webhook_id
+        )
     done(ask("PATCH", f"/webhooks/{webhook_id}", {"isActive": True}))
     reply = ask("POST", f"/webhooks/{webhook_id}/replays", {"from": off_since(webhook), "only": "skipped"})
     if reply.ok:
-        return _back(webhook_id, "Enabled, and what was skipped is being sent again.")
-    return _back(
-        webhook_id,
+        return back("list_replays", "Enabled, and what was skipped is being sent again.", webhook_id=webhook_id)
+    return back(
+        "list_replays",
         f"Enabled. But the replay has not begun: {_why(reply)} What was skipped is kept; replay it here.",
         "fault",
+        webhook_id=webhook_id,
     )
 
 
@@ -94,8 +97,3 @@ def _wanted() -> dict[str, Any]:
 
 def _why(reply: Reply) -> str:
     return " ".join([reply.error["message"], *(f"{name} {text}." for name, text in reply.error["details"].items())])
-
-
-def _back(webhook_id: str, told: str, kind: str = "info") -> Any:
-    flash(told, kind)
-    return redirect(url_for("dashboard.list_replays", webhook_id=webhook_id))

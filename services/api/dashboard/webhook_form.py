@@ -60,7 +60,7 @@ def change_webhook(webhook_id: str) -> Any:
             break
     if not reply.ok:
         return _form(webhook, values, _faults(reply, faults)), reply.status
-    return back(webhook_id, "Changed. It is in force within a second.")
+    return back("show_webhook", "Changed. It is in force within a second.", webhook_id=webhook_id)
 
 
 @blueprint.post("/webhooks/check-url")

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import flash, redirect, render_template, request, url_for
+from flask import render_template, request
 
 from services.api.dashboard import calls, charts, words
 from services.api.dashboard.blueprint import back, blueprint, done, events
@@ -54,7 +54,7 @@ def switch_webhook(webhook_id: str, action: str) -> Any:
         "enable": "Enabled. Its count of failures begins anew.",
         "disable": "Disabled. What arrives is recorded as skipped.",
     }
-    return back(webhook_id, told[action])
+    return back("show_webhook", told[action], webhook_id=webhook_id)
 
 
 @blueprint.post("/webhooks/<webhook_id>/test")
@@ -68,14 +68,13 @@ def send_test(webhook_id: str) -> Any:
     told, kind = words.told_of_result(result), "info" if result.get("delivered", True) else "fault"
     if in_place:
         return render_template("test_answer.html", webhook_id=webhook_id, result=result, told=told, kind=kind)
-    return back(webhook_id, told, kind)
+    return back("show_webhook", told, kind, webhook_id=webhook_id)
 
 
 @blueprint.post("/webhooks/<webhook_id>/delete")
 def delete_webhook(webhook_id: str) -> Any:
     webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
     if request.form.get("name", "").strip() != webhook["name"]:
-        return back(webhook_id, "Not deleted: type the webhook's name to confirm.", kind="fault")
+        return back("show_webhook", "Not deleted: type the webhook's name to confirm.", "fault", webhook_id=webhook_id)
     done(ask("DELETE", f"/webhooks/{webhook_id}"))
-    flash(f"“{webhook['name']}” is deleted.", "info")
-    return redirect(url_for("dashboard.list_webhooks"))
+    return back("list_webhooks", f"“{webhook['name']}” is deleted.")

@@ -20,9 +20,8 @@ from go2hooks.kafka.event_spans import EventRange, event_range, topics_of
 from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.postgres import replaying
-from go2hooks.postgres.attempts import from_ms
-from go2hooks.postgres.history import Key, standings
+from go2hooks.postgres.attempts import from_ms, replayable, to_ms
+from go2hooks.postgres.attempts.standings import Key, standings
 from go2hooks.postgres.replaying import Job, Step
 from go2hooks.telemetry import metrics
 
@@ -120,13 +119,13 @@ class FromRecords:
 
     def next(self, conn: Connection[Any], job: Job) -> NextDeliveries:
         if self._left is None:
-            self._left = replaying.count_recorded(conn, job)
-        rows = replaying.recorded(conn, job, self._after, BATCH)
+            self._left = replayable.count_recorded(conn, job)
+        rows = replayable.recorded(conn, job, self._after, BATCH)
         if rows:
             self._after = rows[-1].created_at, rows[-1].delivery_id, rows[-1].attempt
         self._left = max(0, self._left - len(rows))
         planned = [
-            Planned(row.delivery_id, replaying.created_ms(row.created_at), row.attempt + 1, row.position)
+            Planned(row.delivery_id, to_ms(row.created_at), row.attempt + 1, row.position)
             for row in rows
             if row.position is not None and row.kind != Kind.TEST and not row.is_overtaken and job.wants(row.event)
         ]
@@ -240,7 +239,7 @@ class FromEvents:
             self._add(starts, ends, starts if own is None else [own])
 
     def _range(self, topic: str, job: Job) -> EventRange:
-        begin_ms, end_ms = replaying.created_ms(job.from_at), replaying.created_ms(job.to_at)
+        begin_ms, end_ms = to_ms(job.from_at), to_ms(job.to_at)
         return event_range(self._log.reader, topic, begin_ms, end_ms)
 
     def _add(

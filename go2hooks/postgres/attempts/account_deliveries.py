@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, sql
 
 from go2hooks.core.domain.delivery import delivery_id
-from go2hooks.postgres.deliveries import (
+from go2hooks.postgres.attempts.deliveries import (
     ALONG_INDEXES,
     COLUMNS,
     MOST_READ,
@@ -116,10 +116,9 @@ def _page_query(
     account_id: str, wanted: Filter, most: int, each: int, below: Place | None, recent: datetime | None
 ) -> tuple[sql.Composed, dict[str, Any]]:
     conditions, values = conditions_of(None, wanted, below)
-    if recent is not None:
-        conditions.append("created_at >= %(recent)s")
+    newest = conditions if recent is None else [*conditions, "created_at >= %(recent)s"]
     query = _PAGE.format(
-        conditions=all_of(conditions), looked_through=looked_through(None, wanted, below)[0], most=most, each=each,
+        conditions=all_of(newest), looked_through=looked_through(conditions), most=most, each=each,
         columns=COLUMNS, filters=all_of(row_filters(wanted)), order=ORDER,
     )  # fmt: skip
     return query, values | {"account_id": account_id, "recent": recent}

@@ -1,24 +1,21 @@
-"""SQL of `attempts`: write batches and failure counts in one transaction, find what was recorded, keep day partitions."""
+"""SQL that writes `attempts`: batches with the failure counts in one transaction, and a delivery that waits for its first."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
 import psycopg
-import structlog
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 
 from go2hooks.core.domain.event import EventType
 from go2hooks.core.domain.failures import Streak
 from go2hooks.core.domain.outcome import Failure
-from go2hooks.core.domain.record import AttemptRecord, copy_line, failing_and_others
+from go2hooks.core.domain.record import AttemptRecord, copy_line, failing_and_others, timestamptz
 from go2hooks.core.domain.rollup import roll_up
 from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.postgres.audit import record_disabled
 from go2hooks.postgres.notices import Notice, write_notices
-
-log = structlog.get_logger(__name__)
 
 _COLUMNS: Final = (
     "webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state, status_code, duration_ms, "
@@ -50,7 +47,7 @@ LATERAL (SELECT state, kind, attempted_at FROM attempts
          WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s) r
 WHERE r.state = 'delivered' AND r.kind NOT IN ('test', 'redeliver') GROUP BY s.id"""
 # Whatever the statistics promise: with the rows of hours before it, it would rather read and sort them all than follow the index.
-_ALONG_INDEXES: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
+NO_BITMAP_NO_SORT: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
 #: The retries of a delivery are over by then, with the default delays.
 _LONGEST_RETRIED: Final = timedelta(hours=2)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -201,7 +198,7 @@ async def _heed_successes(connection: AsyncConnection[Any], suspects: dict[str, 
     """Take account of successes that were recorded before."""
     since = [from_ms(int(streak.starts[0])) for streak in suspects.values()]
     parameters = {"ids": list(suspects), "created": [at - _LONGEST_RETRIED for at in since], "rows": _RECENT_ROWS}
-    await connection.execute(_ALONG_INDEXES)
+    await connection.execute(NO_BITMAP_NO_SORT)
     for webhook_id, began_ms in await (await connection.execute(_SUCCEEDED, parameters)).fetchall():
         suspects[webhook_id].succeed(began_ms)
 
@@ -229,6 +226,28 @@ async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKe
     return {keys[n - 1]: state for n, state in rows}
 
 
+def insert_pending(conn: Connection[Any], record: AttemptRecord) -> None:
+    """Record that a delivery waits for its first attempt."""
+    conn.execute(
+        """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state,
+                                 attempted_at)
+           VALUES (%s, %s::timestamptz, %s, %s, %s, %s, %s, %s, %s, %s::timestamptz) ON CONFLICT DO NOTHING""",
+        [
+            record.webhook_id, timestamptz(record.created_ms), record.delivery_id, record.attempt, record.account_id,
+            record.event_id, record.event, record.kind, record.state, timestamptz(record.attempted_ms),
+        ],
+    )  # fmt: skip
+
+
+def forget_pending(conn: Connection[Any], record: AttemptRecord) -> None:
+    """Take back `insert_pending`: Kafka did not take the delivery."""
+    conn.execute(
+        """DELETE FROM attempts WHERE webhook_id = %s AND created_at = %s::timestamptz AND delivery_id = %s
+           AND attempt = %s AND state = 'pending'""",
+        [record.webhook_id, timestamptz(record.created_ms), record.delivery_id, record.attempt],
+    )
+
+
 def from_ms(ms: int) -> datetime:
     """Exactly the millisecond: a float's rounding would miss the row."""
     return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
@@ -236,38 +255,3 @@ def from_ms(ms: int) -> datetime:
 
 def to_ms(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-# --- partitions
-
-_MAINTAIN: Final = "SELECT created, dropped FROM attempts_maintain(%s, %s, %s)"
-_MAINTAIN_ROLLUPS: Final = "SELECT attempt_rollups_maintain(%s, %s, %s)"
-_DO_NOT_WAIT: Final = "SET LOCAL lock_timeout = '200ms'"
-_MAINTENANCE_LOCK: Final = 0x60_2A77
-DAYS_AHEAD: Final = 3
-
-
-async def maintain_partitions(connection: AsyncConnection[Any], today: date, retention_days: int) -> tuple[int, int]:
-    """Create the partitions of yesterday to three days ahead, drop those past the retention, forget old tombstones.
-
-    Returns how many were created and dropped. Any process may call it at any time: an advisory lock lets one work. None
-    are while somebody reads the table for long, as a backup does: what waits for such a lock keeps all others waiting
-    behind it, records among them, and there are three days in which to try again.
-    """
-    try:
-        return await _maintain(connection, today, retention_days)
-    except psycopg.errors.LockNotAvailable:
-        log.info("attempts is being read for long, as by a backup: its partitions are made and dropped later")
-        return 0, 0
-
-
-async def _maintain(connection: AsyncConnection[Any], today: date, retention_days: int) -> tuple[int, int]:
-    async with connection.transaction():
-        await connection.execute(_DO_NOT_WAIT)
-        cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_MAINTENANCE_LOCK])
-        if (await cursor.fetchone()) != (True,):
-            return 0, 0
-        cursor = await connection.execute(_MAINTAIN, [today, DAYS_AHEAD, retention_days])
-        created, dropped = await cursor.fetchone() or (0, 0)
-        await connection.execute(_MAINTAIN_ROLLUPS, [today, DAYS_AHEAD, retention_days])
-    return created, dropped

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from go2hooks.core.domain.delivery import Position
 from go2hooks.core.domain.event import EventType
 from go2hooks.core.domain.outcome import State
-from go2hooks.core.domain.record import AttemptRecord, timestamptz
+from go2hooks.core.domain.record import timestamptz
 
 COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
     error_code, error_message, next_attempt_at, attempted_at, response_excerpt""")
@@ -135,28 +135,27 @@ def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, bel
 def page_query(
     webhook_id: str, wanted: Filter, limit: int, below: Place | None = None
 ) -> tuple[sql.Composed, dict[str, Any]]:
-    reading, values = looked_through(webhook_id, wanted, below)
-    filters = all_of(row_filters(wanted))
+    conditions, values = conditions_of(webhook_id, wanted, below)
     query = _PAGE.format(
-        columns=COLUMNS, looked_through=reading, most=MOST_READ, filters=filters, order=ORDER, limit=limit
-    )
+        columns=COLUMNS, looked_through=looked_through(conditions), most=MOST_READ,
+        filters=all_of(row_filters(wanted)), order=ORDER, limit=limit,
+    )  # fmt: skip
     return query, values
 
 
 def end_query(webhook_id: str, wanted: Filter, below: Place | None = None) -> tuple[sql.Composed, dict[str, Any]]:
     """Where `page_query` stops reading, if there is that much."""
-    reading, values = looked_through(webhook_id, wanted, below)
-    return _END.format(looked_through=reading, most=MOST_READ), values
-
-
-def looked_through(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[sql.Composed, dict[str, Any]]:
-    """Rows in the order of an index, whatever is left out of them later; without a limit. None: of each webhook `w`."""
     conditions, values = conditions_of(webhook_id, wanted, below)
-    return _LOOKED_THROUGH.format(columns=COLUMNS, conditions=all_of(conditions), order=ORDER), values
+    return _END.format(looked_through=looked_through(conditions), most=MOST_READ), values
+
+
+def looked_through(conditions: list[str]) -> sql.Composed:
+    """Rows in the order of an index, whatever is left out of them later; without a limit."""
+    return _LOOKED_THROUGH.format(columns=COLUMNS, conditions=all_of(conditions), order=ORDER)
 
 
 def conditions_of(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[list[str], dict[str, Any]]:
-    """Which range of which index it is."""
+    """Which range of which index it is. Without a webhook's id: the range of each webhook `w` of an outer query."""
     whose = "webhook_id = w.id" if webhook_id is None else "webhook_id = %(webhook_id)s"
     conditions = [whose, *_leading(wanted)]
     values: dict[str, Any] = {"webhook_id": webhook_id} | wanted._asdict()
@@ -212,25 +211,3 @@ def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
     location, retry_after, remote_address, topic, partition, offset = row[width:]
     position = None if topic is None else Position(topic, partition, offset)
     return AttemptRow(DeliveryRow(*row[:width]), location, retry_after, remote_address, position)
-
-
-def insert_pending(conn: Connection[Any], record: AttemptRecord) -> None:
-    """Record that a delivery waits for its first attempt."""
-    conn.execute(
-        """INSERT INTO attempts (webhook_id, created_at, delivery_id, attempt, account_id, event_id, event, kind, state,
-                                 attempted_at)
-           VALUES (%s, %s::timestamptz, %s, %s, %s, %s, %s, %s, %s, %s::timestamptz) ON CONFLICT DO NOTHING""",
-        [
-            record.webhook_id, timestamptz(record.created_ms), record.delivery_id, record.attempt, record.account_id,
-            record.event_id, record.event, record.kind, record.state, timestamptz(record.attempted_ms),
-        ],
-    )  # fmt: skip
-
-
-def forget_pending(conn: Connection[Any], record: AttemptRecord) -> None:
-    """Take back `insert_pending`: Kafka did not take the delivery."""
-    conn.execute(
-        """DELETE FROM attempts WHERE webhook_id = %s AND created_at = %s::timestamptz AND delivery_id = %s
-           AND attempt = %s AND state = 'pending'""",
-        [record.webhook_id, timestamptz(record.created_ms), record.delivery_id, record.attempt],
-    )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from rich import box
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -99,8 +98,8 @@ class Screen:
         paper = Console(record=True, width=_PICTURE_COLUMNS, file=StringIO(), force_terminal=True, highlight=False)
         for shown in self._shown:
             paper.print(shown)
-        form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-        path.write_text(paper.export_svg(title="make demo", code_format=form), encoding="utf-8")
+        drawn = re.sub(r"@font-face \{.*?\}\s*", "", paper.export_svg(title="make demo"), flags=re.DOTALL)
+        path.write_text(drawn, encoding="utf-8")
 
     def picture(self, ledger: Ledger, progress: Progress, width: int | None = None) -> RenderableType:
         """The table as it is now; a narrow terminal gets its essential columns."""

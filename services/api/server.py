@@ -50,8 +50,10 @@ class ApiServer:
     """Serves `app` on a bound socket, in the calling thread and `api_threads` others."""
 
     def __init__(self, app: Flask, listener: socket.socket, settings: Settings) -> None:
+        self._sockets: dict[int, Any] = {}  # waitress keeps the listener, the connections and its trigger here
         self._server = create_server(
             app,
+            self._sockets,
             sockets=[listener],
             threads=settings.api_threads,
             asyncore_use_poll=True,
@@ -80,7 +82,7 @@ class ApiServer:
         while self._is_busy(half_sent=time.monotonic() < patience) and shutdown.remaining_s() > 0:
             self._turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=shutdown.remaining_s())
-        wasyncore.close_all(self._server._map)  # noqa: SLF001  # waitress's own name for its connections
+        wasyncore.close_all(self._sockets)
 
     def _accept_waiting(self) -> None:
         """Closing the listener would reset the connections in its queue, and the requests sent on them."""
@@ -92,7 +94,7 @@ class ApiServer:
             self._server.handle_accept()
 
     def _turn(self, timeout_s: float) -> None:
-        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001
+        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._sockets, count=1)
 
     def _is_busy(self, *, half_sent: bool) -> bool:
         """Whether a request is being answered, an answer is still to be sent or, if asked, a request half received."""

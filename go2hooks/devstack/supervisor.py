@@ -10,11 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import psycopg
-
 from go2hooks import __version__
 from go2hooks.build import BUILD
-from go2hooks.core.security.addresses import is_loopback
+from go2hooks.devstack import endpoints
 from go2hooks.devstack.broker import Broker, brokers_of
 from go2hooks.devstack.data_dir import DataDir
 from go2hooks.devstack.database import Database
@@ -26,14 +24,12 @@ from go2hooks.devstack.server import Server
 from go2hooks.devstack.service import Service
 from go2hooks.devstack.watch import Watch
 from go2hooks.kafka.admin import ensure_topics
-from go2hooks.postgres import sign_in_links
-from go2hooks.postgres.api_keys import CreatedKey, create_key, list_keys
+from go2hooks.postgres.api_keys import CreatedKey
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings, load_settings
 from go2hooks.settings.environment import is_given, variable
 
-ACCOUNT: Final = "local"
 _INTERVAL_S: Final = 0.1
 
 Report = Callable[[str], None]
@@ -59,8 +55,8 @@ def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[st
         try:
             stack.start()
             while True:
-                if (endpoints := stack.step(time.monotonic())) is not None:
-                    on_ready(endpoints, stack.sign_in_link())
+                if (announced := stack.step(time.monotonic())) is not None:
+                    on_ready(announced, stack.sign_in_link())
                 time.sleep(_INTERVAL_S)
         except KeyboardInterrupt:
             report("Stopping: services first, then Kafka and Postgres. Press Ctrl-C again to hurry.")
@@ -132,27 +128,17 @@ class Stack:
             self._record()
         if not all(watch.ready for watch in self._watches):
             return None
-        endpoints = self._describe(self._settings)
-        if endpoints == self._announced:
+        kafka = [broker.pid for broker in self._brokers]
+        postgres = None if self._database is None else self._database.pid
+        described = endpoints.describe(self._settings, self._api_key, self._services, kafka, postgres)
+        if described == self._announced:
             return None
-        self._dir.write_json("endpoints.json", endpoints)
-        self._announced = endpoints
-        return endpoints
+        self._dir.write_json("endpoints.json", described)
+        self._announced = described
+        return described
 
     def sign_in_link(self) -> str | None:
-        """An address that signs in to the dashboard once, as the key of endpoints.json; None where there can be none.
-
-        It is told to who reads the terminal, and written nowhere: programs have the key.
-        """
-        if not is_loopback(self._settings.api_host):
-            return None
-        try:
-            with Session.connect(self._settings.database_url.get_secret_value(), name="up") as connection:
-                token = sign_in_links.make(connection, self._api_key.id)
-                connection.commit()
-        except psycopg.OperationalError:  # Postgres has just died: it is started again, and announced again
-            return None
-        return f"{self._services['api'][0].url}/sign-in/link?token={token}"
+        return endpoints.sign_in_link(self._settings, self._services["api"][0].url, self._api_key)
 
     def stop(self) -> None:
         """Services drain side by side, then Kafka and Postgres stop. An interrupt meanwhile kills what is left."""
@@ -200,7 +186,7 @@ class Stack:
         if self._security is not None:
             overrides |= self._security.client_settings()
         if not is_given("operators_account"):
-            overrides["operators_account"] = ACCOUNT  # whoever has this machine
+            overrides["operators_account"] = endpoints.ACCOUNT  # whoever has this machine
         if not is_given("secret_keys"):
             overrides["secret_keys"] = self._dir.secret_key()
         self._given = {variable(name): str(value) for name, value in overrides.items()}
@@ -211,7 +197,7 @@ class Stack:
         migrate(settings.direct_url())
         ensure_topics(settings)
         with Session.connect(settings.database_url.get_secret_value(), name="up") as connection:
-            self._api_key = _ensure_api_key(connection, self._dir)
+            self._api_key = endpoints.ensure_api_key(connection, self._dir)
 
     def _build_services(self, settings: Settings) -> dict[str, list[Service]]:
         env = {
@@ -238,43 +224,6 @@ class Stack:
         port = self._options.api_port or free_port(ports.get("api"))
         self._dir.write_json("api-port.json", {"api": port})
         return port
-
-    def _describe(self, settings: Settings) -> dict[str, Any]:
-        api = self._services["api"][0].url
-        metrics = {name: [f"{service.url}/metrics" for service in group] for name, group in self._services.items()}
-        pids: dict[str, Any] = {name: [service.pid for service in group] for name, group in self._services.items()}
-        return {
-            "api": f"{api}/api/v1",
-            "apiKey": self._api_key.key,
-            "account": ACCOUNT,
-            "kafka": settings.kafka_bootstrap_servers,
-            "postgres": settings.database_url.get_secret_value(),
-            "dashboard": f"{api}/",
-            "metrics": metrics | {"api": metrics["api"][0]},
-            "pids": {
-                "kafka": _one_or_all([broker.pid for broker in self._brokers]),
-                "postgres": self._database and self._database.pid,
-                **pids,
-                "api": pids["api"][0],
-            },
-        }
-
-
-def _one_or_all(pids: list[int | None]) -> int | list[int | None] | None:
-    """None for a server that is not ours, a number for one process, a list for several."""
-    return pids if len(pids) > 1 else next(iter(pids), None)
-
-
-def _ensure_api_key(connection: psycopg.Connection[Any], data_dir: DataDir) -> CreatedKey:
-    """The key for endpoints.json: the one kept here while the database still knows it, otherwise a new one."""
-    kept = data_dir.read_json("api-key.json")
-    usable = {key.id for key in list_keys(connection, ACCOUNT) if key.revoked_at is None}
-    if kept is None or kept["id"] not in usable:
-        created = create_key(connection, ACCOUNT, "go2hooks up")
-        connection.commit()
-        kept = created._asdict()
-        data_dir.write_json("api-key.json", kept)
-    return CreatedKey(**kept)
 
 
 def _stop_together(servers: Sequence[Server]) -> None:

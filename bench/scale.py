@@ -24,7 +24,7 @@ from usage import Meter, machine, peak_rss_mib, reset_peak
 from go2hooks.core.domain.outcome import State
 from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.postgres.attempts import DisablePolicy, maintain_partitions, write_batch
-from go2hooks.postgres.attempts.deliveries import Filter, page
+from go2hooks.postgres.attempts.deliveries import DeliveryFilter, page
 
 _WEBHOOKS = 1000
 _DAYS = 3  # yesterday and the two days after it, so that several partitions grow
@@ -122,9 +122,9 @@ def _record(source: random.Random, now_ms: int) -> AttemptRecord:
 def _query_times(running: Stack) -> dict[str, float]:
     """Milliseconds of a page of history: the newest, the failed ones, those of a rare event."""
     wanted = {
-        "newest": Filter(),
-        "failed": Filter(status="failed"),
-        "link_created": Filter(event="link.created"),
+        "newest": DeliveryFilter(),
+        "failed": DeliveryFilter(status="failed"),
+        "link_created": DeliveryFilter(event="link.created"),
     }
     source = random.Random(1)
     found: dict[str, float] = {}

@@ -25,11 +25,11 @@ from go2hooks.kafka.partitions import PartitionKey, position_of
 from go2hooks.kafka.reading import LogReader, OffsetRange
 from go2hooks.kafka.sending import WaitingProducer
 from go2hooks.kafka.topics import TopicNames
-from go2hooks.postgres.attempts.standings import Key, Overdue, Standing, key_of, overdue_deliveries, standings
+from go2hooks.postgres.attempts.standings import Key, LastRecord, Overdue, key_of, overdue_deliveries, standings
 from go2hooks.settings import Settings
 
 UNRECORDED: Final = "unrecorded"
-_NO_RECORD: Final = Standing(0, UNRECORDED)
+_NO_RECORD: Final = LastRecord(0, UNRECORDED)
 _LOOK_UP: Final = 1000
 
 

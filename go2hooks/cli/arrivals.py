@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.listening.receiver import Received, Reply
+from go2hooks.listening.receiver import LocalReply, Received
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from go2hooks.listening.forwarding import Forwarder
 
-_FAILED: Final = Reply(500)
+_FAILED: Final = LocalReply(500)
 _ANSWER_SHOWN: Final = 300  # characters
 
 
@@ -23,7 +23,7 @@ class Arrivals:
     def __init__(self, console: "Console", status: int, fail_first: int, forward: "Forwarder | None") -> None:
         self.count = 0
         self._console = console
-        self._reply = Reply(status)
+        self._reply = LocalReply(status)
         self._fail_first = fail_first
         self._forward = forward
         self._secrets: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Arrivals:
         self._secrets = secrets
         self._may_begin.set()
 
-    def answer(self, received: Received) -> Reply:
+    def answer(self, received: Received) -> LocalReply:
         """Block until the other server has answered, where there is one."""
         arrived = time.time()
         self._may_begin.wait()
@@ -47,7 +47,7 @@ class Arrivals:
             self._print(received, arrived, reply, how)
         return reply
 
-    def _find_reply(self, received: Received) -> tuple[Reply, str]:
+    def _find_reply(self, received: Received) -> tuple[LocalReply, str]:
         """The reply, and where it is from."""
         if self._forward is None:
             return self._reply, f"answered {self._reply.status}"
@@ -55,10 +55,10 @@ class Arrivals:
         try:
             reply = self._forward.forward(received)
         except UnavailableError as error:
-            return Reply(502), f"answered 502: {error}"
+            return LocalReply(502), f"answered 502: {error}"
         return reply, f"{self._forward.url} answered {reply.status} in {_duration(time.monotonic() - begun)}"
 
-    def _print(self, received: Received, arrived: float, reply: Reply, how: str) -> None:
+    def _print(self, received: Received, arrived: float, reply: LocalReply, how: str) -> None:
         from rich.markup import escape
 
         header = received.headers.get

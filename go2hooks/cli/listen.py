@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from go2hooks.cli.arrivals import Arrivals
     from go2hooks.listening.api_client import ApiClient
     from go2hooks.listening.forwarding import Forwarder
-    from go2hooks.listening.temporary_webhook import Subscription
+    from go2hooks.listening.temporary_webhook import TemporaryWebhook
 
 _OF_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # what leads there from this machine
 _KEY = re.compile(r"[!-~]+")
@@ -213,7 +213,7 @@ def _receiving(host: str, port: int, arrivals: "Arrivals", forward: "Forwarder |
 @contextmanager
 def _subscribed(
     client: "ApiClient", url: str, webhook_id: str | None, events: tuple[str, ...]
-) -> Iterator["Subscription"]:
+) -> Iterator["TemporaryWebhook"]:
     """A webhook that leads here. Raises ClickException with the remedy when the API does not take it."""
     from go2hooks.listening.api_client import ApiRefusedError
     from go2hooks.listening.temporary_webhook import fields_of, subscribed
@@ -227,7 +227,7 @@ def _subscribed(
         raise click.ClickException(f"{client.address} refuses: {error} {remedy}".rstrip()) from error
 
 
-def _welcome(subscription: "Subscription", forward: "Forwarder | None") -> str:
+def _welcome(subscription: "TemporaryWebhook", forward: "Forwarder | None") -> str:
     line = f"The webhook {subscription.id} gets {', '.join(subscription.events)} until you stop."
     return line if forward is None else f"{line} {forward.url} verifies with {subscription.secret}"
 

@@ -10,7 +10,7 @@ from go2hooks.demo.control import Control
 from go2hooks.demo.ledger import Ledger
 from go2hooks.demo.plan import Behaviour
 from go2hooks.demo.screen import DONE, Progress, Screen
-from go2hooks.demo.sending import Sending
+from go2hooks.demo.sending import DemoSender
 from go2hooks.demo.verdict import Findings, History, compare
 from go2hooks.devstack.supervisor import Stack
 from go2hooks.settings import Settings
@@ -22,7 +22,7 @@ _QUIET_ROUNDS: Final = 3
 
 
 @dataclass(slots=True)
-class Verdict:
+class DemoVerdict:
     """What the API said at last, by webhook id, and what was wrong."""
 
     histories: Mapping[str, History] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class DemoChecker:
         self._settings = settings
         self._asked = 0.0
 
-    def watch(self, sending: Sending, deadline: float) -> Verdict:
+    def watch(self, sending: DemoSender, deadline: float) -> DemoVerdict:
         """Block until the verdict, which is there soon after `deadline` (monotonic) at the latest."""
         while time.monotonic() < deadline:
             self._tick()
@@ -104,7 +104,7 @@ class DemoChecker:
     def _requests(self) -> int:
         return sum(account.requests for account in self._ledger.accounts)
 
-    def _conclude(self, histories: Mapping[str, History], findings: Findings) -> Verdict:
+    def _conclude(self, histories: Mapping[str, History], findings: Findings) -> DemoVerdict:
         self._progress.phase = DONE
         self._screen.show(self._ledger, self._progress)
-        return Verdict(histories, self._ledger.problems + findings.wrong + findings.missing)
+        return DemoVerdict(histories, self._ledger.problems + findings.wrong + findings.missing)

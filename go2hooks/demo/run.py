@@ -16,12 +16,12 @@ from rich.text import Text
 
 from go2hooks import build
 from go2hooks.core.errors import Go2HooksError, UnavailableError
-from go2hooks.demo.checker import DemoChecker, Verdict
+from go2hooks.demo.checker import DemoChecker, DemoVerdict
 from go2hooks.demo.control import Control, routed_webhooks
 from go2hooks.demo.ledger import Account, Ledger
 from go2hooks.demo.plan import SUBSCRIPTIONS
 from go2hooks.demo.screen import Progress, Screen
-from go2hooks.demo.sending import Sending
+from go2hooks.demo.sending import DemoSender
 from go2hooks.demo.summary import summary
 from go2hooks.devstack.supervisor import Stack, StackOptions, opened_stack
 from go2hooks.listening.receiver import Received, Receiver
@@ -128,9 +128,9 @@ def _play(
     control: Control,
     ledger: Ledger,
     deadline: float,
-) -> Verdict:
+) -> DemoVerdict:
     progress = Progress(options.events)
-    sending = Sending(endpoints["kafka"], endpoints["account"], ledger, count=options.events, rate=options.rate)
+    sending = DemoSender(endpoints["kafka"], endpoints["account"], ledger, count=options.events, rate=options.rate)
     sending.start()
     try:
         verdict = DemoChecker(stack, control, ledger, screen, progress, load_settings()).watch(sending, deadline)

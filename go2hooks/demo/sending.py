@@ -12,7 +12,7 @@ from go2hooks.demo.plan import event_types
 from go2hooks.producer import EventProducer, new_event_id
 
 
-class Sending:
+class DemoSender:
     """Sends `count` events in a thread of its own, `rate` a second, entering each in the ledger before it goes."""
 
     def __init__(self, kafka: str, account_id: str, ledger: Ledger, *, count: int, rate: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from go2hooks.devstack.errors import StackError
-from go2hooks.devstack.processes import Account, Command, accepts_connections, free_port
+from go2hooks.devstack.processes import Command, SystemUser, accepts_connections, free_port
 from go2hooks.devstack.server import Server
 
 _SOCKET_PATH_LIMIT: Final = 100  # the kernel takes 107 bytes, Linux; 103, macOS
@@ -99,7 +99,7 @@ class Database(Server):
             str(self._cluster) if len(os.fsencode(self._cluster)) < _SOCKET_PATH_LIMIT - len("/.s.PGSQL.65535") else ""
         )
 
-    def _account(self, binaries: Path) -> Account | None:
+    def _account(self, binaries: Path) -> SystemUser | None:
         if os.geteuid() != 0:
             return None
         import pwd  # Unix only
@@ -108,9 +108,9 @@ class Database(Server):
         _make_traversable(binaries)
         _make_traversable(self._cluster)
         nobody = pwd.getpwnam("nobody")
-        return Account(nobody.pw_uid, nobody.pw_gid)
+        return SystemUser(nobody.pw_uid, nobody.pw_gid)
 
-    def _initialise(self, binaries: Path, account: Account | None) -> None:
+    def _initialise(self, binaries: Path, account: SystemUser | None) -> None:
         """Make the cluster beside its final place, so that an initdb cut short leaves nothing half done."""
         unfinished = self._dir / "cluster.new"
         shutil.rmtree(unfinished, ignore_errors=True)

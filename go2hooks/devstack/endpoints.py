@@ -7,7 +7,7 @@ import psycopg
 
 from go2hooks.core.security.addresses import is_loopback
 from go2hooks.devstack.data_dir import DataDir
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 from go2hooks.postgres import sign_in_links
 from go2hooks.postgres.api_keys import CreatedKey, create_key, list_keys
 from go2hooks.postgres.session import Session
@@ -19,7 +19,7 @@ ACCOUNT: Final = "local"
 def describe(
     settings: Settings,
     key: CreatedKey,
-    services: Mapping[str, Sequence[Service]],
+    services: Mapping[str, Sequence[ServiceProcess]],
     kafka_pids: Sequence[int | None],
     postgres_pid: int | None,
 ) -> dict[str, Any]:

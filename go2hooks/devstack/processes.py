@@ -20,7 +20,7 @@ _PORT_TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemUser:
     """The operating system's user that a child runs as."""
 
     uid: int
@@ -34,7 +34,7 @@ class Command:
     argv: tuple[str, ...]
     log: Path
     env: dict[str, str] = field(default_factory=dict)
-    account: Account | None = None
+    account: SystemUser | None = None
     death_signal: signal.Signals = signal.SIGKILL
 
 

@@ -13,7 +13,7 @@ from go2hooks.devstack.server import Server
 _KILL_AFTER_S: Final = 3.0  # past the service's own drain time
 
 
-class Service(Server):
+class ServiceProcess(Server):
     """It tells its port in a file; it is ready when `/readyz` there answers 200."""
 
     def __init__(

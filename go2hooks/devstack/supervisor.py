@@ -21,7 +21,7 @@ from go2hooks.devstack.processes import free_port, port_is_free
 from go2hooks.devstack.quorum import open_quorum
 from go2hooks.devstack.security import Security, kept_security, secure
 from go2hooks.devstack.server import Server
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 from go2hooks.devstack.watch import Watch
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres.api_keys import CreatedKey
@@ -99,7 +99,7 @@ class Stack:
         self._security: Security | None = None
         self._database = None if postgres_given else Database(data_dir.path / "postgres", log=data_dir.log("postgres"))
         self._given: dict[str, str] = {}  # variables that our services get besides the environment's
-        self._services: dict[str, list[Service]] = {}
+        self._services: dict[str, list[ServiceProcess]] = {}
         self._watches: list[Watch] = []
         self._announced: dict[str, Any] | None = None
         self._api_key = CreatedKey("", "")
@@ -143,8 +143,8 @@ class Stack:
     def stop(self) -> None:
         """Services drain side by side, then Kafka and Postgres stop. An interrupt meanwhile kills what is left."""
         self._dir.endpoints.unlink(missing_ok=True)
-        services = [watch.server for watch in self._watches if isinstance(watch.server, Service)]
-        servers = [watch.server for watch in self._watches if not isinstance(watch.server, Service)]
+        services = [watch.server for watch in self._watches if isinstance(watch.server, ServiceProcess)]
+        servers = [watch.server for watch in self._watches if not isinstance(watch.server, ServiceProcess)]
         try:
             _stop_together(services)
             _stop_together(servers)
@@ -199,7 +199,7 @@ class Stack:
         with Session.connect(settings.database_url.get_secret_value(), name="up") as connection:
             self._api_key = endpoints.ensure_api_key(connection, self._dir)
 
-    def _build_services(self, settings: Settings) -> dict[str, list[Service]]:
+    def _build_services(self, settings: Settings) -> dict[str, list[ServiceProcess]]:
         env = {
             **self._given,
             "GO2HOOKS_LOG_FORMAT": os.environ.get("GO2HOOKS_LOG_FORMAT", "text"),
@@ -207,8 +207,8 @@ class Stack:
             "GO2HOOKS_API_PORT": str(self._choose_api_port()),
         }
 
-        def service(name: str, kind: str) -> Service:
-            return Service(name, f"services.{kind}", self._dir, env, drain_timeout_s=settings.drain_timeout_s)
+        def service(name: str, kind: str) -> ServiceProcess:
+            return ServiceProcess(name, f"services.{kind}", self._dir, env, drain_timeout_s=settings.drain_timeout_s)
 
         dispatchers = [service(f"dispatcher-{n}", "dispatcher") for n in range(1, self._options.dispatchers + 1)]
         return {

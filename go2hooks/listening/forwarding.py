@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from go2hooks.core.errors import UnavailableError
-from go2hooks.listening.receiver import Received, Reply
+from go2hooks.listening.receiver import LocalReply, Received
 
 _TIMEOUT_S: Final = 10.0  # a dispatcher waits no longer
 _MAX_ANSWER_BYTES: Final = 1_048_576
@@ -28,7 +28,7 @@ class Forwarder:
         own = {host, "localhost", "127.0.0.1", "::1"}
         return self._target.hostname in own and _port(self._target) == port
 
-    def forward(self, received: Received) -> Reply:
+    def forward(self, received: Received) -> LocalReply:
         """POST the same body and headers; what came back. Raises UnavailableError when no answer did, within ten seconds."""
         kind = http.client.HTTPSConnection if self._target.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._target.hostname or "", self._target.port, timeout=_TIMEOUT_S)
@@ -43,7 +43,7 @@ class Forwarder:
         finally:
             connection.close()
 
-    def _post(self, connection: http.client.HTTPConnection, received: Received) -> Reply:
+    def _post(self, connection: http.client.HTTPConnection, received: Received) -> LocalReply:
         path = f"{self._target.path or '/'}{'?' if self._target.query else ''}{self._target.query}"
         connection.putrequest("POST", path, skip_accept_encoding=True)
         for name, value in received.headers_as_sent:
@@ -53,7 +53,7 @@ class Forwarder:
         connection.endheaders(received.body)
         answer = connection.getresponse()
         headers = tuple((name, value) for name, value in answer.getheaders() if name.lower() not in _OF_A_CONNECTION)
-        return Reply(answer.status, headers, answer.read(_MAX_ANSWER_BYTES))
+        return LocalReply(answer.status, headers, answer.read(_MAX_ANSWER_BYTES))
 
 
 def _read(url: str) -> SplitResult:

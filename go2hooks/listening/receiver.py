@@ -37,7 +37,7 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LocalReply:
     """An answer. `headers` without those that frame the body."""
 
     status: int
@@ -45,7 +45,7 @@ class Reply:
     body: bytes = b""
 
 
-class _Server(ThreadingHTTPServer):
+class _ReceiverServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # of the default five, a dispatcher's burst of connections waits a second for its turn
 
@@ -53,10 +53,12 @@ class _Server(ThreadingHTTPServer):
 class Receiver:
     """Listens at once; `serve` blocks. `answer` says the reply, or just its status, in a thread of its own per connection."""
 
-    def __init__(self, host: str, port: int, answer: Callable[[Received], int | Reply]) -> None:
+    def __init__(self, host: str, port: int, answer: Callable[[Received], int | LocalReply]) -> None:
         """Raises OSError when the port is taken. Port 0 takes a free one."""
-        handler = type("Handler", (_Handler,), {"answer": staticmethod(answer)})
-        kind = type("Server", (_Server,), {"address_family": socket.AF_INET6}) if ":" in host else _Server
+        handler = type("Handler", (_ReceiverHandler,), {"answer": staticmethod(answer)})
+        kind = (
+            type("Server", (_ReceiverServer,), {"address_family": socket.AF_INET6}) if ":" in host else _ReceiverServer
+        )
         self._server = kind((host, port), handler)
         self.port: int = self._server.server_address[1]
 
@@ -69,8 +71,8 @@ class Receiver:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    answer: Callable[[Received], int | Reply]
+class _ReceiverHandler(BaseHTTPRequestHandler):
+    answer: Callable[[Received], int | LocalReply]
     protocol_version = "HTTP/1.1"
     timeout = 120
 
@@ -78,14 +80,14 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if length > _MAX_BODY_BYTES:
             self.close_connection = True
-            self._reply(Reply(413))
+            self._reply(LocalReply(413))
             return
         as_sent = tuple(self.headers.items())
         headers = {name.lower(): value for name, value in as_sent}
         answer = type(self).answer(Received(self.path, headers, self.rfile.read(length), as_sent))
-        self._reply(answer if isinstance(answer, Reply) else Reply(answer))
+        self._reply(answer if isinstance(answer, LocalReply) else LocalReply(answer))
 
-    def _reply(self, reply: Reply) -> None:
+    def _reply(self, reply: LocalReply) -> None:
         self.send_response_only(reply.status)
         for name, value in reply.headers:
             self.send_header(name, value)

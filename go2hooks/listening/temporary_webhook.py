@@ -11,7 +11,7 @@ from go2hooks.listening.api_client import ApiClient, ApiRefusedError
 NAME: Final = "go2hooks listen"
 
 
-class Subscription(NamedTuple):
+class TemporaryWebhook(NamedTuple):
     """The webhook, as far as its listener needs it. The secret is kept nowhere else."""
 
     id: str
@@ -24,14 +24,14 @@ class LeftBehindError(Go2HooksError):
 
 
 @contextmanager
-def subscribed(api: ApiClient, url: str, fields: Mapping[str, Any]) -> Iterator[Subscription]:
+def subscribed(api: ApiClient, url: str, fields: Mapping[str, Any]) -> Iterator[TemporaryWebhook]:
     """A webhook of this account that posts to `url`, removed at the end. `fields` has its events, and what else it is to have.
 
     Raises ApiRefusedError or UnavailableError when it cannot be made, LeftBehindError when it cannot be removed.
     """
     made = api.call("POST", "/webhooks", {"name": NAME, "url": url, **fields})["data"]
     try:
-        yield Subscription(made["id"], made["secret"], tuple(made["events"]))
+        yield TemporaryWebhook(made["id"], made["secret"], tuple(made["events"]))
     finally:
         _remove(api, made["id"])
 

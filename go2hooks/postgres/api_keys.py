@@ -64,7 +64,7 @@ class NewKey(NamedTuple):
     expires_at: datetime | None  #: None: never
 
 
-class ApiKey(NamedTuple):
+class StoredKey(NamedTuple):
     """A key as it may be listed: without itself."""
 
     id: str
@@ -131,9 +131,9 @@ def make_key(conn: Connection[Any], new: NewKey, actor: Actor) -> CreatedKey:
     return created
 
 
-def list_keys(conn: Connection[Any], account_id: str | None = None) -> list[ApiKey]:
+def list_keys(conn: Connection[Any], account_id: str | None = None) -> list[StoredKey]:
     """Keys of one account or of all, revoked ones too, oldest first."""
-    with conn.transaction(), conn.cursor(row_factory=class_row(ApiKey)) as cursor:
+    with conn.transaction(), conn.cursor(row_factory=class_row(StoredKey)) as cursor:
         return cursor.execute(
             f"""SELECT {_COLUMNS} FROM api_keys
                WHERE %(account)s::text IS NULL OR account_id = %(account)s
@@ -142,9 +142,9 @@ def list_keys(conn: Connection[Any], account_id: str | None = None) -> list[ApiK
         ).fetchall()
 
 
-def standing_keys(conn: Connection[Any], account_id: str) -> list[ApiKey]:
+def standing_keys(conn: Connection[Any], account_id: str) -> list[StoredKey]:
     """An account's keys that were not revoked, oldest first."""
-    with conn.cursor(row_factory=class_row(ApiKey)) as cursor:
+    with conn.cursor(row_factory=class_row(StoredKey)) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM api_keys WHERE account_id = %s AND revoked_at IS NULL ORDER BY created_at, id",
             [account_id],

@@ -20,7 +20,7 @@ class Role(StrEnum):
     DISPATCHER = "dispatcher"
 
 
-class Right(NamedTuple):
+class TableRight(NamedTuple):
     """Privileges on a table, all of its columns or some; EXECUTE on a function."""
 
     privileges: tuple[str, ...]
@@ -30,51 +30,51 @@ class Right(NamedTuple):
 
 _READ: Final = ("SELECT",)
 # Row locks need UPDATE of any column.
-_LOCK_ACCOUNTS: Final = Right(("UPDATE",), "accounts", ("created_at",))
+_LOCK_ACCOUNTS: Final = TableRight(("UPDATE",), "accounts", ("created_at",))
 _COUNTED: Final = (
     "consecutive_failures", "failure_starts", "failing_since", "is_active", "disabled_at", "disabled_reason",
 )  # fmt: skip
-_COMMON: Final = (Right(_READ, "alembic_version"), Right(_READ, "deployment"))
-RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
+_COMMON: Final = (TableRight(_READ, "alembic_version"), TableRight(_READ, "deployment"))
+RIGHTS: Final[dict[Role, tuple[TableRight, ...]]] = {
     Role.API: (
         *_COMMON,
-        Right(_READ, "accounts"),
+        TableRight(_READ, "accounts"),
         _LOCK_ACCOUNTS,
-        Right(("SELECT", "INSERT"), "api_keys"),
-        Right(("UPDATE",), "api_keys", ("last_used_at", "revoked_at")),
-        Right(("SELECT", "INSERT"), "audit_log"),
-        Right(("SELECT", "INSERT", "UPDATE"), "idempotent_answers"),
-        Right(("SELECT", "INSERT", "UPDATE"), "webhooks"),
-        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "client_certificates"),
-        Right(("SELECT", "INSERT", "DELETE"), "attempts"),
-        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "redeliveries"),
-        Right(("SELECT", "INSERT"), "replays"),
-        Right(("UPDATE",), "replays", ("status", "finished_at")),
-        Right(_READ, "attempt_rollups"),
-        Right(("SELECT", "DELETE"), "sign_in_links"),
+        TableRight(("SELECT", "INSERT"), "api_keys"),
+        TableRight(("UPDATE",), "api_keys", ("last_used_at", "revoked_at")),
+        TableRight(("SELECT", "INSERT"), "audit_log"),
+        TableRight(("SELECT", "INSERT", "UPDATE"), "idempotent_answers"),
+        TableRight(("SELECT", "INSERT", "UPDATE"), "webhooks"),
+        TableRight(("SELECT", "INSERT", "UPDATE", "DELETE"), "client_certificates"),
+        TableRight(("SELECT", "INSERT", "DELETE"), "attempts"),
+        TableRight(("SELECT", "INSERT", "UPDATE", "DELETE"), "redeliveries"),
+        TableRight(("SELECT", "INSERT"), "replays"),
+        TableRight(("UPDATE",), "replays", ("status", "finished_at")),
+        TableRight(_READ, "attempt_rollups"),
+        TableRight(("SELECT", "DELETE"), "sign_in_links"),
     ),
-    Role.ROUTER: (*_COMMON, Right(_READ, "webhooks")),
+    Role.ROUTER: (*_COMMON, TableRight(_READ, "webhooks")),
     Role.REPLAYER: (
         *_COMMON,
-        Right(_READ, "webhooks"),
-        Right(_READ, "attempts"),
-        Right(("SELECT", "UPDATE", "DELETE"), "replays"),
-        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "replay_batches"),
+        TableRight(_READ, "webhooks"),
+        TableRight(_READ, "attempts"),
+        TableRight(("SELECT", "UPDATE", "DELETE"), "replays"),
+        TableRight(("SELECT", "INSERT", "UPDATE", "DELETE"), "replay_batches"),
     ),
     Role.DISPATCHER: (
         *_COMMON,
-        Right(_READ, "webhooks"),
-        Right(("UPDATE",), "webhooks", _COUNTED),
-        Right(_READ, "client_certificates"),
-        Right(("SELECT", "INSERT"), "attempts"),
-        Right(("INSERT",), "audit_log"),
-        Right(("SELECT", "INSERT", "UPDATE", "DELETE"), "webhook_notices"),
-        Right(("EXECUTE",), MAINTAIN),
-        Right(("EXECUTE",), MAINTAIN_ROLLUPS),
-        Right(("EXECUTE",), FORGET),
-        Right(("SELECT", "INSERT", "DELETE"), "attempt_deltas"),
-        Right(("SELECT", "INSERT", "UPDATE"), "attempt_rollups"),
-        Right(
+        TableRight(_READ, "webhooks"),
+        TableRight(("UPDATE",), "webhooks", _COUNTED),
+        TableRight(_READ, "client_certificates"),
+        TableRight(("SELECT", "INSERT"), "attempts"),
+        TableRight(("INSERT",), "audit_log"),
+        TableRight(("SELECT", "INSERT", "UPDATE", "DELETE"), "webhook_notices"),
+        TableRight(("EXECUTE",), MAINTAIN),
+        TableRight(("EXECUTE",), MAINTAIN_ROLLUPS),
+        TableRight(("EXECUTE",), FORGET),
+        TableRight(("SELECT", "INSERT", "DELETE"), "attempt_deltas"),
+        TableRight(("SELECT", "INSERT", "UPDATE"), "attempt_rollups"),
+        TableRight(
             ("TEMPORARY",), ""
         ),  # on the database: a batch with rows that are there already goes through such a table
     ),
@@ -95,7 +95,7 @@ def missing_rights(connection: Connection[Any], role: Role) -> list[str]:
     return [name for (name, _), is_held in zip(asked, row, strict=True) if not is_held]
 
 
-def _asked(right: Right) -> Iterator[tuple[str, sql.Composed]]:
+def _asked(right: TableRight) -> Iterator[tuple[str, sql.Composed]]:
     for privilege in right.privileges:
         for column in right.columns or ("",):
             kind = "column" if column else _kind(right)
@@ -106,7 +106,7 @@ def _asked(right: Right) -> Iterator[tuple[str, sql.Composed]]:
             yield f"{privilege}{of} on {right.thing or 'the database'}", condition
 
 
-def _kind(right: Right) -> str:
+def _kind(right: TableRight) -> str:
     if not right.thing:
         return "database"
     return "function" if right.thing.endswith(")") else "table"

@@ -54,7 +54,7 @@ _GATHERED: Final = timedelta(seconds=15)  # by then what a minute's last batches
 _Step = tuple[str, int, int, Rollup]
 
 
-class Span(NamedTuple):
+class StepRange(NamedTuple):
     """Which statistics: steps of `step_s`, beginning at multiples of it."""
 
     begin: datetime
@@ -72,7 +72,9 @@ class Minute(NamedTuple):
     retried: int
 
 
-def series(conn: Connection[Any], webhook_ids: Sequence[str], span: Span) -> defaultdict[str, dict[datetime, Rollup]]:
+def series(
+    conn: Connection[Any], webhook_ids: Sequence[str], span: StepRange
+) -> defaultdict[str, dict[datetime, Rollup]]:
     """By webhook, and by the beginning of each step; those without any attempt are left out."""
     most = (span.end - span.begin) // timedelta(seconds=span.step_s)
     values = span._asdict() | {"webhook_ids": list(webhook_ids), "most": most}

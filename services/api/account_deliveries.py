@@ -9,14 +9,14 @@ from pydantic import Field
 from go2hooks.postgres import webhooks
 from go2hooks.postgres.attempts import deliveries
 from go2hooks.postgres.attempts.account_deliveries import AccountDelivery, AccountPage, Ids, account_page, page_by_id
-from go2hooks.postgres.attempts.deliveries import Filter, Place
+from go2hooks.postgres.attempts.deliveries import DeliveryFilter, Place
 from go2hooks.postgres.session import Session
 from services.api.answers import success
 from services.api.auth import require_account
 from services.api.context import account_id, services
 from services.api.cursors import Mark, read_cursor, write_cursor
 from services.api.deliveries import DELIVERY_ID, DeliveriesQuery, shown
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.answers import CursorMeta
 from services.api.shapes.deliveries import DeliveryOfAccount
 from services.api.webhooks import WEBHOOK_ID, own_webhook
@@ -39,7 +39,7 @@ class AccountDeliveriesQuery(DeliveriesQuery):
 
 
 @blueprint.get("")
-@operation("What was sent to the account's webhooks", Answer(list[DeliveryOfAccount], meta=CursorMeta), errors=(404,))
+@operation("What was sent to the account's webhooks", Returns(list[DeliveryOfAccount], meta=CursorMeta), errors=(404,))
 def list_account_deliveries(query: AccountDeliveriesQuery) -> Response:
     """Newest first. `meta.nextCursor` continues where this page ended.
 
@@ -57,7 +57,7 @@ def list_account_deliveries(query: AccountDeliveriesQuery) -> Response:
 
 
 def _page(conn: Session, query: AccountDeliveriesQuery, below: Place | None) -> AccountPage:
-    wanted = Filter(query.status, query.event, query.since, query.until)
+    wanted = DeliveryFilter(query.status, query.event, query.since, query.until)
     if query.webhook is not None:
         own_webhook(conn, query.webhook)
     ids = Ids(query.delivery_id, query.event_id)

@@ -21,10 +21,10 @@ from services.api import (
     testing,
     webhooks,
 )
-from services.api.context import EXTENSION, DeliveryWriter, PayloadReader, Services
+from services.api.context import EXTENSION, DeliveryWriter, PayloadSource, Services
 from services.api.errors import register_error_handlers
 from services.api.health import Readiness, health_blueprint
-from services.api.limits import Limits
+from services.api.limits import RequestLimits
 from services.api.observe import observe
 from services.api.openapi import openapi_blueprint
 from services.api.operating import Operating
@@ -36,7 +36,7 @@ def create_app(
     pool: Pool,
     secret_box: SecretBox,
     delivery_writer: DeliveryWriter,
-    payload_reader: PayloadReader,
+    payload_reader: PayloadSource,
     operating: Operating | None = None,
 ) -> Flask:
     """The whole API. Opens nothing: its adapters come as they are and stay the caller's to close."""
@@ -51,7 +51,7 @@ def create_app(
         delivery_writer=delivery_writer,
         payload_reader=payload_reader,
         writing=Places(settings.api_threads // 2),
-        limits=Limits(settings),
+        limits=RequestLimits(settings),
         watching=Places(settings.api_threads // 4),
         operating=operating,
     )

@@ -13,7 +13,7 @@ from services.api.answers import iso, success
 from services.api.bodies import Query
 from services.api.context import account_id, services
 from services.api.cursors import Mark, read_cursor, write_cursor
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.answers import CursorMeta
 from services.api.shapes.audit import AuditEntry
 from services.api.webhooks import URL_PREFIX, WEBHOOK_ID, admit, own_webhook
@@ -42,7 +42,7 @@ class AuditQuery(AuditPageQuery):
 
 
 @blueprint.get("/audit")
-@operation("Who changed what in the account", Answer(list[AuditEntry], meta=CursorMeta))
+@operation("Who changed what in the account", Returns(list[AuditEntry], meta=CursorMeta))
 def list_audit(query: AuditQuery) -> Response:
     """Changes of webhooks and API keys, newest first; with `webhook`, of that one alone, even if it was deleted.
 
@@ -53,7 +53,7 @@ def list_audit(query: AuditQuery) -> Response:
 
 
 @blueprint.get(f"{_WEBHOOKS}/<webhook_id>/audit")
-@operation("Who changed what of a webhook", Answer(list[AuditEntry], meta=CursorMeta))
+@operation("Who changed what of a webhook", Returns(list[AuditEntry], meta=CursorMeta))
 def list_webhook_audit(webhook_id: str, query: AuditPageQuery) -> Response:
     """Newest first. `meta.nextCursor` continues where this page ended."""
     with services().pool.transaction() as conn:

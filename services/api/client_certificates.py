@@ -19,7 +19,7 @@ from services.api.bodies import Body
 from services.api.changes import record
 from services.api.context import account_id, services
 from services.api.errors import ApiError, invalid
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.webhooks import ClientCertificate, DeletedWebhook
 from services.api.webhooks import URL_PREFIX, admit, locked_webhook, own_webhook
 
@@ -39,7 +39,7 @@ class CertificateBody(Body):
 
 
 @blueprint.put("/<webhook_id>/client-certificate")
-@operation("Give a webhook a client certificate", Answer(ClientCertificate), errors=(409,))
+@operation("Give a webhook a client certificate", Returns(ClientCertificate), errors=(409,))
 def put_certificate(webhook_id: str, body: CertificateBody) -> Response:
     """Add it, or replace the one before: in force within a second. The key is never shown again."""
     try:
@@ -59,7 +59,7 @@ def put_certificate(webhook_id: str, body: CertificateBody) -> Response:
 
 
 @blueprint.get("/<webhook_id>/client-certificate")
-@operation("A webhook's client certificate", Answer(ClientCertificate))
+@operation("A webhook's client certificate", Returns(ClientCertificate))
 def get_certificate(webhook_id: str) -> Response:
     """Whom it names and until when it is valid; 404 where the webhook has none."""
     with services().pool.transaction() as conn:
@@ -70,7 +70,7 @@ def get_certificate(webhook_id: str) -> Response:
 
 
 @blueprint.delete("/<webhook_id>/client-certificate")
-@operation("Remove a webhook's client certificate", Answer(DeletedWebhook))
+@operation("Remove a webhook's client certificate", Returns(DeletedWebhook))
 def delete_certificate(webhook_id: str) -> Response:
     """In force within a second: receivers that ask for one then refuse deliveries."""
     with services().pool.transaction() as conn:

@@ -14,7 +14,7 @@ from go2hooks.postgres.pool import Pool
 from go2hooks.postgres.secrets import SecretBox
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
-from services.api.limits import Limits
+from services.api.limits import RequestLimits
 from services.api.operating import Operating
 from services.api.places import Places
 
@@ -32,7 +32,7 @@ class DeliveryWriter(Protocol):
         ...
 
 
-class PayloadReader(Protocol):
+class PayloadSource(Protocol):
     """Reads deliveries back from Kafka, and says how many events are there."""
 
     def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
@@ -55,9 +55,9 @@ class Services:
     pool: Pool
     secret_box: SecretBox
     delivery_writer: DeliveryWriter
-    payload_reader: PayloadReader
+    payload_reader: PayloadSource
     writing: Places  #: threads that may wait for Kafka at once: the others stay free for everybody else
-    limits: Limits
+    limits: RequestLimits
     watching: Places  #: threads that may wait for an attempt's result at once
     operating: Operating | None = None  #: what operators see and do; None where no account is theirs
 

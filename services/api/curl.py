@@ -14,7 +14,7 @@ from services.api.answers import success
 from services.api.context import account_id, services
 from services.api.delivery import find_delivery, read_back
 from services.api.errors import ApiError, webhook_not_found
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.deliveries import CurlCommand
 from services.api.webhooks import URL_PREFIX, NoBody, admit
 
@@ -23,7 +23,7 @@ blueprint.before_request(admit)
 
 
 @blueprint.post("/<webhook_id>/deliveries/<delivery_id>/curl")
-@operation("A delivery as a curl command", Answer(CurlCommand), errors=(409, 410))
+@operation("A delivery as a curl command", Returns(CurlCommand), errors=(409, 410))
 def make_curl(webhook_id: str, delivery_id: str, body: NoBody) -> Response:  # noqa: ARG001  # read, to refuse what it holds
     """Signed at this moment, with the number of the last attempt. Nothing is sent, and nothing is recorded.
 

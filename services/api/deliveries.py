@@ -11,12 +11,12 @@ from pydantic import BeforeValidator, Field
 from go2hooks.core.domain.event import EventType
 from go2hooks.core.domain.outcome import State
 from go2hooks.postgres.attempts import deliveries
-from go2hooks.postgres.attempts.deliveries import DeliveryRow, Filter, Place
+from go2hooks.postgres.attempts.deliveries import DeliveryFilter, DeliveryRow, Place
 from services.api.answers import iso, success
 from services.api.bodies import Query
 from services.api.context import services
 from services.api.cursors import Mark, read_cursor, write_cursor
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.answers import CursorMeta
 from services.api.shapes.deliveries import Delivery, DeliveryFacts
 from services.api.shapes.fields import EventName, Status
@@ -77,7 +77,7 @@ class DeliveriesQuery(Query):
 
 
 @blueprint.get("/<webhook_id>/deliveries")
-@operation("What was sent to a webhook", Answer(list[Delivery], meta=CursorMeta))
+@operation("What was sent to a webhook", Returns(list[Delivery], meta=CursorMeta))
 def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     """Newest first. `meta.nextCursor` continues where this page ended, whatever has arrived since.
 
@@ -85,7 +85,7 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
     or none, though there are more: go on while `meta.hasMore` is true.
     """
     below = None if query.cursor is None else Place(*read_cursor(query.cursor, webhook_id, DELIVERY_ID))
-    wanted = Filter(query.status, query.event, query.since, query.until)
+    wanted = DeliveryFilter(query.status, query.event, query.since, query.until)
     with services().pool.transaction(IsolationLevel.REPEATABLE_READ) as conn:
         own_webhook(conn, webhook_id)
         page = deliveries.page(conn, webhook_id, wanted, query.per_page, below)

@@ -13,7 +13,7 @@ from services.api.answers import iso, success
 from services.api.context import account_id, services
 from services.api.deliveries import DELIVERY_ID, milliseconds, shown_facts
 from services.api.errors import ApiError
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.sending import WaitQuery, answer_sent, place_at_kafka, shown_result
 from services.api.shapes.deliveries import AcceptedRedelivery, Attempt, DeliveryDetail, RedeliveryResult, SentRequest
 from services.api.shapes.fields import TRIGGERS
@@ -24,7 +24,7 @@ blueprint.before_request(admit)
 
 
 @blueprint.get("/<webhook_id>/deliveries/<delivery_id>")
-@operation("A delivery, with every attempt", Answer(DeliveryDetail))
+@operation("A delivery, with every attempt", Returns(DeliveryDetail))
 def get_delivery(webhook_id: str, delivery_id: str) -> Response:
     """Request and payload are as the receiver got them. Kafka keeps the payload, for as long as the operator has it do so."""
     webhook, rows = find_delivery(webhook_id, delivery_id)
@@ -35,8 +35,8 @@ def get_delivery(webhook_id: str, delivery_id: str) -> Response:
 @blueprint.post("/<webhook_id>/deliveries/<delivery_id>/redeliver")
 @operation(
     "Send a delivery again",
-    Answer(RedeliveryResult),
-    Answer(AcceptedRedelivery, 202, may_retry=True),
+    Returns(RedeliveryResult),
+    Returns(AcceptedRedelivery, 202, may_retry=True),
     errors=(409, 410),
 )
 def redeliver(webhook_id: str, delivery_id: str, query: WaitQuery, body: NoBody) -> Response:  # noqa: ARG001  # read, to refuse what it holds

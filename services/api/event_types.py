@@ -13,7 +13,7 @@ from go2hooks.core.encoding.json_schema import DIALECT, json_schema
 from go2hooks.core.encoding.payload import render
 from services.api.answers import success
 from services.api.auth import require_account
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.events import EventTypeInfo
 
 URL_PREFIX: Final = "/api/v1/event-types"
@@ -23,7 +23,7 @@ blueprint.before_request(require_account)
 
 
 @blueprint.get("")
-@operation("The event types", Answer(list[EventTypeInfo]))
+@operation("The event types", Returns(list[EventTypeInfo]))
 def list_event_types() -> Response:
     """Every event type with the JSON Schema of its `data`, whose fields are in the order in which they are sent.
 

@@ -16,7 +16,7 @@ from services.api.bodies import Body
 from services.api.context import account_id, actor, services, transaction
 from services.api.deliveries import read_time
 from services.api.errors import ApiError
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.shapes.answers import PageMeta
 from services.api.shapes.fields import KeyScope
 from services.api.shapes.keys import ApiKey, ApiKeyShown, DeletedKey
@@ -82,7 +82,7 @@ class CreateKeyBody(Body):
     """Until when it is good, in the future; null, or left out: until it is deleted."""
 
 
-def _shown(key: api_keys.ApiKey) -> ApiKey:
+def _shown(key: api_keys.StoredKey) -> ApiKey:
     return {
         "id": key.id,
         "name": key.name,
@@ -94,7 +94,7 @@ def _shown(key: api_keys.ApiKey) -> ApiKey:
 
 
 @blueprint.get("")
-@operation("The account's API keys", Answer(list[ApiKey], meta=PageMeta))
+@operation("The account's API keys", Returns(list[ApiKey], meta=PageMeta))
 def list_keys(query: PageQuery) -> Response:
     """Oldest first; those that have expired too, but not those that were deleted."""
     with services().pool.transaction() as conn:
@@ -111,7 +111,7 @@ def list_keys(query: PageQuery) -> Response:
 
 
 @blueprint.post("")
-@operation("Make an API key", Answer(ApiKeyShown, 201, has_location=True), errors=(409,))
+@operation("Make an API key", Returns(ApiKeyShown, 201, has_location=True), errors=(409,))
 def create_key(body: CreateKeyBody) -> Response:
     """The answer shows the key, this once."""
     new = NewKey(account_id(), body.name, [Scope(each) for each in body.scopes], body.expires_at)
@@ -125,7 +125,7 @@ def create_key(body: CreateKeyBody) -> Response:
 
 
 @blueprint.get("/<key_id>")
-@operation("An API key", Answer(ApiKey))
+@operation("An API key", Returns(ApiKey))
 def get_key(key_id: str) -> Response:
     """Without the key itself, which only creating it shows."""
     with services().pool.transaction() as conn:
@@ -133,7 +133,7 @@ def get_key(key_id: str) -> Response:
 
 
 @blueprint.delete("/<key_id>")
-@operation("Revoke an API key", Answer(DeletedKey), errors=(409,))
+@operation("Revoke an API key", Returns(DeletedKey), errors=(409,))
 def delete_key(key_id: str) -> Response:
     """It opens nothing from now on. A key may delete itself, but not the account's last key with the scope `admin`."""
     deleted: DeletedKey = {"id": key_id, "deleted": True}
@@ -147,7 +147,7 @@ def delete_key(key_id: str) -> Response:
         return success(deleted)
 
 
-def _own_key(conn: Session, key_id: str) -> api_keys.ApiKey:
+def _own_key(conn: Session, key_id: str) -> api_keys.StoredKey:
     key = next((key for key in api_keys.standing_keys(conn, account_id()) if key.id == key_id), None)
     if key is None:
         raise _key_not_found()

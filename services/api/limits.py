@@ -34,7 +34,7 @@ class Quota(NamedTuple):
         return {"RateLimit-Policy": policy, "RateLimit": f'"requests";r={self.left};t={self.full_in_s}'}
 
 
-class Limits:
+class RequestLimits:
     """The bounds on requests. Safe to share between threads."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:

@@ -16,7 +16,7 @@ from services.api import idempotency
 from services.api.answers import as_json
 from services.api.deliveries import DELIVERY_ID
 from services.api.keys import KEY_ID
-from services.api.operations import DECLARED, Answer, Operation
+from services.api.operations import DECLARED, DeclaredOperation, Returns
 from services.api.replays import REPLAY_ID
 from services.api.shapes.answers import ErrorBody
 from services.api.webhooks import WEBHOOK_ID
@@ -107,7 +107,7 @@ _ERROR_HEADERS: Final = {
 }
 
 
-class _Schemas(GenerateJsonSchema):
+class _UntitledSchemas(GenerateJsonSchema):
     """Without a title for every field: it would only repeat the name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # pydantic's signature
@@ -121,7 +121,7 @@ class _Components:
         keys: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
             (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(types)
         ]
-        by_kind, rest = TypeAdapter.json_schemas(keys, ref_template=_REF, schema_generator=_Schemas)
+        by_kind, rest = TypeAdapter.json_schemas(keys, ref_template=_REF, schema_generator=_UntitledSchemas)
         self._by_kind = {kind: schema for (kind, _), schema in by_kind.items()}
         self.schemas: dict[str, Any] = rest["$defs"]
         for kind in dict.fromkeys(chain.from_iterable(map(_typed_dicts, self._by_kind))):
@@ -157,7 +157,7 @@ class _Route(NamedTuple):
     path: str  #: as Flask writes it
     arguments: tuple[str, ...]
     method: str
-    operation: Operation
+    operation: DeclaredOperation
     tag: str
 
 
@@ -218,7 +218,7 @@ def _document(routes: tuple[_Route, ...]) -> dict[str, Any]:
     }
 
 
-def _types(operations: Iterable[Operation]) -> Iterator[Any]:
+def _types(operations: Iterable[DeclaredOperation]) -> Iterator[Any]:
     yield ErrorBody
     for operation in operations:
         kinds = (operation.query, operation.body, *chain.from_iterable((a.data, a.meta) for a in operation.answers))
@@ -259,7 +259,7 @@ def _of_path(route: _Route) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
 
 
-def _of_query(operation: Operation, components: _Components) -> Iterator[dict[str, Any]]:
+def _of_query(operation: DeclaredOperation, components: _Components) -> Iterator[dict[str, Any]]:
     if operation.query is None:
         return
     required = {field.alias or name for name, field in operation.query.model_fields.items() if field.is_required()}
@@ -298,7 +298,7 @@ def _errors(route: _Route) -> Iterator[int]:
         yield from (409, 422)
 
 
-def _success(answer: Answer, route: _Route, components: _Components) -> dict[str, Any]:
+def _success(answer: Returns, route: _Route, components: _Components) -> dict[str, Any]:
     fields = {"success": {"const": True}, "data": components.of(answer.data)}
     if answer.meta is not None:
         fields["meta"] = components.of(answer.meta)

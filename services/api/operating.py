@@ -58,7 +58,7 @@ class PostgresFigures(NamedTuple):
     fault: str | None
 
 
-class Found(NamedTuple):
+class FoundLetters(NamedTuple):
     """Dead letters, newest first."""
 
     letters: list[DeadMessage]
@@ -140,12 +140,12 @@ class Operating:
 
     # --- dead letters
 
-    def find(self, kind: str, wanted: Callable[[DeadMessage], bool], most: int = SHOWN) -> Found:
+    def find(self, kind: str, wanted: Callable[[DeadMessage], bool], most: int = SHOWN) -> FoundLetters:
         """The newest of them, among the last NEWEST messages. Blocks for some seconds at most. Raises UnavailableError."""
         with self._letters(kind) as letters:
             newest = deque(filter(wanted, letters), maxlen=most + 1)
         found = list(reversed(newest))
-        return Found(found[:most], len(found) > most)
+        return FoundLetters(found[:most], len(found) > most)
 
     def send_back(self, kind: str, wanted: Callable[[DeadMessage], bool], operator: tuple[str, Actor]) -> SentBack:
         """Send back the oldest AT_ONCE of them that were not sent back before: `operator` has the account and who it is.

@@ -16,7 +16,7 @@ View = Callable[..., Response]
 _M = TypeVar("_M", bound=BaseModel)
 
 
-class Answer(NamedTuple):
+class Returns(NamedTuple):
     """One way to succeed: `data` and `meta` as in `shapes`."""
 
     data: Any
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class DeclaredOperation:
     """An endpoint as its callers see it. What can fail follows from what it takes; `errors` are the others.
 
     One that can fail with 412 takes If-Match, a GET whose answer has an ETag takes If-None-Match, a POST Idempotency-Key.
@@ -37,17 +37,17 @@ class Operation:
     name: str
     summary: str
     description: str
-    answers: tuple[Answer, ...]
+    answers: tuple[Returns, ...]
     errors: tuple[int, ...]
     query: type[Query] | None
     body: type[Body] | None
 
 
 #: By the function that Flask calls.
-DECLARED: Final[dict[Callable[..., Any], Operation]] = {}
+DECLARED: Final[dict[Callable[..., Any], DeclaredOperation]] = {}
 
 
-def operation(summary: str, *answers: Answer, errors: tuple[int, ...] = ()) -> Callable[[View], View]:
+def operation(summary: str, *answers: Returns, errors: tuple[int, ...] = ()) -> Callable[[View], View]:
     """Declare a view. It gets its query string as `query` and its body as `body`, if it has parameters of these names.
 
     Their annotations say how they are read: what is documented is what is enforced.
@@ -67,7 +67,7 @@ def operation(summary: str, *answers: Answer, errors: tuple[int, ...] = ()) -> C
             return answer_once(doing) if request.method == "POST" else doing()
 
         description = inspect.getdoc(view) or ""
-        DECLARED[read_and_answer] = Operation(view.__name__, summary, description, answers, errors, query, body)
+        DECLARED[read_and_answer] = DeclaredOperation(view.__name__, summary, description, answers, errors, query, body)
         return read_and_answer
 
     return declare

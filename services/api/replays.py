@@ -22,7 +22,7 @@ from services.api.changes import record
 from services.api.context import account_id, services, transaction
 from services.api.deliveries import Time, read_time
 from services.api.errors import ApiError, invalid
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.sending import place_at_kafka
 from services.api.shapes.answers import PageMeta
 from services.api.shapes.fields import Selected
@@ -99,7 +99,7 @@ class EstimateQuery(Query):
 
 
 @blueprint.post("/<webhook_id>/replays")
-@operation("Send again what lies in the log", Answer(Replay, 202, has_location=True), errors=(409,))
+@operation("Send again what lies in the log", Returns(Replay, 202, has_location=True), errors=(409,))
 def start_replay(webhook_id: str, body: ReplayBody) -> Response:
     """`failed`: deliveries that have used up their retries; `skipped`: those that came while the webhook was disabled; `missed`: events
     that the webhook would get today and has no delivery of, such as those from before it was created; `all`: everything that lies
@@ -118,7 +118,7 @@ def start_replay(webhook_id: str, body: ReplayBody) -> Response:
 
 
 @blueprint.get("/<webhook_id>/replays")
-@operation("A webhook's replays", Answer(list[Replay], meta=PageMeta))
+@operation("A webhook's replays", Returns(list[Replay], meta=PageMeta))
 def list_replays(webhook_id: str, query: PageQuery) -> Response:
     """Newest first."""
     with services().pool.transaction() as conn:
@@ -132,7 +132,7 @@ def list_replays(webhook_id: str, query: PageQuery) -> Response:
 
 
 @blueprint.get("/<webhook_id>/replay-estimate")
-@operation("How much a replay would send", Answer(ReplayEstimate))
+@operation("How much a replay would send", Returns(ReplayEstimate))
 def estimate_replay(webhook_id: str, query: EstimateQuery) -> Response:
     """Begins nothing. It tells of a disabled webhook, too.
 
@@ -162,7 +162,7 @@ def estimate_replay(webhook_id: str, query: EstimateQuery) -> Response:
 
 
 @blueprint.get("/<webhook_id>/replays/<replay_id>")
-@operation("How far a replay has come", Answer(Replay))
+@operation("How far a replay has come", Returns(Replay))
 def get_replay(webhook_id: str, replay_id: str) -> Response:
     """It is `done` once every delivery that was sent is delivered, or has used up its retries."""
     with services().pool.transaction() as conn:
@@ -171,7 +171,7 @@ def get_replay(webhook_id: str, replay_id: str) -> Response:
 
 
 @blueprint.delete("/<webhook_id>/replays/<replay_id>")
-@operation("Stop a replay", Answer(Replay))
+@operation("Stop a replay", Returns(Replay))
 def stop_replay(webhook_id: str, replay_id: str) -> Response:
     """Nothing more is sent for it; what was sent takes its course, and is no longer counted. One that is over stays as it is."""
     with services().pool.transaction() as conn:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from go2hooks.core.domain.rollup import Rollup
-from go2hooks.postgres.rollups import Span
+from go2hooks.postgres.rollups import StepRange
 from services.api.answers import iso
 from services.api.shapes.stats import Counts, Point, Stats
 
@@ -14,19 +14,19 @@ _DAY: Final = timedelta(days=1)
 _FRACTIONS: Final = (0.5, 0.95, 0.99)
 
 
-def whole_steps(begin: datetime, to: datetime, step_s: int) -> Span:
+def whole_steps(begin: datetime, to: datetime, step_s: int) -> StepRange:
     """From the step with `begin` to the end of the step before `to`, or with it."""
     step = timedelta(seconds=step_s)
-    return Span(begin - (begin - EPOCH) % step, to + (EPOCH - to) % step, step_s)
+    return StepRange(begin - (begin - EPOCH) % step, to + (EPOCH - to) % step, step_s)
 
 
-def last_day() -> Span:
+def last_day() -> StepRange:
     """24 hours, the last of which is the present one."""
     end = whole_steps(EPOCH, datetime.now(UTC), _HOUR_S).end
-    return Span(end - _DAY, end, _HOUR_S)
+    return StepRange(end - _DAY, end, _HOUR_S)
 
 
-def told(found: dict[datetime, Rollup], span: Span) -> Stats:
+def told(found: dict[datetime, Rollup], span: StepRange) -> Stats:
     """Every step of the span; `found` has those with attempts, by their beginning."""
     total, nothing = Rollup(), _counts(Rollup())
     for rollup in found.values():

@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from go2hooks.core.domain.rollup import STEPS_S
 from go2hooks.postgres import rollups
-from go2hooks.postgres.rollups import Span
+from go2hooks.postgres.rollups import StepRange
 from services.api.answers import success
 from services.api.bodies import Query
 from services.api.context import services
 from services.api.deliveries import Time
 from services.api.errors import invalid
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.series import EPOCH, told, whole_steps
 from services.api.shapes.stats import Stats
 from services.api.webhooks import URL_PREFIX, admit, own_webhook
@@ -49,7 +49,7 @@ class StatsQuery(Query):
 
 
 @blueprint.get("/<webhook_id>/stats")
-@operation("A webhook's statistics", Answer(Stats))
+@operation("A webhook's statistics", Returns(Stats))
 def get_stats(webhook_id: str, query: StatsQuery) -> Response:
     """Attempts by outcome and percentiles of response times, for steps that begin at multiples of their length (UTC).
 
@@ -64,7 +64,7 @@ def get_stats(webhook_id: str, query: StatsQuery) -> Response:
     return success(told(found[webhook_id], span))
 
 
-def _span(query: StatsQuery) -> Span:
+def _span(query: StatsQuery) -> StepRange:
     """Whole steps. Raises ApiError 422 for a time that ends before it begins, and for too many steps."""
     to = query.to or datetime.fromtimestamp(time.time(), UTC)
     begin = query.begin or max(to - _DAY, EPOCH)
@@ -81,5 +81,5 @@ def _span(query: StatsQuery) -> Span:
     raise invalid({"step": f"{says}, or for longer steps ({_STEPS})"} if query.step is not None else {"from": says})
 
 
-def _points(span: Span) -> int:
+def _points(span: StepRange) -> int:
     return int((span.end - span.begin) / timedelta(seconds=span.step_s))

@@ -17,7 +17,7 @@ from go2hooks.postgres.attempts import records
 from go2hooks.postgres.webhooks import WebhookRow
 from services.api.bodies import Body
 from services.api.context import account_id, services
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.sending import WaitQuery, answer_sent, place_at_kafka, shown_result
 from services.api.shapes.deliveries import AcceptedTest, TestResult
 from services.api.shapes.fields import EventName
@@ -43,7 +43,7 @@ class SendBody(Body):
 
 
 @blueprint.post("/<webhook_id>/test")
-@operation("Send a test event", Answer(TestResult), Answer(AcceptedTest, 202, may_retry=True))
+@operation("Send a test event", Returns(TestResult), Returns(AcceptedTest, 202, may_retry=True))
 def send_test_event(webhook_id: str, query: WaitQuery, body: SendBody) -> Response:
     """202 with the delivery's id; with `wait=true` 200 with the attempt's result, if there is one in time.
 

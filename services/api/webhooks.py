@@ -34,7 +34,7 @@ from services.api.changes import fingerprint_of, record, record_creation, record
 from services.api.context import account_id, services, transaction
 from services.api.errors import ApiError, webhook_not_found
 from services.api.etags import check_if_match, etag_of, unless_known
-from services.api.operations import Answer, operation
+from services.api.operations import Returns, operation
 from services.api.patches import Patch
 from services.api.shapes.answers import PageMeta
 from services.api.shapes.fields import INCLUDED, Included, Subscribed, WebhookSort, WebhookState
@@ -237,7 +237,7 @@ def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
 
 
 @blueprint.get("")
-@operation("The account's webhooks", Answer(list[WebhookInList], meta=PageMeta))
+@operation("The account's webhooks", Returns(list[WebhookInList], meta=PageMeta))
 def list_webhooks(query: WebhooksQuery) -> Response:
     """`search` is looked for in name, URL and id, in any case. `event` finds those that subscribe to it by name or by `*`.
 
@@ -259,7 +259,7 @@ def list_webhooks(query: WebhooksQuery) -> Response:
 
 
 @blueprint.post("")
-@operation("Create a webhook", Answer(WebhookWithSecret, 201, has_location=True, has_etag=True), errors=(409,))
+@operation("Create a webhook", Returns(WebhookWithSecret, 201, has_location=True, has_etag=True), errors=(409,))
 def create_webhook(body: CreateBody) -> Response:
     """The answer shows the secret, this once."""
     settings = services().settings
@@ -279,7 +279,7 @@ def create_webhook(body: CreateBody) -> Response:
 
 
 @blueprint.get("/<webhook_id>")
-@operation("A webhook", Answer(Webhook, has_etag=True))
+@operation("A webhook", Returns(Webhook, has_etag=True))
 def get_webhook(webhook_id: str) -> Response:
     """As it is now, without its secret."""
     with services().pool.transaction() as conn:
@@ -288,7 +288,7 @@ def get_webhook(webhook_id: str) -> Response:
 
 
 @blueprint.patch("/<webhook_id>")
-@operation("Change a webhook", Answer(Webhook, has_etag=True), errors=(409, 412))
+@operation("Change a webhook", Returns(Webhook, has_etag=True), errors=(409, 412))
 def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
     """`isActive: true` enables it again, and forgets its failures."""
     wanted = WebhookChange(**body.model_dump(exclude_unset=True, include=set(WebhookChange._fields)))
@@ -303,7 +303,7 @@ def change_webhook(webhook_id: str, body: ChangeBody) -> Response:
 
 
 @blueprint.delete("/<webhook_id>")
-@operation("Delete a webhook", Answer(DeletedWebhook), errors=(412,))
+@operation("Delete a webhook", Returns(DeletedWebhook), errors=(412,))
 def delete_webhook(webhook_id: str) -> Response:
     """Deliveries still under way are dropped, and recorded as such."""
     deleted: DeletedWebhook = {"id": webhook_id, "deleted": True}
@@ -315,7 +315,7 @@ def delete_webhook(webhook_id: str) -> Response:
 
 
 @blueprint.post("/<webhook_id>/rotate-secret")
-@operation("A new signing secret", Answer(RotatedWebhook, has_etag=True), errors=(412,))
+@operation("A new signing secret", Returns(RotatedWebhook, has_etag=True), errors=(412,))
 def rotate_secret(webhook_id: str, body: NoBody) -> Response:  # noqa: ARG001  # read, to refuse what it holds
     """A new secret, shown once. The old one signs too until `previousSecretExpiresAt`.
 

@@ -8,7 +8,7 @@ import pytest
 from go2hooks.core.domain.delivery import delivery_id
 from go2hooks.postgres.attempts import account_deliveries
 from go2hooks.postgres.attempts.account_deliveries import Ids, account_page, page_by_id
-from go2hooks.postgres.attempts.deliveries import Filter
+from go2hooks.postgres.attempts.deliveries import DeliveryFilter
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -133,7 +133,7 @@ def test_a_page_reads_few_rows_of_the_newest_webhooks_along_an_index(database_ur
         monkeypatch.setattr(
             conn, "execute", lambda query, values=None: (asked.append((query, values)), real(query, values))[1]
         )
-        page = account_page(conn, "acme", Filter(until=NOON + timedelta(hours=1)), 1)
+        page = account_page(conn, "acme", DeliveryFilter(until=NOON + timedelta(hours=1)), 1)
         _, [query, values] = asked  # the setting, and one query: what is newest lies within a day before
         [[plan]] = real("EXPLAIN (ANALYZE, FORMAT JSON) " + query.as_string(conn), values).fetchall()
     assert [(each.webhook_id, each.row.created_at) for each in page.deliveries] == [
@@ -161,7 +161,7 @@ def test_ids_are_looked_for_by_their_index_however_many_they_are(database_url, a
         monkeypatch.setattr(
             conn, "execute", lambda query, values=None: (asked.append((query, values)), real(query, values))[1]
         )
-        page_by_id(conn, "acme", ids, Filter(), 20)
+        page_by_id(conn, "acme", ids, DeliveryFilter(), 20)
         _, [query, values] = asked
         [[plan]] = real("EXPLAIN (FORMAT JSON) " + query.as_string(conn), values).fetchall()
     [whole] = plan

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from go2hooks.core.domain.outcome import State
 from go2hooks.postgres.attempts import deliveries
-from go2hooks.postgres.attempts.deliveries import Filter, Place
+from go2hooks.postgres.attempts.deliveries import DeliveryFilter, Place
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 COLUMNS = (
@@ -277,16 +277,16 @@ def test_an_answer_that_takes_too_long_is_not_taken_for_an_outage(impatient, acm
 # --- cost
 
 QUERIES = {
-    "all": Filter(),
-    "below a cursor": Filter(),
-    "delivered": Filter(status=State.DELIVERED),
-    "failed": Filter(status=State.FAILED),
-    "skipped": Filter(status=State.SKIPPED),
-    "retrying": Filter(status=State.RETRYING),
-    "pending": Filter(status=State.PENDING),
-    "clicks": Filter(event="click"),
-    "links": Filter(event="link.created"),
-    "a day": Filter(since=NOON - timedelta(days=1), until=NOON),
+    "all": DeliveryFilter(),
+    "below a cursor": DeliveryFilter(),
+    "delivered": DeliveryFilter(status=State.DELIVERED),
+    "failed": DeliveryFilter(status=State.FAILED),
+    "skipped": DeliveryFilter(status=State.SKIPPED),
+    "retrying": DeliveryFilter(status=State.RETRYING),
+    "pending": DeliveryFilter(status=State.PENDING),
+    "clicks": DeliveryFilter(event="click"),
+    "links": DeliveryFilter(event="link.created"),
+    "a day": DeliveryFilter(since=NOON - timedelta(days=1), until=NOON),
 }
 
 
@@ -358,10 +358,10 @@ def test_a_page_reads_few_rows_of_a_long_history(big_database_url, name):
 @pytest.mark.parametrize(
     "wanted",
     [
-        Filter(status=State.RETRYING),  # most have been overtaken
-        Filter(status=State.PENDING, event="click"),
-        Filter(status=State.DELIVERED, event="nothing"),
-        Filter(status=State.DELIVERED, event="link.created", since=NOON - timedelta(days=3)),
+        DeliveryFilter(status=State.RETRYING),  # most have been overtaken
+        DeliveryFilter(status=State.PENDING, event="click"),
+        DeliveryFilter(status=State.DELIVERED, event="nothing"),
+        DeliveryFilter(status=State.DELIVERED, event="link.created", since=NOON - timedelta(days=3)),
     ],
     ids=str,
 )
@@ -384,7 +384,7 @@ def test_a_webhook_that_the_statistics_do_not_know_is_read_along_the_index_too(b
 
 @pytest.mark.parametrize("status", [None, *State])
 def test_what_is_rare_is_found_without_reading_what_is_common(big_database_url, status):
-    nodes = explain(big_database_url, Filter(event="domain.verified", status=status))
+    nodes = explain(big_database_url, DeliveryFilter(event="domain.verified", status=status))
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
     assert rows_read(nodes) < 300
 
@@ -392,8 +392,8 @@ def test_what_is_rare_is_found_without_reading_what_is_common(big_database_url, 
 @pytest.mark.parametrize(
     ("wanted", "index"),
     [
-        *((Filter(status=status), "_state_") for status in State if status != State.DELIVERED),
-        (Filter(event="link.created"), "_event_"),
+        *((DeliveryFilter(status=status), "_state_") for status in State if status != State.DELIVERED),
+        (DeliveryFilter(event="link.created"), "_event_"),
     ],
 )
 def test_the_small_indexes_serve_statements_that_were_planned_without_their_values(big_database_url, wanted, index):

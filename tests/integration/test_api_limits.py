@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.api.limits import Limits
+from services.api.limits import RequestLimits
 
 
 class Clock:
@@ -17,7 +17,7 @@ def clock(app, api_settings):
     """The app's limits on a clock of the test's own."""
     clock = Clock()
     [services] = [s for s in app.extensions.values() if hasattr(s, "limits")]
-    object.__setattr__(services, "limits", Limits(api_settings, clock))
+    object.__setattr__(services, "limits", RequestLimits(api_settings, clock))
     return clock
 
 

@@ -12,7 +12,7 @@ from go2hooks.core.domain.outcome import State
 from go2hooks.core.domain.record import AttemptRecord
 from go2hooks.core.domain.rollup import STEPS_S
 from go2hooks.postgres.attempts import DisablePolicy, maintain_partitions, write_batch
-from go2hooks.postgres.rollups import Span, gather, series
+from go2hooks.postgres.rollups import StepRange, gather, series
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOON_MS = int(NOON.timestamp()) * 1000
@@ -51,7 +51,7 @@ def counts(database_url):
 
     def read(webhook, step_s=86400):
         with psycopg.connect(database_url, options="-c timezone=UTC") as connection:
-            span = Span(NOON - timedelta(days=3), NOON + timedelta(days=3), step_s)
+            span = StepRange(NOON - timedelta(days=3), NOON + timedelta(days=3), step_s)
             found = series(connection, [webhook], span)[webhook]
         return {
             at: (r.delivered, r.failed, r.skipped, r.retried, sum(r.histogram.values()))

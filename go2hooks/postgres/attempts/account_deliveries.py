@@ -11,8 +11,8 @@ from go2hooks.postgres.attempts.deliveries import (
     COLUMNS,
     MOST_READ,
     ORDER,
+    DeliveryFilter,
     DeliveryRow,
-    Filter,
     Place,
     all_of,
     conditions_of,
@@ -83,7 +83,7 @@ class AccountPage(NamedTuple):
 
 
 def account_page(
-    conn: Connection[Any], account_id: str, wanted: Filter, limit: int, below: Place | None = None
+    conn: Connection[Any], account_id: str, wanted: DeliveryFilter, limit: int, below: Place | None = None
 ) -> AccountPage:
     """Like `deliveries.page`, of all the account's webhooks.
 
@@ -113,7 +113,7 @@ def account_page(
 
 
 def _page_query(
-    account_id: str, wanted: Filter, most: int, each: int, below: Place | None, recent: datetime | None
+    account_id: str, wanted: DeliveryFilter, most: int, each: int, below: Place | None, recent: datetime | None
 ) -> tuple[sql.Composed, dict[str, Any]]:
     conditions, values = conditions_of(None, wanted, below)
     newest = conditions if recent is None else [*conditions, "created_at >= %(recent)s"]
@@ -128,7 +128,7 @@ def page_by_id(
     conn: Connection[Any],
     account_id: str,
     ids: Ids,
-    wanted: Filter,
+    wanted: DeliveryFilter,
     limit: int,
     below: Place | None = None,
     webhook_id: str | None = None,

@@ -105,7 +105,7 @@ class Page(NamedTuple):
     ended: Place | None
 
 
-class Filter(NamedTuple):
+class DeliveryFilter(NamedTuple):
     """Which deliveries; None leaves out none."""
 
     status: str | None = None
@@ -114,7 +114,9 @@ class Filter(NamedTuple):
     until: datetime | None = None  #: created before this time
 
 
-def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, below: Place | None = None) -> Page:
+def page(
+    conn: Connection[Any], webhook_id: str, wanted: DeliveryFilter, limit: int, below: Place | None = None
+) -> Page:
     """At most `limit` deliveries, newest first, starting below a place.
 
     Fewer, or none, does not mean that there are no more: with a filter a page ends, too, where it has read enough.
@@ -133,7 +135,7 @@ def page(conn: Connection[Any], webhook_id: str, wanted: Filter, limit: int, bel
 
 
 def page_query(
-    webhook_id: str, wanted: Filter, limit: int, below: Place | None = None
+    webhook_id: str, wanted: DeliveryFilter, limit: int, below: Place | None = None
 ) -> tuple[sql.Composed, dict[str, Any]]:
     conditions, values = conditions_of(webhook_id, wanted, below)
     query = _PAGE.format(
@@ -143,7 +145,9 @@ def page_query(
     return query, values
 
 
-def end_query(webhook_id: str, wanted: Filter, below: Place | None = None) -> tuple[sql.Composed, dict[str, Any]]:
+def end_query(
+    webhook_id: str, wanted: DeliveryFilter, below: Place | None = None
+) -> tuple[sql.Composed, dict[str, Any]]:
     """Where `page_query` stops reading, if there is that much."""
     conditions, values = conditions_of(webhook_id, wanted, below)
     return _END.format(looked_through=looked_through(conditions), most=MOST_READ), values
@@ -154,7 +158,9 @@ def looked_through(conditions: list[str]) -> sql.Composed:
     return _LOOKED_THROUGH.format(columns=COLUMNS, conditions=all_of(conditions), order=ORDER)
 
 
-def conditions_of(webhook_id: str | None, wanted: Filter, below: Place | None) -> tuple[list[str], dict[str, Any]]:
+def conditions_of(
+    webhook_id: str | None, wanted: DeliveryFilter, below: Place | None
+) -> tuple[list[str], dict[str, Any]]:
     """Which range of which index it is. Without a webhook's id: the range of each webhook `w` of an outer query."""
     whose = "webhook_id = w.id" if webhook_id is None else "webhook_id = %(webhook_id)s"
     conditions = [whose, *_leading(wanted)]
@@ -170,7 +176,7 @@ def conditions_of(webhook_id: str | None, wanted: Filter, below: Place | None) -
     return conditions, values
 
 
-def _leading(wanted: Filter) -> list[str]:
+def _leading(wanted: DeliveryFilter) -> list[str]:
     """The condition by which a small index serves, and that index's own. None for what is common, which is in neither."""
     by_event = wanted.event not in (None, EventType.CLICK)
     by_state = wanted.status not in (None, State.DELIVERED)
@@ -179,7 +185,7 @@ def _leading(wanted: Filter) -> list[str]:
     return ["event = %(event)s", "event <> 'click'"] if by_event else []
 
 
-def row_filters(wanted: Filter) -> list[str]:
+def row_filters(wanted: DeliveryFilter) -> list[str]:
     """A status is that of a delivery's last row: not only retries are overtaken, a failed delivery may be sent again."""
     status = ["state = %(status)s", _NO_LATER] if wanted.status is not None else []
     event = ["event = %(event)s"] if wanted.event is not None else []

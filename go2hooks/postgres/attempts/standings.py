@@ -30,7 +30,7 @@ WHERE a.state <> 'delivered' AND a.state IN ('pending', 'retrying') AND a.kind N
 ORDER BY a.created_at, a.webhook_id, a.delivery_id LIMIT %(page)s"""
 
 
-class Standing(NamedTuple):
+class LastRecord(NamedTuple):
     """The last record of a delivery."""
 
     attempt: int
@@ -61,12 +61,12 @@ def key_of(delivery: Delivery) -> Key:
     return Key(delivery.webhook_id, from_ms(delivery.origin_ms), delivery.id)
 
 
-def standings(conn: Connection[Any], keys: Sequence[Key]) -> dict[str, Standing]:
+def standings(conn: Connection[Any], keys: Sequence[Key]) -> dict[str, LastRecord]:
     """By delivery id; those without any record are left out."""
     parameters = [[key[column] for key in keys] for column in range(len(Key._fields))]
     with conn.transaction():
         rows = conn.execute(_STANDING, parameters).fetchall()
-    return {keys[n - 1].delivery_id: Standing(attempt, state) for n, attempt, state in rows}
+    return {keys[n - 1].delivery_id: LastRecord(attempt, state) for n, attempt, state in rows}
 
 
 def last_attempt(conn: Connection[Any], delivery: Delivery) -> int:

@@ -76,7 +76,7 @@ class Scale(NamedTuple):
     marks: list[str]
 
 
-class Mark(NamedTuple):
+class AxisMark(NamedTuple):
     """A time below the axis."""
 
     at: str
@@ -90,7 +90,7 @@ class Chart(NamedTuple):
     bars: list[Bar]
     times: Scale
     lines: list[Curve]
-    marks: list[Mark]
+    marks: list[AxisMark]
     is_empty: bool  #: nothing happened
     is_silent: bool  #: nothing was answered
 
@@ -194,10 +194,11 @@ def _segments(point: dict[str, Any], top: float) -> Iterator[Segment]:
             yield Segment(outcome, _short(y), _short(height))
 
 
-def _marks(series: Sequence[dict[str, Any]], wanted: Range) -> list[Mark]:
+def _marks(series: Sequence[dict[str, Any]], wanted: Range) -> list[AxisMark]:
     every = len(series) // wanted.marks or 1
     return [
-        Mark(point["at"], datetime.fromisoformat(point["at"]).strftime(FORMS[wanted.form])) for point in series[::every]
+        AxisMark(point["at"], datetime.fromisoformat(point["at"]).strftime(FORMS[wanted.form]))
+        for point in series[::every]
     ]
 
 

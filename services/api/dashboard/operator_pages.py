@@ -31,7 +31,7 @@ _SAID_ELSEWHERE: Final = ("position", "buried", "sent back")
 _MANY: Final = 5  # hosts that are named
 
 
-class Build(NamedTuple):
+class RunningBuild(NamedTuple):
     """Processes of a service that run the same."""
 
     service: str
@@ -175,7 +175,7 @@ def _figures(box: Operating) -> dict[str, Any]:
         "pipeline": None if survey is None else _pipeline(survey, box),
         "builds": [
             *_builds(survey.processes if survey else ()),
-            Build("API, this process", __version__, BUILD.kind, 1, [], 0),
+            RunningBuild("API, this process", __version__, BUILD.kind, 1, [], 0),
         ],
         "minute_at": iso(postgres.minute.at) if postgres.minute else None,
         "rate_s": RATE_S,
@@ -209,12 +209,14 @@ def _all(values: Iterable[Any], of: Callable[[Any], Any]) -> Any:
     return None if None in known else of(known)
 
 
-def _builds(processes: Iterable[Process]) -> list[Build]:
+def _builds(processes: Iterable[Process]) -> list[RunningBuild]:
     found: dict[tuple[str, str, str], list[Process]] = {}
     for each in processes:
         found.setdefault(each[:3], []).append(each)
     return [
-        Build(*kind, len(same), sorted({each.host for each in same})[:_MANY], sum(each.partitions for each in same))
+        RunningBuild(
+            *kind, len(same), sorted({each.host for each in same})[:_MANY], sum(each.partitions for each in same)
+        )
         for kind, same in sorted(found.items(), reverse=True)
     ]
 

@@ -51,7 +51,7 @@ _BY_SENTENCE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("could not be negotiated", "Test the receiver's TLS with `openssl s_client -connect HOST:PORT -servername HOST`."),
     ),
     Failure.TIMEOUT: (
-        ("waiting for a connection", "Earlier requests still wait for their answers. Answer faster, or raise the webhook's limit of requests at once."),
+        ("waiting for a connection", "Earlier requests still wait for their answers. Returns faster, or raise the webhook's limit of requests at once."),
         ("looking up the host name", "The name servers of this domain are slow or away: check them."),
         ("connecting", "Something drops the packets, mostly a firewall: let our requests through to this host and port."),
         ("negotiating TLS", "The receiver takes connections and then does nothing: it may be out of workers. " + _LOAD),

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from go2hooks.listening.forwarding import Forwarder
 
 _FAILED: Final = LocalReply(500)
-_ANSWER_SHOWN: Final = 300  # characters
 
 
 class Arrivals:
@@ -72,7 +71,7 @@ class Arrivals:
         )
         self._print_body(received.body)
         if reply.body and reply.status >= 300:  # noqa: PLR2004
-            said = reply.body[:_ANSWER_SHOWN].decode(errors="replace")
+            said = reply.body[:300].decode(errors="replace")
             self._console.print(f"The answer: {said}", style="red", markup=False)
 
     def _verdict(self, received: Received) -> str:

@@ -8,10 +8,6 @@ import click
 from go2hooks.cli.dead import read_moment
 from go2hooks.cli.stack import connect_database, find_settings, stack_option
 
-_SHOWN = 50
-_PAGE = 100_000  # some 60 MB
-_LIMIT = 100_000
-
 
 @click.command()
 @click.option("--since", callback=read_moment, help="Events since then.  [default: as long as Kafka keeps them]")
@@ -34,24 +30,25 @@ def reconcile(since: datetime | None, through_log: bool, send: bool, data_dir: P
     settings = find_settings(data_dir)
     since = since or datetime.now(UTC) - timedelta(days=settings.log_retention_days)
     with connect_database(data_dir) as connection:
-        bounds = Bounds(since, settings.stray_grace_s, page=_PAGE, limit=_LIMIT)
+        bounds = Bounds(since, settings.stray_grace_s, page=100_000, limit=100_000)  # a page takes some 60 MB
         orphans = find_orphans(settings, connection, bounds, through_log=through_log)
     if not orphans:
         click.echo("Nothing got lost.")
         return
-    for orphan in orphans[:_SHOWN]:
+    shown = orphans[:50]
+    for orphan in shown:
         due = f"{orphan.since:%Y-%m-%d %H:%M:%S}"
         click.echo(
             f"{orphan.delivery_id} to {orphan.webhook_id}: {orphan.state} after attempt {orphan.attempt}, due {due}"
         )
-    if len(orphans) > _SHOWN:
-        click.echo(f"… and {len(orphans) - _SHOWN} more")
+    if len(orphans) > len(shown):
+        click.echo(f"… and {len(orphans) - len(shown)} more")
     if not send:
-        least = "" if len(orphans) < _LIMIT else " or more"
+        least = "" if len(orphans) < bounds.limit else " or more"
         raise click.ClickException(f"{len(orphans)}{least} deliveries got lost. Send them again with --send.")
     gone = send_again(settings, orphans)
     click.echo(f"{len(orphans) - len(gone)} sent again.")
     if gone:
         raise click.ClickException(f"Kafka no longer has the payload of {len(gone)}: {', '.join(gone[:20])}")
-    if len(orphans) >= _LIMIT:
+    if len(orphans) >= bounds.limit:
         raise click.ClickException("There may be more: run it again.")

@@ -15,10 +15,7 @@ from go2hooks.demo.verdict import Findings, History, compare
 from go2hooks.devstack.supervisor import Stack
 from go2hooks.settings import Settings
 
-_STEP_S: Final = 0.25  # drawing costs the receiver, in the same process, some of its time
 _ASK_EVERY_S: Final = 0.5
-_QUIET_S: Final = 1.0  # in which a duplicate would have come
-_QUIET_ROUNDS: Final = 3
 
 
 @dataclass(slots=True)
@@ -66,7 +63,7 @@ class DemoChecker:
             ids = (account.webhook_id for account in self._ledger.accounts)
             self._progress.disabled |= {identity for identity in ids if not self._control.is_active(identity)}
         self._screen.show(self._ledger, self._progress)
-        time.sleep(_STEP_S)
+        time.sleep(0.25)  # drawing costs the receiver, in the same process, some of its time
 
     def _all_came(self) -> bool:
         """Whether what can be seen without the API is there: deliveries arrived, the broken one disabled."""
@@ -95,9 +92,9 @@ class DemoChecker:
         return histories, all_found
 
     def _wait_quiet(self) -> None:
-        for _ in range(_QUIET_ROUNDS):
+        for _ in range(3):
             before = self._requests()
-            time.sleep(_QUIET_S)
+            time.sleep(1.0)  # long enough for a duplicate to come
             if self._requests() == before:
                 return
 

@@ -1,7 +1,7 @@
 """What the demo asks of the REST API."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -9,9 +9,6 @@ from urllib.request import urlopen
 from go2hooks.core.errors import UnavailableError
 from go2hooks.demo.verdict import History
 from go2hooks.listening.api_client import ApiClient
-
-_TIMEOUT_S: Final = 10.0
-_PER_PAGE: Final = 100
 
 
 class Control(ApiClient):
@@ -35,7 +32,7 @@ class Control(ApiClient):
     def _deliveries(self, webhook_id: str) -> Iterator[dict[str, Any]]:
         cursor: str | None = ""
         while cursor is not None:
-            query = urlencode({"perPage": _PER_PAGE} | ({"cursor": cursor} if cursor else {}))
+            query = urlencode({"perPage": 100} | ({"cursor": cursor} if cursor else {}))
             page = self.call("GET", f"/webhooks/{webhook_id}/deliveries?{query}")
             yield from page["data"]
             cursor = page["meta"]["nextCursor"]
@@ -44,7 +41,7 @@ class Control(ApiClient):
 def routed_webhooks(metrics_url: str) -> int:
     """How many webhooks the router knows. Raises UnavailableError."""
     try:
-        with urlopen(metrics_url, timeout=_TIMEOUT_S) as response:  # noqa: S310  # http, our own stack
+        with urlopen(metrics_url, timeout=10.0) as response:  # noqa: S310  # http, our own stack
             lines: list[str] = response.read().decode().splitlines()
     except URLError as error:
         raise UnavailableError(f"The router does not answer: {error.reason}") from error

@@ -25,8 +25,6 @@ from go2hooks.demo.plan import Behaviour
 _LINE_EVERY_S: Final = 2.0
 _DECIMALS_BELOW_MS: Final = 100
 _RATE_OVER_S: Final = 1.5
-_BAR_WIDTH: Final = 10
-_PICTURE_COLUMNS: Final = 110
 _WIDE: Final = 110  # columns that the whole table takes
 _WIDE_ONLY: Final = ("events", "", "requests", "per s")
 _LAST_HEADERS: Final = ("retries", "p50 ms", "p99 ms", "state")
@@ -86,7 +84,7 @@ class Screen:
     def end(self, ledger: Ledger, progress: Progress) -> None:
         """Leave the last picture standing."""
         last = self.picture(ledger, progress)
-        self._shown.append(self.picture(ledger, progress, _PICTURE_COLUMNS))
+        self._shown.append(self.picture(ledger, progress, _WIDE))
         if self._picture is not None:
             self._picture.update(last, refresh=True)
             self._picture.stop()
@@ -95,7 +93,7 @@ class Screen:
 
     def save(self, path: Path) -> None:
         """All that was shown, as an SVG that needs no font from elsewhere."""
-        paper = Console(record=True, width=_PICTURE_COLUMNS, file=StringIO(), force_terminal=True, highlight=False)
+        paper = Console(record=True, width=_WIDE, file=StringIO(), force_terminal=True, highlight=False)
         for shown in self._shown:
             paper.print(shown)
         drawn = re.sub(r"@font-face \{.*?\}\s*", "", paper.export_svg(title="make demo"), flags=re.DOTALL)
@@ -171,7 +169,7 @@ def _row(account: Account, requests: float, progress: Progress) -> tuple[Rendera
     bar = ProgressBar(
         total=max(1, len(account.expected)),
         completed=done,
-        width=_BAR_WIDTH,
+        width=10,
         complete_style="yellow" if broken else "cyan",
         finished_style="yellow" if broken else "green",
     )

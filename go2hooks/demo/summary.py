@@ -13,8 +13,6 @@ from go2hooks.demo.plan import Behaviour
 from go2hooks.demo.screen import all_latencies, in_ms
 from go2hooks.demo.verdict import History
 
-_PROBLEMS_SHOWN = 20
-
 
 def summary(
     ledger: Ledger, histories: Mapping[str, History], problems: Sequence[str], *, sending_s: float
@@ -78,5 +76,5 @@ def _verdict(problems: Sequence[str]) -> RenderableType:
     if not problems:
         return Text("✓ Everything arrived exactly as it had to.", style="bold green")
     lines = [Text("✗ Not everything is as it had to be:", style="bold red")]
-    lines += [Text(f"  {problem}", style="red") for problem in problems[:_PROBLEMS_SHOWN]]
+    lines += [Text(f"  {problem}", style="red") for problem in problems[:20]]
     return Group(*lines)

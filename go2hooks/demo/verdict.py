@@ -9,7 +9,6 @@ from go2hooks.core.domain.outcome import State
 from go2hooks.demo.ledger import Account, Expected
 from go2hooks.demo.plan import Behaviour
 
-_NAMED: Final = 3
 _ENDED: Final = (State.SKIPPED, State.FAILED)
 
 
@@ -112,6 +111,7 @@ def _ended_rightly(shown: Mapping[str, Any], entry: Expected | None, max_attempt
 
 
 def _some(identities: Iterable[str]) -> str:
-    named = sorted(identities)
-    more = ", …" if len(named) > _NAMED else ""
-    return f"{len(named):,} deliver{'y' if len(named) == 1 else 'ies'} ({', '.join(named[:_NAMED])}{more})"
+    all_named = sorted(identities)
+    named = all_named[:3]
+    more = ", …" if len(all_named) > len(named) else ""
+    return f"{len(all_named):,} deliver{'y' if len(all_named) == 1 else 'ies'} ({', '.join(named)}{more})"

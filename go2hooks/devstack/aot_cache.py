@@ -23,7 +23,6 @@ from go2hooks.settings import Settings, load_settings
 
 _MESSAGES: Final = 2000
 _WITHIN_S: Final = 60.0
-_WRITING_S: Final = 180.0  # what was learnt is put in order and written while the broker stops
 
 
 def make() -> None:
@@ -31,7 +30,7 @@ def make() -> None:
     with TemporaryDirectory(prefix="aot-cache-", dir=kafka_dir()) as directory:
         learnt = Path(directory) / "learnt.aot"
         broker = Broker(Path(directory) / "kafka", jvm_options=(f"-XX:AOTCacheOutput={learnt}",))
-        broker.stop_timeout_s = _WRITING_S
+        broker.stop_timeout_s = 180.0  # what was learnt is put in order and written while the broker stops
         with broker:
             _perform(load_settings(kafka_bootstrap_servers=broker.bootstrap))
         if not learnt.exists():

@@ -19,7 +19,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from go2hooks.devstack.errors import StackError, explain_os_error
 
 _LOCK = Path(__file__).with_name("kafka-jars.txt")
-_DOWNLOADS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def _fetch_all(jars: list[Jar], directory: Path) -> None:
         TextColumn("jars"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns) as progress, ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+    with Progress(*columns) as progress, ThreadPoolExecutor(8) as pool:
         task = progress.add_task(f"Fetching Kafka {jars[0].version}" if len(jars) > 1 else "Fetching", total=len(jars))
         for _ in pool.map(lambda jar: _fetch(jar, directory), jars):
             progress.advance(task)

@@ -15,7 +15,6 @@ from go2hooks.devstack.quorum import Node, Quorum, new_id, open_quorum
 from go2hooks.devstack.security import Security
 from go2hooks.devstack.server import Server
 
-_SAFE_BROKERS: Final = 3
 _META: Final = "meta.properties"
 _BOOTSTRAP: Final = "bootstrap.checkpoint"
 
@@ -189,7 +188,8 @@ def brokers_of(quorum: Quorum, log: Callable[[str], Path], security: Security | 
 
 def _replication(brokers: int) -> dict[str, str]:
     """As in production where there are enough brokers: three copies, of which two have to acknowledge."""
-    replicas, in_sync = str(min(brokers, _SAFE_BROKERS)), "2" if brokers >= _SAFE_BROKERS else "1"
+    copies = min(brokers, 3)
+    replicas, in_sync = str(copies), str(max(1, copies - 1))
     settings = {
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,

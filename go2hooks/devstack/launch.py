@@ -10,8 +10,6 @@ import ctypes
 import os
 import sys
 
-_PR_SET_PDEATHSIG = 1
-
 
 def _become_user(uid: int, gid: int) -> None:
     os.setgroups([])
@@ -23,7 +21,8 @@ def _die_with(parent: int, signal_number: int) -> None:
     if sys.platform != "linux":
         return  # elsewhere the next start finds what was left behind by its recorded process id
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0) != 0:
+    set_death_signal = 1  # PR_SET_PDEATHSIG
+    if libc.prctl(set_death_signal, signal_number, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:  # it died before we asked to be told
         sys.exit(1)

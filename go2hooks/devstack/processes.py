@@ -16,7 +16,6 @@ from typing import BinaryIO, Self
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LOG_LIMIT_BYTES = 20_000_000
 _PORTS = range(10_000, 30_000)
-_PORT_TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ def free_port(preferred: int | None = None) -> int:
     """
     if preferred is not None and port_is_free(preferred):
         return preferred
-    for _ in range(_PORT_TRIES):
+    for _ in range(1000):
         if port_is_free(port := secrets.choice(_PORTS)):
             return port
     raise OSError(errno.EADDRINUSE, "no free port was found")

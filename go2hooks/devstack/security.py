@@ -26,7 +26,6 @@ from go2hooks.devstack.quorum import holds_brokers
 
 USER: Final = "go2hooks"
 MECHANISM: Final = "SCRAM-SHA-512"
-_ITERATIONS: Final = 4096  # the least that Kafka takes; the password is 256 random bits
 _VALID: Final = timedelta(days=3650)  # a development stack outlives no ten years
 _DIRECTORY: Final = "security"
 _FILE: Final = "security.json"
@@ -79,10 +78,11 @@ class Security:
     def format_arguments(self) -> Iterable[str]:
         """For Kafka's StorageTool: the user, with a salted password, since other processes can read arguments."""
         salt = secrets.token_bytes(16)
-        salted = hashlib.pbkdf2_hmac("sha512", self.password.encode(), salt, _ITERATIONS)
+        iterations = 4096  # the least that Kafka takes; the password is 256 random bits
+        salted = hashlib.pbkdf2_hmac("sha512", self.password.encode(), salt, iterations)
         said = (
             f'{MECHANISM}=[name={USER},salt="{base64.b64encode(salt).decode()}",'
-            f'saltedpassword="{base64.b64encode(salted).decode()}",iterations={_ITERATIONS}]'
+            f'saltedpassword="{base64.b64encode(salted).decode()}",iterations={iterations}]'
         )
         return "--add-scram", said
 

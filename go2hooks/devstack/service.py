@@ -4,13 +4,10 @@ import http.client
 import json
 import sys
 from pathlib import Path
-from typing import Final
 
 from go2hooks.devstack.data_dir import DataDir
 from go2hooks.devstack.processes import Command
 from go2hooks.devstack.server import Server
-
-_KILL_AFTER_S: Final = 3.0  # past the service's own drain time
 
 
 class ServiceProcess(Server):
@@ -20,7 +17,7 @@ class ServiceProcess(Server):
         self, name: str, module: str, data_dir: DataDir, env: dict[str, str], *, drain_timeout_s: float
     ) -> None:
         super().__init__(name)
-        self.stop_timeout_s = drain_timeout_s + _KILL_AFTER_S
+        self.stop_timeout_s = drain_timeout_s + 3.0  # past the service's own drain time
         self._module = module
         self._log = data_dir.log(name)
         self._port_file: Path = data_dir.port_file(name)

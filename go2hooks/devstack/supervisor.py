@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from go2hooks import __version__
 from go2hooks.build import BUILD
@@ -29,8 +29,6 @@ from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings, load_settings
 from go2hooks.settings.environment import is_given, variable
-
-_INTERVAL_S: Final = 0.1
 
 Report = Callable[[str], None]
 
@@ -57,7 +55,7 @@ def run_stack(options: StackOptions, report: Report, on_ready: Callable[[dict[st
             while True:
                 if (announced := stack.step(time.monotonic())) is not None:
                     on_ready(announced, stack.sign_in_link())
-                time.sleep(_INTERVAL_S)
+                time.sleep(0.1)
         except KeyboardInterrupt:
             report("Stopping: services first, then Kafka and Postgres. Press Ctrl-C again to hurry.")
 

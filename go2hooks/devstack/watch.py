@@ -5,19 +5,19 @@ from typing import Final
 
 from go2hooks.devstack.server import Server
 
-FIRST_BACKOFF_S: Final = 0.2
-LAST_BACKOFF_S: Final = 5.0
-_STEADY_AFTER_S: Final = 30.0
-
 
 class Watch:
     """`step` looks at the server once; nothing happens in between. `now` is the monotonic clock's, in seconds."""
+
+    first_pause_s: Final = 0.2  #: before a restart; it doubles with each death that comes soon
+    longest_pause_s: Final = 5.0
+    steady_after_s: Final = 30.0  #: who has lived for so long begins with the first pause again
 
     def __init__(self, server: Server, report: Callable[[str], None]) -> None:
         self.server = server
         self.ready = False
         self._report = report
-        self._backoff_s = FIRST_BACKOFF_S
+        self._pause_s = self.first_pause_s
         self._restart_at: float | None = None
         self._started_at = float("-inf")
 
@@ -34,12 +34,12 @@ class Watch:
         return False
 
     def _mourn(self, now: float) -> None:
-        if now - self._started_at > _STEADY_AFTER_S:
-            self._backoff_s = FIRST_BACKOFF_S
+        if now - self._started_at > self.steady_after_s:
+            self._pause_s = self.first_pause_s
         self.ready = False
-        self._restart_at = now + self._backoff_s
-        self._report(f"{self.server.obituary()}\nStarting {self.server.name} again in {self._backoff_s:g} s.")
-        self._backoff_s = min(self._backoff_s * 2, LAST_BACKOFF_S)
+        self._restart_at = now + self._pause_s
+        self._report(f"{self.server.obituary()}\nStarting {self.server.name} again in {self._pause_s:g} s.")
+        self._pause_s = min(self._pause_s * 2, self.longest_pause_s)
 
     def _restart(self, now: float) -> bool:
         self._restart_at = None

@@ -8,7 +8,6 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from go2hooks.core.errors import Go2HooksError, UnavailableError
 
-_TIMEOUT_S: Final = 10.0
 _PREFIX: Final = "/api/v1"
 
 
@@ -50,7 +49,7 @@ class ApiClient:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"{self.address}{path}", data, self._headers, method=method)  # noqa: S310  # checked above
         try:
-            with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
+            with _OPENER.open(request, timeout=10.0) as response:
                 return self._envelope(response.read())
         except HTTPError as error:
             said = self._envelope(error.read()).get("error") or {}

@@ -8,7 +8,6 @@ from go2hooks.core.errors import UnavailableError
 from go2hooks.listening.receiver import LocalReply, Received
 
 _TIMEOUT_S: Final = 10.0  # a dispatcher waits no longer
-_MAX_ANSWER_BYTES: Final = 1_048_576
 #: What belongs to one connection, or to how a body is framed on it (RFC 9110, 7.6.1).
 _OF_A_CONNECTION: Final = frozenset(
     ("connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
@@ -53,7 +52,7 @@ class Forwarder:
         connection.endheaders(received.body)
         answer = connection.getresponse()
         headers = tuple((name, value) for name, value in answer.getheaders() if name.lower() not in _OF_A_CONNECTION)
-        return LocalReply(answer.status, headers, answer.read(_MAX_ANSWER_BYTES))
+        return LocalReply(answer.status, headers, answer.read(1_048_576))
 
 
 def _read(url: str) -> SplitResult:

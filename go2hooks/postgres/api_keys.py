@@ -21,8 +21,6 @@ from go2hooks.postgres.audit import Action, Actor, Change, command_line, differe
 
 KEY_PREFIX: Final = "go2_"
 _ALPHABET: Final = string.digits + string.ascii_letters
-_KEY_LENGTH: Final = 40  # 238 bits
-_ID_LENGTH: Final = 16
 _ACCOUNT_ID: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 _USE_NOTED: Final = timedelta(minutes=1)  # at most so often
 
@@ -121,7 +119,7 @@ def create_key(
 
 def make_key(conn: Connection[Any], new: NewKey, actor: Actor) -> CreatedKey:
     """Make a key of an account that is there, in the caller's transaction."""
-    created = CreatedKey(f"key_{_random_text(_ID_LENGTH)}", KEY_PREFIX + _random_text(_KEY_LENGTH))
+    created = CreatedKey(f"key_{_random_text(16)}", KEY_PREFIX + _random_text(40))  # 95 and 238 bits
     conn.execute(
         "INSERT INTO api_keys (id, account_id, key_hash, name, scopes, expires_at) VALUES (%s, %s, %s, %s, %s, %s)",
         [created.id, new.account_id, hash_key(created.key), new.name, list(new.scopes), new.expires_at],

@@ -53,16 +53,21 @@ class Outage:
     def __init__(self, user: str) -> None:
         self._user = user
         self._told: set[str] = set()
+        self._wait_s = 0.05
 
-    def tell(self, error: BaseException) -> None:
+    def tell(self, error: BaseException) -> float:
+        """Log the error, unless it was. Returns how long to wait before the next attempt: from 50 ms to a second."""
         why = explain(error)
         if why not in self._told:
             self._told.add(why)
             is_unfit = not isinstance(error, psycopg.OperationalError)
             what = "Postgres does not do what is needed; waiting" if is_unfit else "Postgres is away; waiting"
             log.warning(what, user=self._user, error=type(error).__name__, why=why)
+        wait_s, self._wait_s = self._wait_s, min(1.0, self._wait_s * 2)
+        return wait_s
 
     def end(self) -> None:
+        self._wait_s = 0.05
         if self._told:
             self._told.clear()
             log.info("Postgres is back", user=self._user)

@@ -11,7 +11,6 @@ from go2hooks.postgres.away import Outage
 from go2hooks.postgres.pool import Pool
 
 _FIND: Final = "SELECT id FROM deployment"
-_AGAIN_S: Final = 1.0
 
 
 def find_deployment(connection: Connection[Any]) -> str:
@@ -32,6 +31,5 @@ def wait_for_deployment(pool: Pool, pause: Callable[[float], bool]) -> str | Non
             with pool.transaction() as connection:
                 return find_deployment(connection)
         except psycopg.Error as error:
-            outage.tell(error)
-        if pause(_AGAIN_S):
-            return None
+            if pause(outage.tell(error)):
+                return None

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
 
 import psycopg
 from alembic import command
@@ -17,9 +16,8 @@ from sqlalchemy.pool import NullPool
 
 from go2hooks.core.errors import UnavailableError
 from go2hooks.postgres.away import UNFIT, explain
+from go2hooks.postgres.locks import Lock
 from go2hooks.postgres.session import Session
-
-_LOCK: Final = 0x60_2A66  # names the advisory lock under which one starter migrates and the others wait
 
 
 def migrate(database_url: str) -> None:
@@ -29,7 +27,7 @@ def migrate(database_url: str) -> None:
     """
     try:
         with _begin(database_url) as connection:
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (Lock.MIGRATION,))
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

@@ -12,11 +12,7 @@ from go2hooks.core.errors import SettingsError
 from go2hooks.postgres.session import Session
 from go2hooks.settings import Settings
 
-CONNECT_TIMEOUT_S: Final = 2
-CHECKOUT_TIMEOUT_S: Final = 2.0  # how long a request waits for a connection
 STATEMENT_TIMEOUT_S: Final = 5.0
-# Past this the pool stops trying, and the next request starts anew. Its own back-off would grow to minutes.
-RECONNECT_TIMEOUT_S: Final = 5.0
 
 
 class Pool(ConnectionPool[Session]):
@@ -49,14 +45,15 @@ def open_pool(settings: Settings, *, service: str = "api", min_size: int = 1, ma
         connection_class=Session,
         min_size=min_size,
         max_size=max_size,
-        timeout=CHECKOUT_TIMEOUT_S,
-        reconnect_timeout=RECONNECT_TIMEOUT_S,
+        timeout=2.0,  # a request waits no longer for a connection
+        # Past this the pool stops trying, and the next request starts anew. Its own back-off would grow to minutes.
+        reconnect_timeout=5.0,
         check=ConnectionPool.check_connection,
         name=service,
         open=True,
         kwargs={
             "name": service,
-            "connect_timeout_s": CONNECT_TIMEOUT_S,
+            "connect_timeout_s": 2,
             "statement_timeout_s": STATEMENT_TIMEOUT_S,
         },
     )

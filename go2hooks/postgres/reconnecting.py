@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -11,9 +11,6 @@ from go2hooks.postgres.away import REFUSED, Outage
 from go2hooks.postgres.session import AsyncSession
 
 T = TypeVar("T")
-
-_CONNECT_TIMEOUT_S: Final = 3
-_BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class ReconnectingConnection:
@@ -42,7 +39,6 @@ class ReconnectingConnection:
             self._users.discard(task)
 
     async def _run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
-        attempt = 0
         while True:
             try:
                 result = await work(await self._open())
@@ -50,10 +46,9 @@ class ReconnectingConnection:
                 raise
             except psycopg.Error as error:
                 self.healthy = False
-                self._outage.tell(error)
+                wait_s = self._outage.tell(error)
                 await self._drop()
-                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-                attempt += 1
+                await asyncio.sleep(wait_s)
             else:
                 self.healthy = True
                 self._outage.end()
@@ -69,9 +64,7 @@ class ReconnectingConnection:
 
     async def _open(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = await AsyncSession.connect(
-                self._url, name=self._name, connect_timeout_s=_CONNECT_TIMEOUT_S
-            )
+            self._connection = await AsyncSession.connect(self._url, name=self._name, connect_timeout_s=3)
         return self._connection
 
     async def _drop(self) -> None:

@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 CHANNEL: Final = "go2hooks_webhooks"
 _OVERLAP = timedelta(seconds=10)  # a row is dated before its transaction has an id, mostly by microseconds
-_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
-_CONNECT_TIMEOUT_S: Final = 3
 
 _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT NULL, sealed_secret, sealed_previous_secret,
     coalesce((extract(epoch FROM previous_secret_expires_at) * 1000)::bigint, 0), client_certificate,
@@ -99,9 +97,8 @@ class WebhookFollower:
             try:
                 self._load(connection)
             except psycopg.Error as error:
-                self._outage.tell(error)
                 connection.close()
-                self._stop.wait(_BACKOFF_S[-1])
+                self._stop.wait(self._outage.tell(error))
             else:
                 self._outage.end()
                 self._first = connection
@@ -130,8 +127,7 @@ class WebhookFollower:
                 with connection:
                     self._follow(connection)
             except psycopg.Error as error:
-                self._outage.tell(error)
-                self._stop.wait(_BACKOFF_S[0])
+                self._stop.wait(self._outage.tell(error))
             connection = self._connect_patiently()  # None once stopped
 
     def _follow(self, connection: Session) -> None:
@@ -186,17 +182,14 @@ class WebhookFollower:
 
     def _connect_patiently(self) -> Session | None:
         """A connection that listens where that is of use, however long that takes; None when stopped meanwhile."""
-        attempt = 0
         while not self._stop.is_set():
             try:
-                connection = Session.connect(self._url, name="live", connect_timeout_s=_CONNECT_TIMEOUT_S)
+                connection = Session.connect(self._url, name="live", connect_timeout_s=3)
                 with connection.transaction():
                     if not is_pooled(connection):
                         connection.execute(f"LISTEN {CHANNEL}")
             except psycopg.Error as error:
-                self._outage.tell(error)
-                self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-                attempt += 1
+                self._stop.wait(self._outage.tell(error))
             else:
                 return connection
         return None

@@ -12,12 +12,10 @@ import orjson
 from psycopg import AsyncConnection, Connection
 
 from go2hooks.core.domain.rollup import Gathered, Rollup
+from go2hooks.postgres.locks import Lock
 
-_LOCK: Final = 0x60_2A78
 _BATCHES: Final = 200  # in one transaction: what a dispatcher writes in ten seconds
-_ROWS: Final = 250  # merged in one turn of the event loop, in a millisecond or two
 _PAIR: Final = Struct("<HI")
-_MOST: Final = 2**32 - 1
 
 _IS_DUE: Final = (
     "SELECT written_at < clock_timestamp() - %s * interval '1 second' FROM attempt_deltas ORDER BY id LIMIT 1"
@@ -99,7 +97,7 @@ async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:
         due = await (await connection.execute(_IS_DUE, [min_age_s])).fetchone()
         if due != (True,):
             return False
-        is_free = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])).fetchone()
+        is_free = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [Lock.ROLLUPS])).fetchone()
         if is_free != (True,):
             return False
         rows = await (await connection.execute(_TAKE, [_BATCHES])).fetchall()
@@ -108,7 +106,7 @@ async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:
             gathered.add(orjson.loads(delta))
             await asyncio.sleep(0)  # others' turn: a batch may be about thousands of webhooks
         steps = gathered.steps()
-        while chunk := list(islice(steps, _ROWS)):
+        while chunk := list(islice(steps, 250)):  # a millisecond or two of the event loop
             await _merge(connection, chunk)
     return len(rows) == _BATCHES
 
@@ -137,4 +135,4 @@ def _rollup(delivered: int, failed: int, skipped: int, retried: int, histogram: 
 
 
 def _packed(rollup: Rollup) -> bytes:
-    return b"".join(_PAIR.pack(bucket, min(count, _MOST)) for bucket, count in sorted(rollup.histogram.items()))
+    return b"".join(_PAIR.pack(bucket, min(count, 2**32 - 1)) for bucket, count in sorted(rollup.histogram.items()))

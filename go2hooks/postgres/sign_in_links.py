@@ -12,12 +12,11 @@ from psycopg import Connection
 from go2hooks.postgres.api_keys import hash_key
 
 LIFETIME: Final = timedelta(minutes=5)
-_TOKEN_BYTES: Final = 32
 
 
 def make(conn: Connection[Any], key_id: str) -> str:
     """A new token, the only copy of it. Those that have expired are forgotten."""
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    token = secrets.token_urlsafe(32)
     with conn.transaction():
         conn.execute("DELETE FROM sign_in_links WHERE expires_at <= now()")
         conn.execute(

@@ -24,9 +24,6 @@ log = structlog.get_logger(__name__)
 PORT_PIPE: Final = "GO2HOOKS_PORT_PIPE"  #: number of the descriptor that a parent reads the port from
 Checks = Callable[[], dict[str, bool]]
 
-_AT_ONCE: Final = 16  # requests; a scrape, two probes, and some to spare
-_REQUEST_S: Final = 10.0  # from a connection's first moment to its last, however its bytes come
-
 
 class HealthServer:
     """Serves until `close`. `/healthz` answers 200 while the process lives; `/readyz` 503 until every check holds."""
@@ -58,6 +55,8 @@ class HealthServer:
 class _Server(ThreadingHTTPServer):
     """Who connects and says nothing, or does so in hundreds, takes neither threads nor descriptors from deliveries."""
 
+    at_once: Final = 16  #: requests; a scrape, two probes, and some to spare
+    request_s: Final = 10.0  #: from a connection's first moment to its last, however its bytes come
     daemon_threads = True
     request_queue_size = 128  # the default is five: a scrape among others would be refused by the kernel, and come late
 
@@ -68,7 +67,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            has_room = len(self._began) < _AT_ONCE
+            has_room = len(self._began) < self.at_once
             if has_room:
                 self._began[request] = time.monotonic()
         if has_room:
@@ -79,7 +78,7 @@ class _Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """Twice a second: end what takes too long."""
         with self._lock:
-            late = [request for request, began in self._began.items() if time.monotonic() - began > _REQUEST_S]
+            late = [request for request, began in self._began.items() if time.monotonic() - began > self.request_s]
             for request in late:
                 with contextlib.suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
@@ -101,7 +100,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     ready: Checks
-    timeout = _REQUEST_S
+    timeout = _Server.request_s
     server_version = "go2hooks"
     sys_version = ""  # not everybody's business
 

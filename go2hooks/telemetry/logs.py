@@ -21,8 +21,6 @@ from go2hooks.settings import Settings
 
 KAFKA_REPORTS: Final = "kafka client reports"  #: under which go2hooks.kafka logs what librdkafka tells it
 MASK: Final = "***"
-_REPEAT_AFTER_S: Final = 10.0
-_REPEATS_KNOWN: Final = 256
 _SECRET_NAMES: Final = re.compile(
     r"(?i)secret|password|passwd|authorization|api_?key|private_?key|token|signature|cookie"
 )
@@ -113,6 +111,9 @@ def _formatter(log_format: str, service: str) -> logging.Formatter:
 class _KafkaRepeats(logging.Filter):
     """Lets what librdkafka says pass once in ten seconds: while a broker is away it says the same 200 times a second."""
 
+    repeat_after_s: Final = 10.0
+    most_known: Final = 256  #: sentences; then all are forgotten
+
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, str], float] = {}
@@ -122,9 +123,9 @@ class _KafkaRepeats(logging.Filter):
         if record.name != "librdkafka" and KAFKA_REPORTS not in text:
             return True
         what, now = (record.name, _NUMBERS.sub("", text)), time.monotonic()
-        if now - self._said.get(what, -_REPEAT_AFTER_S) < _REPEAT_AFTER_S:
+        if now - self._said.get(what, -self.repeat_after_s) < self.repeat_after_s:
             return False
-        if len(self._said) >= _REPEATS_KNOWN:
+        if len(self._said) >= self.most_known:
             self._said.clear()
         self._said[what] = now
         return True

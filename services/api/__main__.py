@@ -19,8 +19,6 @@ from services.api.operating import Operating
 from services.api.outbox import KafkaDeliveryWriter
 from services.api.server import ApiServer, bind
 
-_CLOSE_S = 2.0
-
 
 def main() -> int:
     try:
@@ -50,7 +48,7 @@ def serve(settings: Settings) -> None:
         announce_port(server.port)
         log.info("listening", host=settings.api_host, port=server.port)
         server.serve(shutdown)
-        writer.close(_CLOSE_S)
+        writer.close(2.0)
         reader.close()
         if operating is not None:
             operating.close()

@@ -11,9 +11,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from services.api.context import services
 from services.api.errors import ApiError, invalid
 
-_MAX_DETAILS: Final = 20
-_MAX_NAME_CHARS: Final = 100
-
 _SENTENCES: Final = {
     "missing": "is required",
     "extra_forbidden": "is not a known field",
@@ -128,13 +125,13 @@ def _validate(model: type[_M], value: Any) -> _M:
     try:
         return model.model_validate(value, context=services().settings)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)[:_MAX_DETAILS]
+        faults = error.errors(include_url=False, include_input=False)[:20]
     raise invalid({_field(fault["loc"]): _sentence(fault["type"], fault["msg"]) for fault in faults})
 
 
 def _field(location: tuple[int | str, ...]) -> str:
     """`events.1`; for a rule about several fields, `body`."""
-    return ".".join(map(str, location))[:_MAX_NAME_CHARS] or "body"
+    return ".".join(map(str, location))[:100] or "body"
 
 
 def _sentence(kind: str, message: str) -> str:

@@ -28,7 +28,6 @@ blueprint.before_request(admit)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR: Final = 9998  # in any zone still a year that Python knows
 DELIVERY_ID: Final = re.compile(r"dlv_[0-9A-Za-z_]{1,64}")
-_SHOWN_CHARACTERS: Final = 200  # of an answer
 
 
 def read_time(text: Any) -> datetime:
@@ -123,9 +122,8 @@ def _message(row: DeliveryRow) -> str | None:
         return row.error_message
     clean = "".join(char if char.isprintable() else " " for char in row.response_excerpt)
     said = " ".join(clean.split())
-    if len(said) > _SHOWN_CHARACTERS:
-        said = f"{said[:_SHOWN_CHARACTERS]}…"
-    return f"{row.error_message.removesuffix('.')}: {said}" if said else row.error_message
+    shown = said[:200] + ("…" if said[200:] else "")
+    return f"{row.error_message.removesuffix('.')}: {shown}" if shown else row.error_message
 
 
 def milliseconds(duration_ms: float | None) -> float | None:

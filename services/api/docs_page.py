@@ -19,7 +19,6 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_KEPT_S: Final = 3600
 
 blueprint = Blueprint("docs", __name__)
 
@@ -36,4 +35,4 @@ def page() -> Response:
 def asset(name: str) -> Response:
     if name not in _ASSETS:
         abort(404)
-    return send_from_directory(_FILES, name, mimetype=_ASSETS[name], max_age=_KEPT_S)
+    return send_from_directory(_FILES, name, mimetype=_ASSETS[name], max_age=3600)

@@ -16,7 +16,6 @@ from go2hooks.settings import Settings
 from services.api.errors import ApiError
 
 _BURST_S: Final = 10.0  # a key may save up this much of its rate
-_KNOWN_S: Final = 300.0
 _KNOWN_KEYS: Final = 10_000
 
 
@@ -65,7 +64,7 @@ class RequestLimits:
         """After a key was found right. What it may still ask; None without a limit. Raises ApiError 429 when that is nothing."""
         now = self._clock()
         with self._lock:
-            self._known[key_hash] = now + _KNOWN_S
+            self._known[key_hash] = now + 300.0  # five minutes
             self._known.move_to_end(key_hash)
             if len(self._known) > _KNOWN_KEYS:
                 self._known.popitem(last=False)

@@ -30,14 +30,8 @@ from go2hooks.settings import Settings
 from services.api.shared import Shared
 
 _KAFKA_FRESH_S: Final = 2.0
-_POSTGRES_FRESH_S: Final = 5.0  # its figures are of a minute
-_POSTGRES_TIMEOUT_MS: Final = 1000
-_TROUBLED: Final = 50
 NEWEST: Final = 1000  #: messages at the end of a dead-letter topic that pages look at
-SHOWN: Final = 100
 AT_ONCE: Final = 200  #: dead letters that one request sends back
-_LOG_TIMEOUT_S: Final = 3.0
-_GIVE_UP_S: Final = 5.0
 _RATE_OVER_S: Final = 10.0
 
 
@@ -83,7 +77,7 @@ class Operating:
         self._surveyor = Surveyor(settings)
         self._surveys: deque[Survey] = deque(maxlen=round(_RATE_OVER_S / _KAFKA_FRESH_S))
         self._kafka = Shared(self._ask_kafka, _KAFKA_FRESH_S)
-        self._postgres = Shared(self._ask_postgres, _POSTGRES_FRESH_S)
+        self._postgres = Shared(self._ask_postgres, 5.0)  # its figures are of a minute
         self.codec: Final = EventCodec(settings.schema_dir)
         self.topics: Final = TopicNames(settings.kafka_prefix)
 
@@ -123,7 +117,7 @@ class Operating:
             return PostgresFigures(
                 self._query(lambda conn: rollups.last_minute(conn, datetime.now(UTC))),
                 self._query(webhooks.counts_by_state),
-                self._query(lambda conn: webhooks.troubled(conn, _TROUBLED)) or [],
+                self._query(lambda conn: webhooks.troubled(conn, 50)) or [],
                 None,
             )
         except psycopg.Error as error:
@@ -133,14 +127,14 @@ class Operating:
         """The answer; None when it takes longer than a second."""
         try:
             with self._pool.transaction() as conn:
-                conn.execute("SELECT set_config('statement_timeout', %s, true)", [str(_POSTGRES_TIMEOUT_MS)])
+                conn.execute("SELECT set_config('statement_timeout', %s, true)", ["1000"])
                 return question(conn)
         except psycopg.errors.QueryCanceled:
             return None
 
     # --- dead letters
 
-    def find(self, kind: str, wanted: Callable[[DeadMessage], bool], most: int = SHOWN) -> FoundLetters:
+    def find(self, kind: str, wanted: Callable[[DeadMessage], bool], most: int = 100) -> FoundLetters:
         """The newest of them, among the last NEWEST messages. Blocks for some seconds at most. Raises UnavailableError."""
         with self._letters(kind) as letters:
             newest = deque(filter(wanted, letters), maxlen=most + 1)
@@ -173,7 +167,7 @@ class Operating:
     def _send(self, chosen: Iterable[DeadMessage]) -> Iterator[str]:
         """Those that have no way back."""
         with self._pool.transaction() as conn:
-            way = WayBack(self._settings, lambda delivery: last_attempt(conn, delivery), _GIVE_UP_S)
+            way = WayBack(self._settings, lambda delivery: last_attempt(conn, delivery), 5.0)
             for letter in chosen:
                 if way.send(letter) is None:
                     yield letter.name
@@ -181,7 +175,7 @@ class Operating:
     @contextmanager
     def _letters(self, kind: str) -> Iterator[Iterator[DeadMessage]]:
         topic = dead_topic(kind, self._settings.kafka_prefix)
-        with LogReader(self._settings, _LOG_TIMEOUT_S) as reader:
+        with LogReader(self._settings, 3.0) as reader:
             yield read_dead(reader, topic, newest=NEWEST)
 
 

@@ -16,8 +16,6 @@ from go2hooks.kafka.topics import TopicNames
 from go2hooks.settings import Settings
 
 _GIVE_UP_MS: Final = 5000
-_REPORT_GRACE_S: Final = 1.0
-_LOOK_S: Final = 1.5
 
 
 class KafkaDeliveryWriter:
@@ -54,7 +52,7 @@ class KafkaDeliveryWriter:
             self._producer.produce(self._topic, encode_delivery(delivery), delivery.webhook_id, on_delivery=acknowledge)
         except (BufferError, KafkaException) as error:
             raise UnavailableError(f"Kafka takes nothing: {error}") from error
-        if not reported.wait(_GIVE_UP_MS / 1000 + _REPORT_GRACE_S):
+        if not reported.wait(_GIVE_UP_MS / 1000 + 1.0):  # librdkafka reports a moment after it gave up
             raise UnavailableError("Kafka did not acknowledge in time")
         if errors:
             raise UnavailableError(f"Kafka did not acknowledge: {errors[0].str()}")
@@ -62,7 +60,7 @@ class KafkaDeliveryWriter:
     def is_reachable(self) -> bool:
         """Whether a broker answers within a second and a half."""
         try:
-            return bool(self._producer.list_topics(timeout=_LOOK_S).brokers)
+            return bool(self._producer.list_topics(timeout=1.5).brokers)
         except KafkaException:
             self._diagnosis.look()
             return False

@@ -30,7 +30,6 @@ from services.api.shapes.replays import Replay, ReplayEstimate
 from services.api.webhooks import URL_PREFIX, Events, PageQuery, admit, own_webhook
 
 REPLAY_ID: Final = re.compile(r"rpl_[0-9a-f]{24}")
-_ID_BYTES: Final = 12
 
 blueprint = Blueprint("replays", __name__, url_prefix=URL_PREFIX)
 
@@ -240,7 +239,7 @@ def shown(row: ReplayRow) -> Replay:
 
 
 def _new_id() -> str:
-    return f"rpl_{secrets.token_hex(_ID_BYTES)}"
+    return f"rpl_{secrets.token_hex(12)}"
 
 
 def _found(row: ReplayRow | None) -> ReplayRow:

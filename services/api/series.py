@@ -11,7 +11,6 @@ from services.api.shapes.stats import Counts, Point, Stats
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_S: Final = 3600
 _DAY: Final = timedelta(days=1)
-_FRACTIONS: Final = (0.5, 0.95, 0.99)
 
 
 def whole_steps(begin: datetime, to: datetime, step_s: int) -> StepRange:
@@ -46,7 +45,7 @@ def told(found: dict[datetime, Rollup], span: StepRange) -> Stats:
 
 
 def _counts(rollup: Rollup) -> Counts:
-    p50, p95, p99 = (_rounded(each) for each in rollup.percentiles(_FRACTIONS))
+    p50, p95, p99 = (_rounded(each) for each in rollup.percentiles((0.5, 0.95, 0.99)))
     return {
         "delivered": rollup.delivered,
         "failed": rollup.failed,

@@ -19,11 +19,6 @@ from go2hooks.settings import Settings
 from services.api.answers import encode, failure_body
 from services.api.errors import describe
 
-_CONNECTIONS: Final = 1000
-_REQUEST_S: Final = 15  # a request must have arrived in whole after this, and an idle connection is closed
-_LINGER_S: Final = 3.0
-_HALF_SENT_S: Final = 2.0  # how long a drain waits for requests that are half sent
-_MAX_HEAD_BYTES: Final = 16384
 _BACKLOG: Final = 1024
 
 
@@ -57,11 +52,11 @@ class ApiServer:
             sockets=[listener],
             threads=settings.api_threads,
             asyncore_use_poll=True,
-            connection_limit=_CONNECTIONS,
-            channel_timeout=_REQUEST_S,
+            connection_limit=1000,
+            channel_timeout=15,  # a request must have arrived in whole after this, and an idle connection is closed
             cleanup_interval=1,
             backlog=_BACKLOG,
-            max_request_header_size=_MAX_HEAD_BYTES,
+            max_request_header_size=16384,
             max_request_body_size=settings.api_max_body_bytes + 1,
             ident="go2hooks",
             expose_tracebacks=False,
@@ -78,7 +73,7 @@ class ApiServer:
         self._accept_waiting()
         wasyncore.dispatcher.close(self._server)
         self._turn(0)  # what the connections hold by now has arrived
-        patience = time.monotonic() + _HALF_SENT_S
+        patience = time.monotonic() + 2.0  # requests that are half sent have so long to arrive
         while self._is_busy(half_sent=time.monotonic() < patience) and shutdown.remaining_s() > 0:
             self._turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=shutdown.remaining_s())
@@ -161,7 +156,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         except OSError:
             super().handle_close()
         else:
-            self._lingering_until = time.monotonic() + _LINGER_S
+            self._lingering_until = time.monotonic() + 3.0
 
     def readable(self) -> Any:
         return super().readable() if self._lingering_until is None else True

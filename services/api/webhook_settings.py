@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, WithJsonSchema
@@ -21,13 +22,25 @@ from services.api.context import services
 from services.api.errors import invalid, webhook_not_found
 from services.api.shapes.webhooks import SecretHeader, WebhookSettings
 
-_MAX_DESCRIPTION_CHARS: Final = 500
-_MAX_METADATA: Final = 20
-_MAX_KEY_CHARS: Final = 40
-_MAX_METADATA_CHARS: Final = 500
-_RATES: Final = 0.1, 1000.0  # requests per second
-_MAX_CONCURRENCY: Final = 1000
 _STORABLE: Final = r"^[^\x00]*$"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookBounds:
+    """How large what a customer says of a webhook may be."""
+
+    name_chars: int = 200
+    events: int = 20
+    description_chars: int = 500
+    metadata_keys: int = 20
+    metadata_key_chars: int = 40
+    metadata_value_chars: int = 500
+    slowest_per_s: float = 0.1  #: requests per second that a rate limit may be
+    fastest_per_s: float = 1000.0
+    concurrency: int = 1000  #: requests under way at once
+
+
+BOUNDS: Final = WebhookBounds()
 
 
 # --- what a caller may send
@@ -40,16 +53,16 @@ def _check_text(text: str) -> str:
 
 
 def _check_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    if len(metadata) > _MAX_METADATA:
-        raise ValueError(f"must not have more than {_MAX_METADATA} keys")
+    if len(metadata) > BOUNDS.metadata_keys:
+        raise ValueError(f"must not have more than {BOUNDS.metadata_keys} keys")
     for key, value in metadata.items():
-        if not 1 <= len(key) <= _MAX_KEY_CHARS or not is_storable(key):
+        if not 1 <= len(key) <= BOUNDS.metadata_key_chars or not is_storable(key):
             raise ValueError(
-                f"{_named(key)} must be a key of 1 to {_MAX_KEY_CHARS} characters, without NUL or half of a surrogate pair"
+                f"{_named(key)} must be a key of 1 to {BOUNDS.metadata_key_chars} characters, without NUL or half of a surrogate pair"
             )
-        if len(value) > _MAX_METADATA_CHARS or not is_storable(value):
+        if len(value) > BOUNDS.metadata_value_chars or not is_storable(value):
             raise ValueError(
-                f"{_named(key)} must have a value of at most {_MAX_METADATA_CHARS} characters, without NUL"
+                f"{_named(key)} must have a value of at most {BOUNDS.metadata_value_chars} characters, without NUL"
             )
     return metadata
 
@@ -101,7 +114,7 @@ def _check_filter(pattern: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(name: str) -> str:
-    return json.dumps(name[: _MAX_KEY_CHARS + 1])
+    return json.dumps(name[: BOUNDS.metadata_key_chars + 1])
 
 
 _SCALAR: Final = {
@@ -173,8 +186,8 @@ class SettingsBody(Body):
     """Optional everywhere; null, which is what GET shows for what is not set, removes it."""
 
     description: Annotated[
-        Annotated[str, StringConstraints(max_length=_MAX_DESCRIPTION_CHARS), AfterValidator(_check_text)] | None,
-        WithJsonSchema({"type": ["string", "null"], "maxLength": _MAX_DESCRIPTION_CHARS, "pattern": _STORABLE}),
+        Annotated[str, StringConstraints(max_length=BOUNDS.description_chars), AfterValidator(_check_text)] | None,
+        WithJsonSchema({"type": ["string", "null"], "maxLength": BOUNDS.description_chars, "pattern": _STORABLE}),
     ] = None
     """What you want to say about it: at most 500 characters."""
     metadata: Annotated[
@@ -182,9 +195,13 @@ class SettingsBody(Body):
         WithJsonSchema(
             {
                 "type": ["object", "null"],
-                "maxProperties": _MAX_METADATA,
-                "propertyNames": {"minLength": 1, "maxLength": _MAX_KEY_CHARS, "pattern": _STORABLE},
-                "additionalProperties": {"type": "string", "maxLength": _MAX_METADATA_CHARS, "pattern": _STORABLE},
+                "maxProperties": BOUNDS.metadata_keys,
+                "propertyNames": {"minLength": 1, "maxLength": BOUNDS.metadata_key_chars, "pattern": _STORABLE},
+                "additionalProperties": {
+                    "type": "string",
+                    "maxLength": BOUNDS.metadata_value_chars,
+                    "pattern": _STORABLE,
+                },
                 "examples": [{"team": "growth"}],
             }
         ),
@@ -195,9 +212,11 @@ class SettingsBody(Body):
     ] = Field(None, repr=False)
     """Sent with every request, up to 20: `{"X-Tenant": "acme", "Authorization": {"value": "Bearer …", "secret": true}}`. A
     secret value is never shown again; left out or null, it stays as it is."""
-    rate_limit: Annotated[float, Field(ge=_RATES[0], le=_RATES[1])] | None = Field(None, alias="rateLimit")
+    rate_limit: Annotated[float, Field(ge=BOUNDS.slowest_per_s, le=BOUNDS.fastest_per_s)] | None = Field(
+        None, alias="rateLimit"
+    )
     """Requests per second at most, evenly spaced. What exceeds it waits its turn, without using an attempt."""
-    max_concurrency: Annotated[Annotated[int, Field(ge=1, le=_MAX_CONCURRENCY)] | None, BeforeValidator(_whole)] = (
+    max_concurrency: Annotated[Annotated[int, Field(ge=1, le=BOUNDS.concurrency)] | None, BeforeValidator(_whole)] = (
         Field(None, alias="maxConcurrency")
     )
     """Requests under way at once at most."""

@@ -39,14 +39,11 @@ from services.api.patches import Patch
 from services.api.shapes.answers import PageMeta
 from services.api.shapes.fields import INCLUDED, Included, Subscribed, WebhookSort, WebhookState
 from services.api.shapes.webhooks import DeletedWebhook, RotatedWebhook, Webhook, WebhookInList, WebhookWithSecret
-from services.api.webhook_settings import SettingsBody, apply_settings, shown_settings, told_headers
+from services.api.webhook_settings import BOUNDS, SettingsBody, apply_settings, shown_settings, told_headers
 
 URL_PREFIX: Final = "/api/v1/webhooks"
 WEBHOOK_ID: Final = re.compile(r"wh_[0-9A-Za-z]{1,64}")
 _ID_ALPHABET: Final = string.digits + string.ascii_letters
-_ID_LENGTH: Final = 22  # 131 bits
-_MAX_NAME_CHARS: Final = 200
-_MAX_EVENTS: Final = 20
 _MAX_SEARCH_CHARS: Final = 100
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f"
 _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
@@ -72,8 +69,8 @@ blueprint.before_request(admit)
 def _check_name(name: str) -> str:
     if _CONTROL.search(name):
         raise ValueError("must not contain control characters")
-    if len(name) > _MAX_NAME_CHARS or not name.strip():
-        raise ValueError(f"must have 1 to {_MAX_NAME_CHARS} characters")
+    if len(name) > BOUNDS.name_chars or not name.strip():
+        raise ValueError(f"must have 1 to {BOUNDS.name_chars} characters")
     return name.strip()
 
 
@@ -89,8 +86,8 @@ def _check_url(url: str, info: ValidationInfo) -> str:
 def _check_events(events: list[str]) -> list[str]:
     if not events:
         raise ValueError(f"must name at least one of {', '.join(SUBSCRIBABLE)}")
-    if len(events) > _MAX_EVENTS:
-        raise ValueError(f"must not name more than {_MAX_EVENTS} events")
+    if len(events) > BOUNDS.events:
+        raise ValueError(f"must not name more than {BOUNDS.events} events")
     unknown = [name for name in dict.fromkeys(events) if name not in SUBSCRIBABLE]
     if unknown:
         shown = ", ".join(repr(name[:50]) for name in unknown)
@@ -111,7 +108,7 @@ _Text = Annotated[str, StringConstraints(max_length=65536)]
 Name = Annotated[
     _Text,
     AfterValidator(_check_name),
-    WithJsonSchema({"type": "string", "maxLength": _MAX_NAME_CHARS, "pattern": _NAME_PATTERN}),
+    WithJsonSchema({"type": "string", "maxLength": BOUNDS.name_chars, "pattern": _NAME_PATTERN}),
 ]
 Url = Annotated[
     _Text,
@@ -121,7 +118,7 @@ Url = Annotated[
 Events = Annotated[
     list[Subscribed],
     AfterValidator(_check_events),
-    Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_EVENTS, "uniqueItems": True}),
+    Field(json_schema_extra={"minItems": 1, "maxItems": BOUNDS.events, "uniqueItems": True}),
 ]
 Search = Annotated[
     str,
@@ -375,7 +372,7 @@ def _found(row: WebhookRow | None) -> WebhookRow:
 
 
 def _new_id() -> str:
-    return "wh_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+    return "wh_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(22))  # 131 bits
 
 
 def _new_secret() -> str:

@@ -57,7 +57,7 @@ def test_metrics_are_what_prometheus_reads(url: str):
 
 def test_callers_who_say_nothing_keep_others_waiting_for_a_while_only(url: str, monkeypatch: pytest.MonkeyPatch):
     """Nor do they take more threads than a few, however many they are."""
-    monkeypatch.setattr(health, "_REQUEST_S", 1.0)
+    monkeypatch.setattr(health._Server, "request_s", 1.0)
     host, port = url.removeprefix("http://").split(":")
     before = threading.active_count()
     with ExitStack() as stack:

@@ -7,12 +7,13 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from go2hooks.postgres.locks import Lock
+
 log = structlog.get_logger(__name__)
 
 _MAINTAIN: Final = "SELECT created, dropped FROM attempts_maintain(%s, %s, %s)"
 _MAINTAIN_ROLLUPS: Final = "SELECT attempt_rollups_maintain(%s, %s, %s)"
 _DO_NOT_WAIT: Final = "SET LOCAL lock_timeout = '200ms'"
-_MAINTENANCE_LOCK: Final = 0x60_2A77
 DAYS_AHEAD: Final = 3
 
 
@@ -33,7 +34,7 @@ async def maintain_partitions(connection: AsyncConnection[Any], today: date, ret
 async def _maintain(connection: AsyncConnection[Any], today: date, retention_days: int) -> tuple[int, int]:
     async with connection.transaction():
         await connection.execute(_DO_NOT_WAIT)
-        cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_MAINTENANCE_LOCK])
+        cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [Lock.PARTITIONS])
         if (await cursor.fetchone()) != (True,):
             return 0, 0
         cursor = await connection.execute(_MAINTAIN, [today, DAYS_AHEAD, retention_days])

@@ -52,7 +52,6 @@ NO_BITMAP_NO_SORT: Final = "SELECT set_config('enable_bitmapscan', 'off', true),
 _LONGEST_RETRIED: Final = timedelta(hours=2)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT_ROWS: Final = 20_000
-_KEPT_STARTS: Final = 1000  # of failures; as many count only where they must span some time, too
 
 _SETTLE: Final = """
 UPDATE webhooks w SET
@@ -144,7 +143,7 @@ async def _count(
     rows = await (await connection.execute(_ROLL_UP_AND_FIND_FAILING, values)).fetchall()
     if not rows:
         return []
-    most = max(policy.threshold, _KEPT_STARTS)
+    most = max(policy.threshold, 1000)  # as many count only where they must span some time, too
     streaks = {webhook_id: Streak(most, starts) for webhook_id, starts, _ in rows}
     before = {webhook_id: len(starts) for webhook_id, starts, _ in rows}
     errors: dict[str, str | None] = {}

@@ -13,7 +13,6 @@ from go2hooks.core.domain.outcome import State
 from go2hooks.postgres.attempts.records import NO_BITMAP_NO_SORT
 from go2hooks.postgres.replaying import Job
 
-_COUNTED: Final = 1_000_000  # records that are counted at most for the estimate of what is left
 # Failed and skipped deliveries, along their index, oldest first. What is looked through is bounded, as in `deliveries`; a row
 # that a later attempt has overtaken is left out afterwards. The state is in the text, or the partial index would not apply.
 _RECORDED: Final = """
@@ -97,7 +96,7 @@ def recorded(conn: Connection[Any], job: Job, after: tuple[datetime, str, int] |
 def count_recorded(conn: Connection[Any], job: Job) -> int:
     """How many such rows there are, up to a million; some of them overtaken."""
     with conn.transaction():
-        row = conn.execute(_COUNT.format(state=_state(job)), _range(job) | {"most": _COUNTED}).fetchone()
+        row = conn.execute(_COUNT.format(state=_state(job)), _range(job) | {"most": 1_000_000}).fetchone()
     return int(row[0]) if row else 0
 
 

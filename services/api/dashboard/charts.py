@@ -20,7 +20,6 @@ OUTCOMES: Final = {
     "skipped": "skipped",
 }
 PERCENTILES: Final = {"p50Ms": "p50", "p95Ms": "p95", "p99Ms": "p99"}
-_LEAST: Final = 3.0  # what happened once in ten thousand times is still to be seen
 _TOPS: Final = (2, 4, 6, 8, 10)
 _COMPACT: Final = ((1_000_000, "M"), (1000, "k"))
 
@@ -189,7 +188,8 @@ def _segments(point: dict[str, Any], top: float) -> Iterator[Segment]:
     y = HEIGHT
     for outcome in OUTCOMES:
         if point[outcome]:
-            height = min(y, max(_LEAST, HEIGHT * point[outcome] / top))
+            least = 3.0  # what happened once in ten thousand times is still to be seen
+            height = min(y, max(least, HEIGHT * point[outcome] / top))
             y -= height
             yield Segment(outcome, _short(y), _short(height))
 

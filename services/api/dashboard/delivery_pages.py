@@ -2,6 +2,7 @@
 
 import json
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Response, render_template, request, url_for
@@ -13,15 +14,12 @@ from services.api.dashboard.calls import PageError, Reply, ask
 from services.api.dashboard.remedies import remedy
 
 _FILTERS: Final = ("status", "event", "since", "until", "webhook", "id")
-_IN_CHOICE: Final = 100  # webhooks: of more, the reader names the id
 _PER_PAGE: Final = 25
-_UNCHANGED: Final = 304
-_BY_REQUEST: Final = 422
 
 
 @blueprint.get("/deliveries")
 def list_deliveries() -> str:
-    found = calls.get("/webhooks", perPage=_IN_CHOICE)
+    found = calls.get("/webhooks", perPage=100)  # of more, the reader names the id
     choice = [] if found["meta"]["hasMore"] else sorted(found["data"], key=lambda each: str(each["name"]).lower())
     return _list(None, choice=choice)
 
@@ -86,7 +84,7 @@ def _faults(reply: Reply) -> dict[str, str]:
     faults = dict(reply.error["details"])
     if reply.error["code"] == "webhook_not_found":
         faults["webhook"] = reply.error["message"]
-    elif reply.status != _BY_REQUEST:
+    elif reply.status != HTTPStatus.UNPROCESSABLE_ENTITY:
         raise PageError(reply)
     faults["id"] = next((faults.pop(name) for name in ("eventId", "deliveryId") if name in faults), "")
     if request.args.get("id", "").strip().startswith("wh_") and "webhook" in faults:
@@ -97,7 +95,7 @@ def _faults(reply: Reply) -> dict[str, str]:
 def _unless_known(body: Any, render: Any) -> Response:
     """What `render` gives, or 304 when the browser has seen this `body`. Told apart by that: a page changes with each second."""
     etag = sha256(json.dumps(body).encode()).hexdigest()[:32]
-    answer = Response(status=_UNCHANGED) if request.if_none_match.contains(etag) else Response(render())
+    answer = Response(status=HTTPStatus.NOT_MODIFIED) if request.if_none_match.contains(etag) else Response(render())
     answer.set_etag(etag)
     return answer
 

@@ -28,7 +28,6 @@ _KINDS: Final = "any(deliveries, events)"
 _IN_FULL: Final = ("payload", "data")
 LATE_S: Final = 30.0  #: what waits for longer is marked
 _SAID_ELSEWHERE: Final = ("position", "buried", "sent back")
-_MANY: Final = 5  # hosts that are named
 
 
 class RunningBuild(NamedTuple):
@@ -214,9 +213,7 @@ def _builds(processes: Iterable[Process]) -> list[RunningBuild]:
     for each in processes:
         found.setdefault(each[:3], []).append(each)
     return [
-        RunningBuild(
-            *kind, len(same), sorted({each.host for each in same})[:_MANY], sum(each.partitions for each in same)
-        )
+        RunningBuild(*kind, len(same), sorted({each.host for each in same})[:5], sum(each.partitions for each in same))
         for kind, same in sorted(found.items(), reverse=True)
     ]
 

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from http import HTTPStatus
 from typing import Any, Final
 
 from flask import redirect, render_template, request, url_for
@@ -16,8 +17,6 @@ from services.api.dashboard.languages import snippets
 from services.api.dashboard.session import key
 from services.api.idempotency import HEADER as ONCE
 
-_TRIES: Final = 3
-_PRECONDITION_FAILED: Final = 412
 _REUSED: Final = "This form has made a webhook already, with other values. Send it once more to make another one."
 
 
@@ -49,14 +48,14 @@ def change_webhook(webhook_id: str) -> Any:
     """Refused when somebody has changed the webhook since the form was shown: the page says what, and keeps what was typed."""
     values = form_fields.typed(request.form)
     body, faults = form_fields.as_body(values)
-    for _ in range(_TRIES):  # deliveries that fail change what GET shows, and with it the ETag
+    for _ in range(3):  # deliveries that fail change what GET shows, and with it the ETag
         now = ask("GET", f"/webhooks/{webhook_id}")
         webhook = done(now)
         if form_fields.version(webhook) != request.form.get("version", form_fields.version(webhook)):
             changed = form_fields.differences(form_fields.shown(webhook), values)
-            return _form(webhook, values, changed=changed), _PRECONDITION_FAILED
+            return _form(webhook, values, changed=changed), HTTPStatus.PRECONDITION_FAILED
         reply = ask("PATCH", f"/webhooks/{webhook_id}", body, {"If-Match": now.etag})
-        if reply.status != _PRECONDITION_FAILED:
+        if reply.status != HTTPStatus.PRECONDITION_FAILED:
             break
     if not reply.ok:
         return _form(webhook, values, _faults(reply, faults)), reply.status

@@ -1,10 +1,10 @@
-"""Which build of our modules this process runs: the compiled one where there is one of exactly these sources, else plain.
+"""Choose the build of our modules that this process runs: a compiled one of exactly these sources, else plain.
 
-In a checkout a build lies in build/compiled, in a directory that is named after the digest of what it was made of
-(tools/compile.py makes it, and gives it that name last). So a build that is found is whole and of today's sources: an edit
-is never ignored. In an installed wheel there is nothing to choose: it holds compiled modules or it does not.
+In a checkout, a build is in build/compiled, in a directory named after the digest of its sources
+(tools/compile.py makes it, and names it last). So a build that is found is complete and of the present sources: an edit
+is never ignored. In an installed wheel there is no choice: it has compiled modules or it has not.
 
-`go2hooks` and `services` have this done before anything else of theirs is imported, once per process, in a few milliseconds.
+`go2hooks` and `services` run this before they import anything else, once per process, in a few milliseconds.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 VARIABLE: Final = "GO2HOOKS_BUILD"
-SUFFIX: Final = EXTENSION_SUFFIXES[0]  #: such as .cpython-311-x86_64-linux-gnu.so: of modules that this Python can load
+SUFFIX: Final = EXTENSION_SUFFIXES[0]  #: of modules that this Python can load, such as .cpython-311-x86_64-linux-gnu.so
 _FOR_US: Final = f"-{SUFFIX.split('.')[1]}"
 _ROOT: Final = Path(__file__).parent.parent
 _PACKAGES: Final = ("go2hooks", "schemas", "services")
@@ -40,7 +40,7 @@ class Build(NamedTuple):
 
 
 def choose(wanted: str, root: Path) -> Build:
-    """The build to run of what lies in `root`: a checkout, or where a wheel was installed.
+    """The build to run from `root`: a checkout, or the directory of an installed wheel.
 
     Raises BuildRefusedError when it is not the one that is `wanted` (`auto` takes either).
     """
@@ -51,7 +51,7 @@ def choose(wanted: str, root: Path) -> Build:
 
 
 def directory_for(root: Path) -> Path:
-    """Where a build of the sources in the checkout `root` belongs, for this Python."""
+    """The directory for a build of the sources in the checkout `root`, for this Python."""
     return _directory(root, _configuration(root) or b"")
 
 
@@ -89,7 +89,7 @@ def _configuration(root: Path) -> bytes | None:
 
 
 def _digest(root: Path, configuration: bytes) -> str:
-    """Of every Python file of ours, its name included: one that is compiled may hold what it found in any other."""
+    """The digest of all our Python files and their names: a compiled module may include values from any other."""
     found = hashlib.blake2b(configuration, digest_size=16)
     for path in sorted(path for package in _PACKAGES for path in _sources(f"{root}{os.sep}{package}")):
         with open(path, "rb") as file:  # noqa: PTH123  # of 200 files, and twice as fast
@@ -100,7 +100,7 @@ def _digest(root: Path, configuration: bytes) -> str:
 
 
 def _sources(directory: str) -> list[str]:
-    """Every Python file in and below it. What begins with a dot is an editor's."""
+    """Every Python file in and below it. Names that begin with a dot are an editor's."""
     found = []
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -114,7 +114,7 @@ def _sources(directory: str) -> list[str]:
 
 
 class CompiledFinder:
-    """Finds the modules of a build, and no others, ahead of everybody else: for sys.meta_path."""
+    """A finder for sys.meta_path, before all others: finds the modules of a build, and no others."""
 
     def __init__(self, directory: Path) -> None:
         within = len(directory.parts)
@@ -135,7 +135,7 @@ class CompiledFinder:
 
 
 def _activate() -> Build:
-    """Choose for this process. What it may not run ends it: nobody who asked for one build shall get the other."""
+    """Choose for this process. Exits when GO2HOOKS_BUILD asks for a build that is not there."""
     try:
         build = choose(os.environ.get(VARIABLE) or "auto", _ROOT)
     except BuildRefusedError as error:

@@ -1,10 +1,10 @@
 """Avro bytes to core types and back.
 
-Every message is framed by Avro's single-object encoding: `C3 01`, the CRC-64-AVRO fingerprint of the writer's schema,
-the record. Which schema wrote a message is known by that fingerprint alone, from three places: the schemas that ship
+Every message is in Avro's single-object encoding: `C3 01`, the CRC-64-AVRO fingerprint of the writer's schema, and
+the record. The fingerprint alone tells which schema wrote a message. Schemas come from three places: those that ship
 with this version, the former ones in `schemas/history`, and the operator's own folder (`GO2HOOKS_SCHEMA_DIR`).
 
-A message that our own schema wrote is read as it is. One from an older or a newer writer is resolved to our schema by
+A message of our own schema is read as it is. One of an older or a newer schema is resolved to ours by
 Avro's rules: fields that it lacks take their defaults, fields that we don't know are dropped.
 """
 
@@ -53,7 +53,7 @@ class Schema(NamedTuple):
     header: bytes  #: what a single-object message of this schema starts with
     parsed: dict[str, Any]
     source: str  #: the file that it was read from
-    misprints: dict[bytes, str]  #: headers that some libraries write for it instead, and which libraries
+    misprints: dict[bytes, str]  #: wrong headers that some libraries write for it, and which libraries
 
 
 def _load_folder(folder: Traversable) -> Iterator[Schema]:
@@ -89,9 +89,9 @@ def _header(canonical: str) -> bytes:
 
 
 def _misread(raw: dict[str, Any], canonical: str) -> Iterator[tuple[str, str]]:
-    """What some libraries take for the canonical form: Avro's rules strip a logical type, and with it the object around it.
+    """The canonical form as some libraries get it wrong: Avro's rules strip a logical type and the object around it.
 
-    Their messages are right but for the fingerprint. The tests hold what is made of it to what the libraries wrote.
+    Only the fingerprint of their messages is wrong. Tests compare this function with messages of these libraries.
     """
     plain = hamba = canonical
     for name, type_, logical in _logical_fields(raw):
@@ -112,7 +112,7 @@ def _logical_fields(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _without_logical_types(schema: Any) -> Any:
-    """Times stay integers: no datetime is built only to be taken apart, and none is out of its range."""
+    """Keep times as integers: this saves a datetime per field, and a value out of its range is no error."""
     if isinstance(schema, dict):
         return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
     if isinstance(schema, list):
@@ -131,12 +131,12 @@ class _Reader(NamedTuple):
     record: str
     writer: dict[str, Any]
     reader: dict[str, Any] | None  #: None when our own schema wrote them: nothing to resolve
-    plan: Plan | None = None  #: the quick way; only for our own schemas, and not for all of these
-    libraries: str = ""  #: which wrote the fingerprint, where it is not the schema's
+    plan: Plan | None = None  #: the fast decoder; only for some of our own schemas
+    libraries: str = ""  #: which libraries write this fingerprint, where it is not the schema's
 
 
 class _Schemas:
-    """The schemas that we write, and the readers for everything that we understand."""
+    """The schemas that we write, and a reader for each known fingerprint."""
 
     def __init__(self, extra_dir: Path | None = None) -> None:
         packaged = resources.files("schemas")
@@ -173,7 +173,7 @@ class _Schemas:
         stream.seek(HEADER_BYTES)
         try:
             record = cast("dict[str, Any]", schemaless_reader(stream, reader.writer, reader.reader))
-        except Exception as error:  # fastavro lets through whatever malformed bytes provoke
+        except Exception as error:  # fastavro raises any exception for malformed bytes
             raise UndecodableEventError(f"malformed {reader.record}: {_described(error)}") from error
         if stream.tell() != len(raw):
             raise UndecodableEventError(f"{len(raw) - stream.tell()} bytes follow the {reader.record}")
@@ -207,7 +207,7 @@ class EventCodec:
     ) -> None:
         """Load every schema. Raises SettingsError naming the file when one in `schema_dir` cannot be used.
 
-        `on_misprint` is told of each event whose fingerprint is not its schema's, with the libraries that write such.
+        `on_misprint` is called for each event whose fingerprint is not its schema's, with the libraries that write such.
         """
         self._on_misprint = on_misprint
         self._schemas = _Schemas(schema_dir)
@@ -239,7 +239,7 @@ class EventCodec:
         stream.write(schema.header)
         try:
             schemaless_writer(stream, schema.parsed, record, strict_allow_default=True)
-        except Exception as error:  # fastavro lets through whatever a misfit value provokes
+        except Exception as error:  # fastavro raises any exception for a value of a wrong type
             raise InvalidEventError(f"data does not fit the schema of {kind}: {_described(error)}") from error
         return stream.getvalue()
 
@@ -279,7 +279,7 @@ def encode_delivery(delivery: Delivery) -> bytes:
 
 
 def encode_fan_out(deliveries: Sequence[Delivery]) -> list[bytes]:
-    """Deliveries of one event, which differ in their first two fields alone: what they share is encoded once."""
+    """The deliveries of one event. They differ in their first two fields alone; the rest is encoded once."""
     tail = _tail(deliveries[0]) if deliveries else b""
     return [_head(delivery) + tail for delivery in deliveries]
 
@@ -294,8 +294,8 @@ def decode_delivery(raw: bytes) -> Delivery:
     return Delivery._make(record[name] for name in _DELIVERY_FIELDS)
 
 
-# Avro's binary encoding of our own flat record, written out: a router does little else, and fastavro's writer, which
-# walks the schema for every message, takes twice as long. The tests hold it to fastavro's bytes.
+# Avro's binary encoding of our flat record, written by hand: routers spend most of their time here, and fastavro's writer,
+# which walks the schema for every message, takes twice as long. Tests compare the bytes with fastavro's.
 
 
 def _head(delivery: Delivery) -> bytes:
@@ -321,7 +321,7 @@ def _string(text: str) -> bytes:
     return _long(len(encoded)) + encoded
 
 
-@lru_cache(maxsize=8192)  # lengths, and the milliseconds that a second's messages share
+@lru_cache(maxsize=8192)  # lengths, and times in milliseconds: messages of one second share them
 def _long(value: int) -> bytes:
     """Zigzag, then seven bits a byte, the lowest first."""
     rest = (value << 1) ^ (value >> 63)

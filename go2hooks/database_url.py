@@ -1,6 +1,6 @@
-"""What a Postgres connection URL says, as far as we read it ourselves; the rest is libpq's.
+"""The parts of a Postgres connection URL that we read ourselves; libpq reads the rest.
 
-psycopg is imported where it is needed: a quarter of a second, which commands without a database do without.
+psycopg is imported where it is used: the import takes 0.25 s, which commands without a database save.
 """
 
 import re
@@ -13,7 +13,7 @@ _SET: Final = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 class DatabaseUrl(NamedTuple):
     """A URL without its `options`, and what they set, by lower-case name.
 
-    Poolers refuse `options` at the start of a session, and mix up sessions that set something later: so it is set anew for
+    Poolers refuse `options` at the start of a session, and share a session's settings between clients: so they are set for
     each transaction.
     """
 
@@ -22,7 +22,7 @@ class DatabaseUrl(NamedTuple):
 
 
 def is_connection(text: str) -> bool:
-    """Whether libpq can read it, and takes nothing of a mistyped password for a host or a port."""
+    """Whether libpq can read it, and no part of a mistyped password is taken for a host or a port."""
     import psycopg.conninfo  # noqa: PLC0415  # see above
 
     try:
@@ -34,7 +34,7 @@ def is_connection(text: str) -> bool:
 
 
 def read_url(text: str, default_options: str = "") -> DatabaseUrl:
-    """`default_options` count where the URL has none, as PGOPTIONS does for libpq. Raises ValueError for other options
+    """Read a URL. `default_options` are used if the URL has none, like libpq's PGOPTIONS. Raises ValueError for other options
     than `-c name=value` and `--name=value`.
     """
     import psycopg.conninfo  # noqa: PLC0415  # see above
@@ -45,7 +45,7 @@ def read_url(text: str, default_options: str = "") -> DatabaseUrl:
 
 
 def _read_options(text: str) -> dict[str, str]:
-    """As Postgres reads them: blanks separate, a backslash takes away the meaning of what follows."""
+    """Parse options like Postgres: blanks separate them, a backslash escapes the next character."""
     parts = [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in _PART.findall(text)]
     found: dict[str, str] = {}
     rest = iter(parts)

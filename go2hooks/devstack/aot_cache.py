@@ -1,7 +1,7 @@
-"""Kafka's first life on a machine, of which its Java virtual machine keeps what it had to find out: which classes there
-are, how they hang together, what of their code runs often. Every later start takes half the processor time or little more.
+"""Make the ahead-of-time (AOT) cache of Kafka's Java virtual machine: it runs Kafka once, and the JVM stores the classes
+that it loaded and linked, and profiles of their methods. Later starts then take little more than half the CPU time.
 
-`make setup` runs it. Where nobody did, Kafka starts as it would without.
+`make setup` runs it. Without the cache Kafka starts more slowly.
 """
 
 import sys
@@ -26,11 +26,11 @@ _WITHIN_S: Final = 60.0
 
 
 def make() -> None:
-    """Make `aot_cache()`. Raises StackError when the broker does not start, take part, or leave anything behind."""
+    """Make `aot_cache()`. Raises StackError when the broker does not start, does not serve, or writes no cache."""
     with TemporaryDirectory(prefix="aot-cache-", dir=kafka_dir()) as directory:
         learnt = Path(directory) / "learnt.aot"
         broker = Broker(Path(directory) / "kafka", jvm_options=(f"-XX:AOTCacheOutput={learnt}",))
-        broker.stop_timeout_s = 180.0  # what was learnt is put in order and written while the broker stops
+        broker.stop_timeout_s = 180.0  # the JVM writes the cache while the broker stops
         with broker:
             _perform(load_settings(kafka_bootstrap_servers=broker.bootstrap))
         if not learnt.exists():
@@ -39,7 +39,7 @@ def make() -> None:
 
 
 def _perform(settings: Settings) -> None:
-    """What brokers do all day: topics, messages that come one at a time, a group that reads and commits."""
+    """A broker's usual work: create topics, take single messages, serve a group that reads and commits."""
     ensure_topics(settings)
     producer = Producer(producer_config(settings))
     consumer = Consumer(consumer_config(settings, "aot-cache"))

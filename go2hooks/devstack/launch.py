@@ -1,7 +1,7 @@
-"""Become another program that dies with the one that asked for it. Run as a script by `processes.Child`.
+"""Run another program that is killed when its parent dies. `processes.Child` runs this as a script.
 
-A program of its own, because setting this up between fork and exec is not safe in a process with threads,
-and because the kernel forgets the death signal when the user changes: so it is set here, after that, before exec.
+It is a program of its own, because this is not safe between fork and exec in a process with threads,
+and because the kernel clears the death signal when the user changes: it must be set after that, before exec.
 Standard library only: it starts in isolated mode, before any of our packages can be found.
 """
 
@@ -19,7 +19,7 @@ def _become_user(uid: int, gid: int) -> None:
 
 def _die_with(parent: int, signal_number: int) -> None:
     if sys.platform != "linux":
-        return  # elsewhere the next start finds what was left behind by its recorded process id
+        return  # on other systems the next start finds leftovers by their recorded pids
     libc = ctypes.CDLL(None, use_errno=True)
     set_death_signal = 1  # PR_SET_PDEATHSIG
     if libc.prctl(set_death_signal, signal_number, 0, 0, 0) != 0:

@@ -1,4 +1,4 @@
-"""Child processes of ours: started with a log file, dying with us, stopped within a bounded time."""
+"""Child processes: started with a log file, killed when we die, stopped within a bounded time."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ class Command:
 
 
 class Child:
-    """A running child. Start it from the main thread: the kernel takes the death of the starting *thread* for ours."""
+    """A running child. Start it from the main thread: the kernel sends the death signal when the starting *thread* ends."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
@@ -58,9 +58,9 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C in the terminal reaches us alone; the order of stopping is ours. A group is enough for that, and a
-                # session too much: Linux shares processors out among sessions first (autogroup), to Kafka, which has most
-                # of the work, no more than to each of the others.
+                # A process group of its own: Ctrl-C in the terminal reaches us alone, and we decide the order of stopping.
+                # Not a session: Linux shares CPU time among sessions first (autogroup), and Kafka, which has most of the
+                # work, would get no more than each of the others.
                 process_group=0,
             )
         return cls(process, command.log)
@@ -95,9 +95,9 @@ class Child:
 
 
 def last_lines(log: Path, count: int) -> str:
-    """The end of a log, for the message about the process that wrote it; before it the last errors that came earlier.
+    """The last lines of a log, after earlier lines with errors: for the message about a process that died.
 
-    Kafka says much after it has said what it dies of.
+    Kafka logs much after the error that ends it.
     """
     last: deque[str] = deque(maxlen=count)
     errors: deque[str] = deque(maxlen=3)
@@ -119,7 +119,7 @@ def describe_exit(status: int) -> str:
 
 
 def _open_log(path: Path) -> BinaryIO:
-    """Append; begin anew, keeping one old log, when it has grown large."""
+    """Open the log to append; a large one is renamed first, and one old log is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".log.1"))
@@ -129,7 +129,7 @@ def _open_log(path: Path) -> BinaryIO:
 def free_port(preferred: int | None = None) -> int:
     """A loopback TCP port that nobody listens on: the preferred one if it is free, otherwise any. Raises OSError.
 
-    Not one of those that the kernel gives to whoever asks for any: it would do so again before a server has started.
+    Not an ephemeral port: the kernel could give it to another process before the server has started.
     """
     if preferred is not None and port_is_free(preferred):
         return preferred
@@ -141,7 +141,7 @@ def free_port(preferred: int | None = None) -> int:
 
 def port_is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a lingering connection is no listener
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection in TIME_WAIT is no listener
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

@@ -1,4 +1,4 @@
-"""Which brokers a data directory holds: how many, at which ports, of which cluster. Kept in one file, for the next start."""
+"""The brokers of a data directory: number, ports and cluster id, stored in one file for the next start."""
 
 import base64
 import json
@@ -47,7 +47,7 @@ class Quorum:
         return ",".join(f"{node.id}@127.0.0.1:{node.controller_port}" for node in self.nodes)
 
     def dir_of(self, node: Node) -> Path:
-        """A single node lives in the directory itself."""
+        """The data directory of a node. A single node uses the directory itself."""
         return self.directory if self.is_alone else self.directory / f"node-{node.id}"
 
 
@@ -84,7 +84,7 @@ def new_id() -> str:
 
 
 def _read(directory: Path) -> dict[str, Any] | None:
-    """What the file says. A directory from before there was one holds a single node, and its port in a file."""
+    """Read the stored quorum. A directory of an older version has a single node, whose port is in a file."""
     if (path := directory / _FILE).exists():
         content: dict[str, Any] = json.loads(path.read_bytes())
         return content

@@ -1,6 +1,6 @@
-"""What `go2hooks up --secure` makes once: a CA of the stack's own, a certificate for its brokers, a user and a password.
+"""Security of `go2hooks up --secure`: a CA for this stack, a certificate for its brokers, a user and a password.
 
-Clients speak SASL_SSL (SCRAM-SHA-512) to the brokers; brokers speak to each other by the same listener, and to their
+Clients use SASL_SSL (SCRAM-SHA-512). Brokers use the same listener among each other, and connect to their
 controllers by TLS with certificates on both sides.
 """
 
@@ -48,7 +48,7 @@ class Security:
         return self.directory / "broker.pem"
 
     def client_settings(self) -> dict[str, Any]:
-        """By which our services and commands reach the brokers, as settings by name."""
+        """Settings, by name, with which our services and commands connect to the brokers."""
         return {
             "kafka_security_protocol": "sasl_ssl",
             "kafka_sasl_mechanism": MECHANISM,
@@ -58,7 +58,7 @@ class Security:
         }
 
     def broker_settings(self) -> dict[str, str]:
-        """What a broker's server.properties say of it; its listeners are called CLIENT and CONTROLLER."""
+        """The properties for a broker's server.properties; its listeners are named CLIENT and CONTROLLER."""
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
         return {
             "listener.security.protocol.map": "CLIENT:SASL_SSL,CONTROLLER:SSL",
@@ -88,7 +88,7 @@ class Security:
 
 
 def open_security(directory: Path) -> Security:
-    """What `directory` holds; made at the first time, and kept."""
+    """The security stored in `directory`; created the first time."""
     kept = directory / _FILE
     if not kept.exists():
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,13 +98,13 @@ def open_security(directory: Path) -> Security:
 
 
 def kept_security(data_dir: Path) -> Security | None:
-    """What the stack in this directory is secured with; None when it is not, or starts no Kafka."""
+    """The stored security of the stack in this directory; None when it has none, or starts no Kafka."""
     directory = data_dir / _DIRECTORY
     return open_security(directory) if (directory / _FILE).exists() else None
 
 
 def secure(data_dir: Path) -> Security:
-    """Secure the stack in this directory. Raises StackError when its brokers were made without."""
+    """Secure the stack in this directory. Raises StackError when its brokers were formatted without security."""
     kept = kept_security(data_dir)
     if kept is None and holds_brokers(data_dir / "kafka"):
         raise StackError(
@@ -115,7 +115,7 @@ def secure(data_dir: Path) -> Security:
 
 
 def _make_certificates(directory: Path) -> None:
-    """The CA's key is thrown away: nobody can make another certificate that the stack's clients trust."""
+    """Make the certificates. The CA's key is discarded, so no other certificate can be signed with it."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = _name("Go2 Webhooks development CA")
     constraints = x509.BasicConstraints(ca=True, path_length=0)

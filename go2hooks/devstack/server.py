@@ -1,4 +1,4 @@
-"""What Kafka, Postgres and our services have in common when they run as children of ours."""
+"""The base of Kafka, Postgres and our services as child processes."""
 
 import signal
 import time
@@ -28,11 +28,11 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> Command:
-        """Do what must be done before each start, and say what to run."""
+        """Prepare a start, and return the command to run."""
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Whether it serves, asked of it now; at most a second or two."""
+        """Ask the server whether it serves; takes two seconds at most."""
 
     @property
     def pid(self) -> int | None:
@@ -73,7 +73,7 @@ class Server(ABC):
         self.wait_stopped(self.stop_timeout_s)
 
     def obituary(self) -> str:
-        """How it ended and what it said last."""
+        """How it ended, and the last lines of its log."""
         status = self.exit_status()
         ended = "does not run" if status is None else describe_exit(status)
         said = self._last_lines()

@@ -11,7 +11,7 @@ from go2hooks.devstack.server import Server
 
 
 class ServiceProcess(Server):
-    """It tells its port in a file; it is ready when `/readyz` there answers 200."""
+    """A service writes its port to a file; it is ready when `/readyz` answers 200."""
 
     def __init__(
         self, name: str, module: str, data_dir: DataDir, env: dict[str, str], *, drain_timeout_s: float
@@ -25,7 +25,7 @@ class ServiceProcess(Server):
 
     @property
     def port(self) -> int | None:
-        """Where it listens; None until it says so."""
+        """The port it listens on; None until its file is there."""
         try:
             port: int = json.loads(self._port_file.read_bytes())["port"]
         except FileNotFoundError:
@@ -52,5 +52,5 @@ class ServiceProcess(Server):
     def _prepare(self) -> Command:
         self._port_file.parent.mkdir(exist_ok=True)
         self._port_file.unlink(missing_ok=True)
-        # -P: a directory called "services" where the user happens to be is not ours.
+        # -P: ignores a directory called "services" in the working directory.
         return Command(argv=(sys.executable, "-P", "-m", self._module), log=self._log, env=self._env)

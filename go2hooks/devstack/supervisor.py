@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackOptions:
-    """What `go2hooks up` was asked for. None keeps what the directory has; a new one gets a free `api_port` and one broker."""
+    """Options of `go2hooks up`. None keeps the directory's value; a new directory gets a free `api_port` and one broker."""
 
     data_dir: Path
     api_port: int | None = None
@@ -87,7 +87,7 @@ class Stack:
         self.report = report
         self._dir = data_dir
         self._options = options
-        # Only what the operator points elsewhere is not ours to start.
+        # A server whose address the operator has set is not started here.
         kafka_given, postgres_given = is_given("kafka_bootstrap_servers"), is_given("database_url")
         if kafka_given and (options.brokers is not None or options.secure):
             said = "--secure" if options.secure else "--brokers"
@@ -96,14 +96,14 @@ class Stack:
         self._brokers: list[Broker] = []
         self._security: Security | None = None
         self._database = None if postgres_given else Database(data_dir.path / "postgres", log=data_dir.log("postgres"))
-        self._given: dict[str, str] = {}  # variables that our services get besides the environment's
+        self._given: dict[str, str] = {}  # variables for our services, beside those of the environment
         self._services: dict[str, list[ServiceProcess]] = {}
         self._watches: list[Watch] = []
         self._announced: dict[str, Any] | None = None
         self._api_key = CreatedKey("", "")
 
     def start(self) -> None:
-        """Start everything and wait until it serves. A death on the way is an error, not a reason to try again."""
+        """Start everything and wait until it serves. A process that dies meanwhile is an error; it is not restarted."""
         self.report(f"go2hooks {__version__}, {BUILD}.")
         self._dir.endpoints.unlink(missing_ok=True)
         self._check_api_port()
@@ -120,7 +120,7 @@ class Stack:
         self._start_all([service for group in self._services.values() for service in group])
 
     def step(self, now: float) -> dict[str, Any] | None:
-        """Look after every child once. The endpoints, when all are ready and something about them is new."""
+        """Check every child once. Returns the endpoints when all are ready and something has changed."""
         stepped = [watch.step(now) for watch in self._watches]
         if any(stepped):
             self._record()
@@ -139,7 +139,7 @@ class Stack:
         return endpoints.sign_in_link(self._settings, self._services["api"][0].url, self._api_key)
 
     def stop(self) -> None:
-        """Services drain side by side, then Kafka and Postgres stop. An interrupt meanwhile kills what is left."""
+        """Services drain in parallel, then Kafka and Postgres stop. A second interrupt kills what is left."""
         self._dir.endpoints.unlink(missing_ok=True)
         services = [watch.server for watch in self._watches if isinstance(watch.server, ServiceProcess)]
         servers = [watch.server for watch in self._watches if not isinstance(watch.server, ServiceProcess)]
@@ -191,7 +191,7 @@ class Stack:
         return load_settings(**overrides)
 
     def _prepare(self, settings: Settings) -> None:
-        """Migrations, topics, and an account with a key of its own: what the services find ready."""
+        """Prepare what the services need: migrations, topics, and an account with a key."""
         migrate(settings.direct_url())
         ensure_topics(settings)
         with Session.connect(settings.database_url.get_secret_value(), name="up") as connection:
@@ -217,7 +217,7 @@ class Stack:
         }
 
     def _choose_api_port(self) -> int:
-        """Kept for as long as the stack runs, and by the next one if nothing else has taken it meanwhile."""
+        """The API's port: kept while the stack runs, and by the next start if it is still free."""
         ports = self._dir.read_json("api-port.json") or {}
         port = self._options.api_port or free_port(ports.get("api"))
         self._dir.write_json("api-port.json", {"api": port})
@@ -225,7 +225,7 @@ class Stack:
 
 
 def _stop_together(servers: Sequence[Server]) -> None:
-    """Ask all, then wait for each; whoever takes longer than its time is killed."""
+    """Ask all to stop, then wait for each; one that exceeds its time is killed."""
     for server in servers:
         server.ask_to_stop()
     deadline = time.monotonic() + max((server.stop_timeout_s for server in servers), default=0.0)
@@ -235,7 +235,7 @@ def _stop_together(servers: Sequence[Server]) -> None:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM stops us as Ctrl-C does, wherever we are."""
+    """SIGTERM raises KeyboardInterrupt, like Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Keeps one server running: starts it again when it dies, later each time it dies soon."""
+"""Restarts one server when it dies, after a pause that grows while it keeps dying."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,11 +7,11 @@ from go2hooks.devstack.server import Server
 
 
 class Watch:
-    """`step` looks at the server once; nothing happens in between. `now` is the monotonic clock's, in seconds."""
+    """`step` checks the server once; nothing runs in between. `now` is of the monotonic clock, in seconds."""
 
     first_pause_s: Final = 0.2  #: before a restart; it doubles with each death that comes soon
     longest_pause_s: Final = 5.0
-    steady_after_s: Final = 30.0  #: who has lived for so long begins with the first pause again
+    steady_after_s: Final = 30.0  #: a server that ran for this long begins with the first pause again
 
     def __init__(self, server: Server, report: Callable[[str], None]) -> None:
         self.server = server
@@ -22,7 +22,7 @@ class Watch:
         self._started_at = float("-inf")
 
     def step(self, now: float) -> bool:
-        """Notice a death, start again when the time has come, ask whether it is ready. True: it has a new process."""
+        """Notice that the server died, restart it after the pause, ask whether it is ready. True: it has a new process."""
         if self._restart_at is not None:
             return now >= self._restart_at and self._restart(now)
         if self.server.exit_status() is not None:

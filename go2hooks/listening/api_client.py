@@ -1,4 +1,4 @@
-"""The REST API, as any customer's program calls it."""
+"""A client of the REST API."""
 
 import json
 from typing import Any, Final
@@ -12,7 +12,7 @@ _PREFIX: Final = "/api/v1"
 
 
 class ApiRefusedError(Go2HooksError):
-    """The API answered, and not with success. The message says what it said."""
+    """The API answered with an error. The message is the API's."""
 
     def __init__(self, status: int, message: str, details: dict[str, str]) -> None:
         super().__init__(" ".join([message, *(f"{field}: {why}" if field else why for field, why in details.items())]))
@@ -21,7 +21,7 @@ class ApiRefusedError(Go2HooksError):
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A redirect is an answer like any other: followed, it would take the key to whatever host it names."""
+    """Follows no redirect: the key would be sent to another host."""
 
     def redirect_request(self, *_args: Any, **_options: Any) -> None:
         return None
@@ -57,7 +57,7 @@ class ApiClient:
         except URLError as error:
             reason = error.reason.strerror if isinstance(error.reason, OSError) else None
             raise UnavailableError(f"The API at {self.address} does not answer: {reason or error.reason}.") from error
-        except OSError as error:  # a connection that broke, or an answer that does not end
+        except OSError as error:  # a broken connection, or an answer without an end
             raise UnavailableError(f"The API at {self.address} does not answer: {error}.") from error
 
     def _envelope(self, answer: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Hand a delivery on to another server on this machine, and take over what that answers."""
+"""Forward a delivery to another server, and return that server's answer."""
 
 import http.client
 from typing import Final
@@ -8,7 +8,7 @@ from go2hooks.core.errors import UnavailableError
 from go2hooks.listening.receiver import LocalReply, Received
 
 _TIMEOUT_S: Final = 10.0  # a dispatcher waits no longer
-#: What belongs to one connection, or to how a body is framed on it (RFC 9110, 7.6.1).
+#: Headers of one connection or of a body's framing (RFC 9110, 7.6.1).
 _OF_A_CONNECTION: Final = frozenset(
     ("connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 )
@@ -23,12 +23,12 @@ class Forwarder:
         self.url = url
 
     def leads_to(self, host: str, port: int) -> bool:
-        """Whether it would send to who listens there, itself."""
+        """Whether the target is the listener itself."""
         own = {host, "localhost", "127.0.0.1", "::1"}
         return self._target.hostname in own and _port(self._target) == port
 
     def forward(self, received: Received) -> LocalReply:
-        """POST the same body and headers; what came back. Raises UnavailableError when no answer did, within ten seconds."""
+        """POST the same body and headers. Returns the answer; raises UnavailableError when none came within ten seconds."""
         kind = http.client.HTTPSConnection if self._target.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._target.hostname or "", self._target.port, timeout=_TIMEOUT_S)
         try:

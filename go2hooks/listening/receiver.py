@@ -1,4 +1,4 @@
-"""A receiver for development: takes every POST, verifies both signatures, answers what it was told to."""
+"""A receiver for development: it accepts every POST, verifies both signatures, and answers as configured."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ class Received:
     headers_as_sent: tuple[tuple[str, str], ...] = ()
 
     def verify(self, secrets: Sequence[str]) -> dict[str, bool]:
-        """Each signature header, and whether one of the secrets made it. A missing one is wrong.
+        """Each signature header, and whether one of the secrets made it. A missing header is False.
 
-        Raises ValueError when a secret is none.
+        Raises ValueError when a secret is malformed.
         """
         body_signature = self.headers.get("x-webhook-signature", "")
         message_id = self.headers.get("webhook-id", "")
@@ -47,11 +47,11 @@ class LocalReply:
 
 class _ReceiverServer(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # of the default five, a dispatcher's burst of connections waits a second for its turn
+    request_queue_size = 128  # with the default of five, a dispatcher's burst of connections waits for a second
 
 
 class Receiver:
-    """Listens at once; `serve` blocks. `answer` says the reply, or just its status, in a thread of its own per connection."""
+    """Listens at once; `serve` blocks. `answer` returns the reply, or its status alone, in a thread per connection."""
 
     def __init__(self, host: str, port: int, answer: Callable[[Received], int | LocalReply]) -> None:
         """Raises OSError when the port is taken. Port 0 takes a free one."""
@@ -98,4 +98,4 @@ class _ReceiverHandler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
     def log_message(self, *_args: object) -> None:
-        """What is worth a line is said by whoever answers."""
+        """No log: `answer` prints what matters."""

@@ -12,7 +12,7 @@ NAME: Final = "go2hooks listen"
 
 
 class TemporaryWebhook(NamedTuple):
-    """The webhook, as far as its listener needs it. The secret is kept nowhere else."""
+    """The webhook as its listener needs it. The secret is stored nowhere else."""
 
     id: str
     secret: str
@@ -25,7 +25,7 @@ class LeftBehindError(Go2HooksError):
 
 @contextmanager
 def subscribed(api: ApiClient, url: str, fields: Mapping[str, Any]) -> Iterator[TemporaryWebhook]:
-    """A webhook of this account that posts to `url`, removed at the end. `fields` has its events, and what else it is to have.
+    """Create a webhook that posts to `url`, and remove it at the end. `fields` has its events and other settings.
 
     Raises ApiRefusedError or UnavailableError when it cannot be made, LeftBehindError when it cannot be removed.
     """
@@ -37,7 +37,7 @@ def subscribed(api: ApiClient, url: str, fields: Mapping[str, Any]) -> Iterator[
 
 
 def fields_of(api: ApiClient, webhook_id: str) -> dict[str, Any]:
-    """What another webhook gets: its events, its filter, and its headers but for secret ones.
+    """The settings of another webhook to copy: its events, its filter, and its headers except secret ones.
 
     Raises ApiRefusedError or UnavailableError.
     """

@@ -30,13 +30,13 @@ _KNOWN: Final = """SELECT id, account_id, scopes, expires_at, coalesce(expires_a
         coalesce(last_used_at < now() - %s, true), key_hash FROM api_keys WHERE revoked_at IS NULL AND """
 _LOOK_UP: Final = _KNOWN + "key_hash = %s"
 _LOOK_UP_ID: Final = _KNOWN + "id = %s"
-# Whoever comes second leaves it alone: nobody waits for another's note.
+# SKIP LOCKED: a second session skips the row, so that no request waits for another's update.
 _NOTE_USE: Final = """UPDATE api_keys SET last_used_at = now() WHERE id =
     (SELECT id FROM api_keys WHERE id = %s AND coalesce(last_used_at < now() - %s, true) FOR NO KEY UPDATE SKIP LOCKED)"""
 
 
 class Scope(StrEnum):
-    """What a key may do. Each may do what those before it may."""
+    """What a key may do. Each includes those before it."""
 
     READ = "read"  #: read everything of the account but its keys
     WRITE = "write"  #: change webhooks, send, replay
@@ -54,7 +54,7 @@ class CreatedKey(NamedTuple):
 
 
 class NewKey(NamedTuple):
-    """What is needed to make one."""
+    """The values of a new key."""
 
     account_id: str
     name: str
@@ -63,7 +63,7 @@ class NewKey(NamedTuple):
 
 
 class StoredKey(NamedTuple):
-    """A key as it may be listed: without itself."""
+    """A key as it is listed: without the key itself."""
 
     id: str
     account_id: str
@@ -76,7 +76,7 @@ class StoredKey(NamedTuple):
 
 
 class KnownKey(NamedTuple):
-    """A key that a caller has shown, which was not revoked."""
+    """A key that a caller has presented and that is not revoked."""
 
     id: str
     account_id: str
@@ -95,7 +95,7 @@ def _random_text(length: int) -> str:
 
 
 def hash_key(key: str) -> bytes:
-    """What is stored of a key, and may be kept in memory."""
+    """The SHA-256 of a key, which is stored and may be kept in memory."""
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -106,7 +106,7 @@ def create_key(
     scopes: Sequence[Scope] = ALL_SCOPES,
     expires_at: datetime | None = None,
 ) -> CreatedKey:
-    """As who runs this process, make a key, and the account unless it is there.
+    """Create a key, and its account if it does not exist. The audit log names the user who runs this process.
 
     Raises ValueError for an id that no event could carry.
     """
@@ -159,9 +159,9 @@ def has_other_admin(conn: Connection[Any], account_id: str, key_id: str) -> bool
 
 
 def revoke_key(conn: Connection[Any], key_id: str, actor: Actor | None = None) -> bool:
-    """From now on the key opens nothing. False when there is no such key or it was revoked before.
+    """Revoke a key at once. False when there is no such key or it was revoked before.
 
-    Without an actor, by who runs this process.
+    Without an actor, the audit log names the user who runs this process.
     """
     with conn.transaction():
         row = conn.execute(
@@ -176,13 +176,13 @@ def revoke_key(conn: Connection[Any], key_id: str, actor: Actor | None = None) -
 
 
 def _told(key_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None) -> dict[str, Any]:
-    """What the audit log tells of a key."""
+    """What the audit log says about a key."""
     expires = None if expires_at is None else format_timestamp(round(expires_at.timestamp() * 1000))
     return {"id": key_id, "name": name, "scopes": list(map(str, scopes)), "expiresAt": expires}
 
 
 def look_up(conn: Connection[Any], key: str) -> KnownKey | None:
-    """What the key is; None for one that is unknown or revoked. Same cost either way."""
+    """Find a key. None when it is unknown or revoked; both take the same time."""
     wanted = hash_key(key)
     row = conn.execute(_LOOK_UP, [_USE_NOTED, wanted]).fetchone()
     *fields, found = row if row is not None else (bytes(len(wanted)),)
@@ -190,11 +190,11 @@ def look_up(conn: Connection[Any], key: str) -> KnownKey | None:
 
 
 def look_up_id(conn: Connection[Any], key_id: str) -> KnownKey | None:
-    """The same of a key that was shown before."""
+    """The same by the id of a key that was presented before."""
     row = conn.execute(_LOOK_UP_ID, [_USE_NOTED, key_id]).fetchone()
     return None if row is None else KnownKey(*row[:-1])
 
 
 def note_use(conn: Connection[Any], key_id: str) -> None:
-    """Write that the key was used, unless that was done within the last minute or is being done."""
+    """Record that the key was used, unless it was recorded within the last minute or another session is doing so."""
     conn.execute(_NOTE_USE, [key_id, _USE_NOTED])

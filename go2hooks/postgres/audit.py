@@ -1,6 +1,6 @@
 """SQL of `audit_log`: who changed what, written in the transaction that changes it, and read newest first.
 
-No secret is ever in it: `fingerprint` stands for one.
+It never holds a secret: `fingerprint` takes its place.
 """
 
 import getpass
@@ -28,11 +28,11 @@ _INSERT: Final = """INSERT INTO audit_log (account_id, webhook_id, actor_type, a
 _PAGE: Final = """SELECT at, id, webhook_id, actor_type, actor_id, action, changes, address FROM audit_log
     WHERE account_id = %(account)s AND (%(below)s::timestamptz IS NULL OR (at, id) < (%(below)s, %(below_id)s))
     ORDER BY at DESC, id DESC LIMIT %(limit)s"""
-# Along the webhook's index, whatever the statistics say: the account's has a webhook's entries anywhere.
+# Forces the webhook's index: in the account's index a webhook's entries are scattered.
 _PAGE_OF_WEBHOOK: Final = _PAGE.replace(
     "account_id = %(account)s", "webhook_id = %(webhook)s AND (account_id = %(account)s) IS TRUE"
 )
-# In the recorder's transaction: the rows are as it has just left them.
+# Runs in the recorder's transaction, and reads the rows as it has just written them.
 _DISABLED: Final = """INSERT INTO audit_log (account_id, webhook_id, actor_type, actor_id, action, changes)
     SELECT account_id, id, 'system', 'dispatcher', 'webhook.disabled', jsonb_build_object(
         'isActive', jsonb_build_object('from', true, 'to', false),
@@ -77,7 +77,7 @@ class Change(NamedTuple):
 
 
 class AuditRow(NamedTuple):
-    """An entry as it may be shown."""
+    """An entry as it is shown."""
 
     at: datetime
     id: int
@@ -90,7 +90,7 @@ class AuditRow(NamedTuple):
 
 
 def command_line() -> Actor:
-    """Who runs this command, by the operating system's name or number."""
+    """The operating system's user who runs this command, by name or number."""
     try:
         return Actor("cli", getpass.getuser())
     except (KeyError, OSError):  # a container's user may have no name
@@ -98,13 +98,13 @@ def command_line() -> Actor:
 
 
 def fingerprint(secret: str | bytes) -> str:
-    """Tells secrets apart without giving any away: the first 8 hex digits of the SHA-256."""
+    """The first 8 hex digits of the secret's SHA-256: enough to tell secrets apart."""
     raw = secret.encode() if isinstance(secret, str) else bytes(secret)
     return sha256(raw).hexdigest()[:8]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
-    """The fields that differ; one that is missing on a side counts as null there."""
+    """The fields that differ. A field that is missing on one side counts as null there."""
     names = dict.fromkeys((*before, *after))
     pairs = {name: (before.get(name), after.get(name)) for name in names}
     return {name: {"from": old, "to": new} for name, (old, new) in pairs.items() if old != new}
@@ -117,7 +117,7 @@ def record(conn: Connection[Any], actor: Actor, change: Change) -> None:
 
 
 async def record_disabled(connection: AsyncConnection[Any], webhook_ids: list[str]) -> None:
-    """Write that these were disabled for their failures, in the transaction that did it."""
+    """Write that these webhooks were disabled for their failures, in the transaction that disabled them."""
     await connection.execute(_DISABLED, [webhook_ids])
 
 

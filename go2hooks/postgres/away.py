@@ -1,4 +1,4 @@
-"""Why Postgres does not do what is asked: in one sentence, with the remedy where there is one, and once per cause."""
+"""Why Postgres fails: one sentence with the remedy, logged once per cause."""
 
 import re
 from typing import Final
@@ -9,7 +9,7 @@ from psycopg import errors
 
 log = structlog.get_logger(__name__)
 
-#: It answers, but is of no use as it is: behind on migrations, a standby, a full disk, without a right that we need.
+#: Postgres answers but cannot be used as it is: migrations are missing, it is a standby, or we lack a privilege.
 UNFIT: Final = (
     errors.UndefinedTable,
     errors.UndefinedColumn,
@@ -18,7 +18,7 @@ UNFIT: Final = (
     errors.InsufficientPrivilege,
     errors.ReadOnlySqlTransaction,
 )
-#: What it says of values that it cannot keep, whoever sends them: to wait would change nothing.
+#: Errors about values that Postgres can never store: retrying would not help.
 REFUSED: Final = (
     psycopg.DataError,
     psycopg.IntegrityError,
@@ -39,7 +39,7 @@ _REMEDIES: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
 
 
 def explain(error: BaseException) -> str:
-    """The server's or libpq's own words on one line, and what to do; nothing of values that were sent."""
+    """The server's or libpq's message on one line, and the remedy. It never shows the values that were sent."""
     diagnosis = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     said = diagnosis or re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     remedies = (remedy for kind, remedy in _REMEDIES if isinstance(error, kind))
@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str:
 
 
 class Outage:
-    """What keeps a user of Postgres waiting: logged once per cause, until it is over."""
+    """An outage of Postgres as one of its users sees it: each cause is logged once, and the end."""
 
     def __init__(self, user: str) -> None:
         self._user = user
@@ -56,7 +56,7 @@ class Outage:
         self._wait_s = 0.05
 
     def tell(self, error: BaseException) -> float:
-        """Log the error, unless it was. Returns how long to wait before the next attempt: from 50 ms to a second."""
+        """Log the error if it is new. Returns the seconds to wait before the next attempt: 0.05, doubled up to 1."""
         why = explain(error)
         if why not in self._told:
             self._told.add(why)

@@ -1,6 +1,6 @@
 """SQL of `client_certificates`, as the API asks it (always naming the account) and as the dispatchers do.
 
-A webhook's row names the digest of its certificate: what live copies hold, and how they hear of a change.
+A webhook's row has the digest of its certificate: replicas hold the digest, and learn of a change by it.
 """
 
 from datetime import datetime
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row
 
-NEEDS_HTTPS: Final = "webhooks_client_certificate_needs_https"  #: the constraint that an http URL violates
+NEEDS_HTTPS: Final = "webhooks_client_certificate_needs_https"  #: violated by a webhook with an http URL
 
 _POINT_TO: Final = """UPDATE webhooks SET client_certificate = %(digest)s, updated_at = clock_timestamp()
     WHERE id = %(webhook_id)s AND account_id = %(account)s AND deleted_at IS NULL"""
@@ -61,7 +61,7 @@ def forget(conn: Connection[Any], webhook_id: str) -> None:
 
 
 def digest_of(conn: Connection[Any], webhook_id: str) -> bytes | None:
-    """What names the certificate of a webhook that the caller has locked; None when there is none."""
+    """The digest of the certificate of a webhook that the caller has locked; None when there is none."""
     row = conn.execute("SELECT client_certificate FROM webhooks WHERE id = %s", [webhook_id]).fetchone()
     return bytes(row[0]) if row and row[0] is not None else None
 

@@ -1,4 +1,4 @@
-"""Which deployment a database is; `migrate` names it."""
+"""The id of the deployment that a database belongs to; `migrate` makes it."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -24,7 +24,7 @@ def find_deployment(connection: Connection[Any]) -> str:
 
 
 def wait_for_deployment(pool: Pool, pause: Callable[[float], bool]) -> str | None:
-    """The same, once Postgres answers. `pause` waits so many seconds and says whether to give up; then None."""
+    """The same, once Postgres answers. `pause` waits the given seconds and returns whether to give up; then None."""
     outage = Outage("deployment")
     while True:
         try:

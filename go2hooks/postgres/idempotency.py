@@ -1,7 +1,7 @@
-"""SQL of `idempotent_answers`: what a POST with an Idempotency-Key was answered, for a day.
+"""SQL of `idempotent_answers`: the answers to POSTs with an Idempotency-Key, kept for a day.
 
-The answer is written by the transaction that holds the key's lock, and which makes the change, too, where that is in
-Postgres. So either both are there, or neither is: a crash leaves no key that is neither free nor answered.
+The answer is written by the transaction that holds the key's lock and makes the change, where that is in Postgres.
+So either both are there or neither is: a crash leaves no key that is neither free nor answered.
 """
 
 from datetime import timedelta
@@ -21,7 +21,7 @@ _KEEP: Final = """INSERT INTO idempotent_answers (account_id, key, request_hash,
 
 
 class KeptAnswer(NamedTuple):
-    """What was asked, as a hash, and what was answered, sealed."""
+    """The request's hash, and the answer, encrypted."""
 
     request_hash: bytes
     sealed_answer: bytes
@@ -33,17 +33,17 @@ def bound_to(account_id: str, key: str) -> str:
 
 
 def try_lock(conn: Connection[Any], account_id: str, key: str) -> bool:
-    """Until the transaction ends, nobody else answers requests with this key. False when somebody does. Does not wait."""
+    """Lock the key until the transaction ends. False, without waiting, when another request holds it."""
     number = int.from_bytes(blake2b(bound_to(account_id, key).encode(), digest_size=8).digest(), "big", signed=True)
     return conn.execute("SELECT pg_try_advisory_xact_lock(%s)", [number]).fetchone() == (True,)
 
 
 def find(conn: Connection[Any], account_id: str, key: str) -> KeptAnswer | None:
-    """The answer of the last 24 hours. The caller has locked the key in a statement before: so whoever had it is done."""
+    """The answer of the last 24 hours. The caller has locked the key before, so no other request is answering."""
     with conn.cursor(row_factory=class_row(KeptAnswer)) as cursor:
         return cursor.execute(_FIND, [account_id, key, KEPT]).fetchone()
 
 
 def keep(conn: Connection[Any], account_id: str, key: str, answer: KeptAnswer) -> None:
-    """Write it, in the caller's transaction; one that is older than a day is replaced."""
+    """Write the answer, in the caller's transaction; it replaces one that is older than a day."""
     conn.execute(_KEEP, [account_id, key, *answer])

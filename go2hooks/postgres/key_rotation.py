@@ -20,14 +20,14 @@ from go2hooks.postgres.secrets import Purpose, SecretBox, sealed_by
 _PAGE: Final = """SELECT id, account_id, sealed_secret, sealed_previous_secret, sealed_headers, sealed_key, (previous_secret_expires_at <= now()) IS TRUE
     FROM webhooks LEFT JOIN client_certificates ON webhook_id = id
     WHERE deleted_at IS NULL AND id > %s ORDER BY id LIMIT %s"""
-# The webhook's trigger tells live copies. `updated_at` stays: the customer has changed nothing.
+# The webhook's trigger notifies the replicas. `updated_at` stays: the customer has changed nothing.
 _REPLACE: Final = """UPDATE webhooks SET sealed_secret = %s, sealed_previous_secret = %s, sealed_headers = %s
     WHERE id = %s AND sealed_secret = %s AND sealed_previous_secret IS NOT DISTINCT FROM %s
           AND sealed_headers IS NOT DISTINCT FROM %s"""
 _ANSWERS: Final = "SELECT account_id, key, sealed_answer FROM idempotent_answers ORDER BY account_id, key"
 _REPLACE_ANSWER: Final = """UPDATE idempotent_answers SET sealed_answer = %s
     WHERE account_id = %s AND key = %s AND sealed_answer = %s"""
-# Replicas need not hear of this one: who has opened a key goes on using it.
+# Replicas are not notified: a dispatcher that has decrypted the key goes on using it.
 _REPLACE_KEY: Final = "UPDATE client_certificates SET sealed_key = %s WHERE webhook_id = %s AND sealed_key = %s"
 
 _SEALED: Final = (
@@ -47,7 +47,7 @@ class _Row(NamedTuple):
     previous: bytes | None
     headers: bytes | None
     client_key: bytes | None
-    is_overlap_over: bool  #: so that the previous secret signs no more
+    is_overlap_over: bool  #: the previous secret does not sign any more
 
     def is_current(self, box: SecretBox) -> bool:
         return self.older_key(box) is None
@@ -60,7 +60,7 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class Resealing:
-    """What a pass over all webhooks came to."""
+    """The result of a pass over all webhooks."""
 
     current: int = 0  #: sealed with the present key before
     resealed: int = 0
@@ -92,7 +92,7 @@ def reseal_all(conn: Connection[Any], box: SecretBox, batch: int = 500) -> Resea
 
 
 def _reseal_answers(conn: Connection[Any], box: SecretBox) -> None:
-    """Those that no key opens are of no use, and gone within a day."""
+    """Re-encrypt kept answers. One that no key opens is left: it is deleted within a day."""
     with conn.transaction():
         for account_id, key, sealed in conn.execute(_ANSWERS).fetchall():
             try:

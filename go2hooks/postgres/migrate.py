@@ -1,4 +1,4 @@
-"""Bring a database to the newest version: Alembic without its files on the user's side."""
+"""Migrate a database to the newest version, by Alembic; its configuration is built in code."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -61,7 +61,7 @@ def _config() -> Config:
 
 @contextmanager
 def _begin(database_url: str) -> Iterator[Connection]:
-    """A transaction of an engine that leaves the URL to libpq, which knows more of them than SQLAlchemy."""
+    """A transaction. libpq parses the URL, since it knows more forms than SQLAlchemy."""
     with closing(Session.connect(database_url, name="migrate", statement_timeout_s=0, autocommit=False)) as session:
         engine = create_engine("postgresql+psycopg://", creator=lambda: session, poolclass=NullPool)
         with engine.begin() as connection:
@@ -70,7 +70,7 @@ def _begin(database_url: str) -> Iterator[Connection]:
 
 
 def _explained(error: DBAPIError | psycopg.Error) -> Exception:
-    """One sentence for what an operator can mend; another error is a defect of ours."""
+    """One sentence for what an operator can correct; any other error is a bug of ours and passes."""
     why = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(why, UNFIT):
         return UnavailableError(explain(why))

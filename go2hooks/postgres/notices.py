@@ -1,7 +1,7 @@
-"""SQL of `webhook_notices`: what is told of a webhook to its account's others, on its way to Kafka.
+"""SQL of `webhook_notices`: events about a webhook for the account's other webhooks, on their way to Kafka.
 
-A notice is written in the transaction that gave cause for it, which holds the webhook's row: so each transition is told once,
-whichever dispatchers record its attempts. It is sent at least once.
+A notice is written in the transaction that causes it, which has locked the webhook's row: so each transition has one
+notice, whichever dispatchers record the attempts. It is sent at least once.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ SELECT w.account_id, n.event, json_build_object('webhookId', w.id, 'name', w.nam
        'consecutiveFailures', n.failures, 'lastError', n.error, 'since', n.since)
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::text[]) AS n(id, event, reason, failures, error, since)
 JOIN webhooks w ON w.id = n.id"""
-#: Longer than Kafka takes to acknowledge, short enough to wait for where the claimant has died.
+#: Longer than Kafka takes to acknowledge; when a dispatcher dies, its notices wait for so long.
 _CLAIM: Final = """
 UPDATE webhook_notices SET claimed_until = clock_timestamp() + interval '30 s'
 WHERE id IN (SELECT id FROM webhook_notices WHERE claimed_until < clock_timestamp() ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED)
@@ -37,13 +37,13 @@ class Notice(NamedTuple):
 
 
 async def write_notices(connection: AsyncConnection[Any], notices: Sequence[Notice]) -> None:
-    """In the transaction of the change that they tell of."""
+    """Insert them, in the transaction of the change that they are about."""
     if notices:
         await connection.execute(_WRITE, [list(column) for column in zip(*map(_storable, notices), strict=True)])
 
 
 def _storable(notice: Notice) -> Notice:
-    """Without what Postgres takes for no text: a receiver may have put it into the error."""
+    """Replace NUL and lone surrogates, which Postgres refuses: a receiver may have put them into the error."""
     error = notice.last_error
     if error is None:
         return notice
@@ -53,7 +53,7 @@ def _storable(notice: Notice) -> Notice:
 
 
 async def claim_notices(connection: AsyncConnection[Any]) -> list[tuple[int, Event]]:
-    """Some that are to be sent now, oldest first. Nobody else gets them for half a minute."""
+    """Claim up to 100 notices, oldest first. No other dispatcher gets them for half a minute."""
     async with connection.transaction():
         rows = await (await connection.execute(_CLAIM)).fetchall()
     return [(number, Event(*event)) for number, *event in sorted(rows, key=lambda row: row[0])]

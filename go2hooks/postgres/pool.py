@@ -16,7 +16,7 @@ STATEMENT_TIMEOUT_S: Final = 5.0
 
 
 class Pool(ConnectionPool[Session]):
-    """Connections that are checked before use, for one transaction each."""
+    """Each connection is checked before use, and used for one transaction."""
 
     @contextmanager
     def transaction(self, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED) -> Iterator[Session]:
@@ -30,7 +30,7 @@ class Pool(ConnectionPool[Session]):
                 yield session
 
     def try_connecting(self) -> Exception | None:
-        """Why no connection is to be had, found out beside the pool, within 2 s; None when one is."""
+        """Open a connection outside of the pool, within 2 s. Returns the error; None when it succeeds."""
         try:
             Session.connect(str(self.conninfo), **cast("dict[str, Any]", self.kwargs)).close()
         except (psycopg.Error, SettingsError) as error:

@@ -1,4 +1,4 @@
-"""A connection that comes back: work on it waits for a Postgres that is away, and is done again when it was cut off."""
+"""A connection that reconnects: work waits while Postgres is away, and is repeated when the connection broke."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,10 +26,10 @@ class ReconnectingConnection:
         self.healthy = False
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
-        """Do `work` on the connection. It may be begun several times, so it must bear repetition.
+        """Run `work` on the connection. `work` may be started several times, so it must be idempotent.
 
-        Waits for as long as Postgres is away, or lacks what is needed: a right, a table, leave to write; cancel to give up.
-        What cannot be kept (REFUSED) passes through.
+        Waits while Postgres is away, or lacks a privilege or a table, or is read-only; cancel the task to give up.
+        Errors about values that cannot be stored (REFUSED) are raised.
         """
         self._users.add(task := asyncio.current_task())
         try:
@@ -55,7 +55,7 @@ class ReconnectingConnection:
                 return result
 
     async def close(self) -> None:
-        """Whose work still waits for a Postgres that is away is cancelled."""
+        """Close the connection. Work that still waits for Postgres is cancelled."""
         for task in self._users:
             if task is not None:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""SQL of `redeliveries`: who sends a delivery again, so that nobody else does meanwhile."""
+"""SQL of `redeliveries`: it lets one request at a time send a delivery again."""
 
 from typing import Any, Final
 
@@ -6,8 +6,8 @@ from psycopg import Connection
 
 #: The highest number that an attempt may have.
 LAST_ATTEMPT: Final = 32767
-# One that is as old was lost, or waits for dispatchers that are away: the same attempt may be asked for once more. A second
-# message for it is a duplicate, which dispatchers recognise.
+# After five minutes the message was lost or waits for a dispatcher, and the same attempt may be requested again. A second
+# message for the attempt is a duplicate, which dispatchers recognise.
 _BEGIN: Final = """
 INSERT INTO redeliveries (webhook_id, delivery_id, attempt) VALUES (%s, %s, %s)
 ON CONFLICT (webhook_id, delivery_id) DO UPDATE SET attempt = excluded.attempt, asked_at = clock_timestamp()
@@ -17,7 +17,7 @@ _FORGET: Final = "DELETE FROM redeliveries WHERE webhook_id = %s AND delivery_id
 
 
 def begin(conn: Connection[Any], webhook_id: str, delivery_id: str, attempt: int) -> bool:
-    """Take this attempt, the one after the last that is recorded. False when somebody else has, and it is not recorded yet."""
+    """Reserve this attempt, the one after the last recorded one. False when another request has reserved it."""
     return conn.execute(_BEGIN, [webhook_id, delivery_id, attempt]).fetchone() is not None
 
 

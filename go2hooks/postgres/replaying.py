@@ -1,8 +1,8 @@
 """SQL of `replays` and `replay_batches`, as replayers ask it: each call is a transaction of its own.
 
-A replay is leased to one replayer, for as long as that says every second that it lives. Before a batch is sent it is written down with
-the numbers of its attempts, together with how far the reading has come: so whoever takes over sends the last batch again under
-the same numbers, which dispatchers recognise, and reads on behind it.
+A replay is leased to one replayer, which renews the lease every second. Before a batch is sent, it is stored with the
+numbers of its attempts and with the position that the reading has reached. A replayer that takes over sends the last
+batch again under the same numbers, which dispatchers recognise as duplicates, and reads on behind it.
 """
 
 # ruff: noqa: S608  # what is put together are constants of this module; every value is a parameter
@@ -84,11 +84,11 @@ class Job(NamedTuple):
     filter: Filter | None  #: of the webhook, on an event's data
 
     def wants(self, event: str) -> bool:
-        """Whether it was asked for, and the webhook still subscribes to it."""
+        """Whether the event was requested, and the webhook still subscribes to it."""
         return is_wanted(event, self.subscribed, self.asked)
 
     def is_for(self, event: Event) -> bool:
-        """Whether the router would send it to the webhook, and it was asked for."""
+        """Whether the router would send the event to the webhook, and it was requested."""
         if event.account_id != self.account_id or not self.wants(event.type):
             return False
         if event.type in ABOUT_WEBHOOKS and not others((self.webhook_id,), event):
@@ -112,13 +112,13 @@ def claim(conn: Connection[Any], holder: str, held: Collection[str]) -> Job | No
 
 
 def renew(conn: Connection[Any], replay_id: str, holder: str) -> Job | None:
-    """Go on with a replay; None when it was stopped, or is somebody else's by now."""
+    """Renew the lease of a replay; None when it was stopped, or another replayer has it."""
     with conn.transaction():
         return _job(conn, _RENEW, holder=holder, id=replay_id)
 
 
 def keep(conn: Connection[Any], holder: str) -> None:
-    """Renew all leases of a replayer that lives."""
+    """Renew all leases of a replayer."""
     with conn.transaction():
         conn.execute(
             """UPDATE replays SET leased_until = clock_timestamp() + %(lease)s
@@ -128,7 +128,7 @@ def keep(conn: Connection[Any], holder: str) -> None:
 
 
 def release(conn: Connection[Any], replay_id: str, holder: str) -> None:
-    """Let somebody else go on with it at once."""
+    """Give the lease back, so that another replayer can take it at once."""
     with conn.transaction():
         conn.execute(f"UPDATE replays SET leased_until = NULL WHERE {_OURS}", {"id": replay_id, "holder": holder})
 
@@ -136,8 +136,8 @@ def release(conn: Connection[Any], replay_id: str, holder: str) -> None:
 def write_batch(
     conn: Connection[Any], replay_id: str, holder: str, step: Step, planned: Sequence[Planned]
 ) -> int | None:
-    """Write down what is about to be sent, and how far the reading has come. The batch's number; None when it is not ours
-    any more.
+    """Store what is about to be sent and how far the reading has come. The batch's number; None when another replayer
+    has the lease.
     """
     values = step._asdict() | {
         "progress": json.dumps(step.progress),
@@ -159,7 +159,7 @@ def write_batch(
 
 
 def unsent(conn: Connection[Any], replay_id: str, batch: int) -> list[Planned]:
-    """Of a batch that may not have been sent, those that nothing has come of yet."""
+    """The deliveries of a batch that have no outcome yet, and may not have been sent."""
     with conn.transaction():
         row = conn.execute(
             "SELECT deliveries FROM replay_batches WHERE replay_id = %s AND batch = %s", [replay_id, batch]
@@ -168,7 +168,7 @@ def unsent(conn: Connection[Any], replay_id: str, batch: int) -> list[Planned]:
 
 
 def sent(conn: Connection[Any], replay_id: str, holder: str, batch: int, expired: Collection[str] = ()) -> None:
-    """Kafka has the batch, but for those that have `expired` before it could be sent. Of a stopped replay it is noted too."""
+    """Record that Kafka has the batch, except for deliveries that had `expired` before. A stopped replay is updated too."""
     with conn.transaction():
         if expired:
             _take_out(conn, replay_id, batch, expired)
@@ -180,7 +180,7 @@ def sent(conn: Connection[Any], replay_id: str, holder: str, batch: int, expired
 
 
 def all_sent(conn: Connection[Any], replay_id: str, holder: str) -> None:
-    """There is nothing more to send; it is done once all is decided."""
+    """Record that there is nothing more to send. The replay is done once every delivery has an outcome."""
     with conn.transaction():
         conn.execute(
             f"UPDATE replays SET all_sent = true, leased_until = NULL, unread = 0, position_at = to_at WHERE {_OURS}",
@@ -198,8 +198,8 @@ def fail(conn: Connection[Any], replay_id: str, holder: str, why: str) -> None:
 
 
 def settle(conn: Connection[Any], batches: int) -> int:
-    """Look at what came of some deliveries that were sent, at most of so many batches; count those that are decided, and end
-    replays of which all are. Returns how many batches were looked at.
+    """Look up the outcome of sent deliveries, of at most `batches` batches; count those that are decided, and end
+    replays of which all are decided. Returns how many batches were looked at.
     """
     with conn.transaction():
         due = conn.execute(_DUE_BATCHES, [batches]).fetchall()
@@ -218,7 +218,7 @@ def settle(conn: Connection[Any], batches: int) -> int:
 
 
 def forget(conn: Connection[Any], retention_days: int) -> None:
-    """Drop replays that ended so long ago."""
+    """Delete replays that ended before the retention."""
     with conn.transaction():
         conn.execute("DELETE FROM replays WHERE finished_at < now() - make_interval(days => %s)", [retention_days])
 
@@ -233,7 +233,7 @@ def _job(conn: Connection[Any], sql: str, **values: Any) -> Job | None:
 
 
 def _filter(pattern: Any) -> Filter | None:
-    """One that cannot be read lets everything pass, as it does in the replica."""
+    """Compile a filter. One that cannot be read lets everything pass, as in the replica."""
     try:
         return None if pattern is None else compile_filter(pattern)
     except FilterError:
@@ -241,7 +241,7 @@ def _filter(pattern: Any) -> Filter | None:
 
 
 def _decided(conn: Connection[Any], webhook_id: str, planned: Sequence[Planned]) -> dict[str, str]:
-    """How those ended of which no more is to come, by delivery id."""
+    """The final states, by delivery id, of the deliveries that have one."""
     if not planned:
         return {}
     found = standings(conn, [Key(webhook_id, from_ms(each.created_ms), each.delivery_id) for each in planned])
@@ -263,7 +263,7 @@ def _keep(
     *,
     is_changed: bool = True,
 ) -> None:
-    """Those that are left of a batch, until the next look. Unchanged ones are not written again."""
+    """Keep what is left of a batch until the next look. An unchanged batch is not written again."""
     if not left:
         conn.execute("DELETE FROM replay_batches WHERE replay_id = %s AND batch = %s", [replay_id, batch])
         return

@@ -55,7 +55,7 @@ def running(conn: Connection[Any], account_id: str) -> dict[str, str]:
 
 
 def create(conn: Connection[Any], new: NewReplay) -> ReplayRow:
-    """`accounts.lock` comes before, and `running` has said that there is none of this webhook."""
+    """Insert a replay. The caller has called `accounts.lock`, and `running` has returned none of this webhook."""
     row = _one(
         conn,
         f"""INSERT INTO replays (id, webhook_id, account_id, from_at, to_at, events, selection)
@@ -90,7 +90,7 @@ def find(conn: Connection[Any], account_id: str, webhook_id: str, replay_id: str
 
 
 def stop(conn: Connection[Any], account_id: str, webhook_id: str, replay_id: str) -> ReplayRow | None:
-    """Send nothing more. One that is over stays as it is."""
+    """Stop a replay. One that is over is left unchanged."""
     values = {"account": account_id, "webhook": webhook_id, "id": replay_id}
     return _one(
         conn,

@@ -1,12 +1,12 @@
 """The replica of webhooks: complete before anybody reads it, then never more than a second behind.
 
-A thread listens for NOTIFY (within milliseconds of a commit) and, since a notification can be missed while a connection
-is down, looks for changes every `reconcile_interval_ms`. Behind a pooler it only looks: notifications would not get there.
+A thread listens for NOTIFY (within milliseconds of a commit). Since a notification can be missed while a connection is
+down, it also queries for changes every `reconcile_interval_ms`. Behind a pooler it only queries, as NOTIFY does not pass.
 
-What a look finds is what was written by transactions that the look before could not see: by their ids, since `changed_at`
-is taken before the commit, so that a later reader can find an earlier time. `changed_at` only keeps a look from reading
-the whole table: nobody who is still to commit has dated a change before it. So a look that finds nothing new costs
-nothing, however many webhooks were changed at once a moment ago, and a transaction may take as long as it likes.
+A query returns what was written by transactions that the query before could not see. It compares transaction ids, since
+`changed_at` is taken before the commit and may be earlier than the query before. `changed_at` only keeps a query from
+reading the whole table: no transaction that has yet to commit has an earlier one. So a query that finds nothing costs
+nothing, however many webhooks were changed a moment ago, and a transaction may take any time to commit.
 """
 
 import threading
@@ -38,10 +38,10 @@ _COLUMNS = """SELECT id, account_id, url, events, is_active, deleted_at IS NOT N
          THEN jsonb_build_array(headers, rate_limit, max_concurrency, filter) END, sealed_headers FROM webhooks """
 _ALL = _COLUMNS + "WHERE deleted_at IS NULL"
 _BY_ID = _COLUMNS + "WHERE id = ANY(%s)"
-# Ids of transactions: all below the first are over, the second is the next to be given. The time is before both.
+# Transaction ids: all below the first have ended; the second is the next to be assigned. The time is taken before both.
 _LOOK = """SELECT statement_timestamp(), pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
     FROM pg_current_snapshot() AS now"""
-# Who wrote a row: `xmin` has the lower 32 bits of the id, and the latest of all such ids is meant.
+# The transaction that wrote a row: `xmin` has the lower 32 bits of its id, and the latest id with these bits is meant.
 WRITER: Final = "upcoming - ((upcoming - xmin::text::bigint) & 4294967295)"
 _CHANGED_SINCE = f"""{_COLUMNS}, (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS upcoming) AS ids
     WHERE changed_at > %s AND {WRITER} >= %s ORDER BY changed_at"""
@@ -73,7 +73,7 @@ async def find_webhook(connection: AsyncConnection[Any], webhook_id: str) -> Web
 
 
 class WebhookFollower:
-    """Calls `apply` with every webhook at `start`, then with each that changes (tombstones included), on its thread."""
+    """Calls `apply` with every webhook in `start`, then, on a thread, with each that changes (tombstones included)."""
 
     def __init__(self, settings: Settings, apply: Callable[[Webhook], None]) -> None:
         self._url = settings.direct_url()
@@ -82,9 +82,9 @@ class WebhookFollower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow_for_ever, name="live-copy", daemon=True)
         self._began: datetime | None = None  # the first look before a load
-        self._horizon = 0  # what transactions below this one have written is known
-        self._since = datetime.fromtimestamp(0, UTC)  # nobody else has dated a change before this
-        self._mark = self._since, 0  # a time, and a transaction from which on all had not begun then
+        self._horizon = 0  # changes by transactions with ids below this are known
+        self._since = datetime.fromtimestamp(0, UTC)  # no open transaction has an earlier `changed_at`
+        self._mark = self._since, 0  # a time, and the first transaction id that had not begun then
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._accounts: dict[str, str] = {}
         self._heard = 0.0
@@ -106,7 +106,7 @@ class WebhookFollower:
                 return
 
     def abandon(self) -> None:
-        """Give up waiting and following; does not block."""
+        """Stop waiting and following; does not block."""
         self._stop.set()
 
     def stop(self) -> None:
@@ -131,7 +131,7 @@ class WebhookFollower:
             connection = self._connect_patiently()  # None once stopped
 
     def _follow(self, connection: Session) -> None:
-        self._horizon = 0  # behind a new connection may be another server, which counts anew
+        self._horizon = 0  # a new connection may reach another server, whose transaction ids differ
         while not self._stop.is_set():
             with connection.transaction():
                 self._reconcile(connection)
@@ -149,16 +149,16 @@ class WebhookFollower:
         self._take(connection.execute(_CHANGED_SINCE, [self._since, self._horizon]))
         self._horizon = oldest
         marked_at, marked = self._mark
-        if oldest >= marked:  # whoever is still to commit began after the mark
+        if oldest >= marked:  # every open transaction began after the mark
             self._since = marked_at - _OVERLAP
             self._mark = now, upcoming
 
     def _load(self, connection: Session) -> None:
-        """Read all. What was begun 10 s ago or earlier and is not committed yet is left to its notification."""
+        """Read all webhooks. A change by a transaction that is open for more than 10 s comes by its notification."""
         with connection.transaction():
             self.deployment = find_deployment(connection)
             now, _oldest, upcoming = self._look(connection)
-        # What an earlier beginning has read may have been deleted since: changes are looked for from then on.
+        # A webhook that an earlier load read may be deleted since: changes are queried from the first load on.
         began = self._began = now if self._began is None else self._began
         with connection.transaction(), connection.cursor(name="webhooks") as cursor:
             cursor.itersize = 5000
@@ -181,7 +181,7 @@ class WebhookFollower:
             self._apply(_webhook(row, events, account))
 
     def _connect_patiently(self) -> Session | None:
-        """A connection that listens where that is of use, however long that takes; None when stopped meanwhile."""
+        """Connect, however long it takes, and LISTEN unless a pooler is in between; None when stopped meanwhile."""
         while not self._stop.is_set():
             try:
                 connection = Session.connect(self._url, name="live", connect_timeout_s=3)

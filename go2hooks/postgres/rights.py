@@ -1,4 +1,4 @@
-"""What each service has to be allowed in Postgres, and nothing else: printed as GRANTs, and checked before it answers."""
+"""The privileges that each service needs in Postgres: printed as GRANTs, and checked before a service is ready."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -12,7 +12,7 @@ MAINTAIN_ROLLUPS: Final = "attempt_rollups_maintain(date, integer, integer)"
 
 
 class Role(StrEnum):
-    """Who may have a login of its own; commands such as `migrate` and `keys` use the tables' owner's."""
+    """The services that may have a login of their own; commands such as `migrate` and `keys` use that of the tables' owner."""
 
     API = "api"
     ROUTER = "router"
@@ -88,7 +88,7 @@ _HELD: Final = {
 
 
 def missing_rights(connection: Connection[Any], role: Role) -> list[str]:
-    """What this login may not do, such as `INSERT on attempts`; also where the table is not to be found. In a transaction."""
+    """The privileges that this login lacks, such as `INSERT on attempts`; a missing table counts too. In a transaction."""
     asked = [each for right in RIGHTS[role] for each in _asked(right)]
     query = sql.SQL("SELECT {}").format(sql.SQL(", ").join(condition for _, condition in asked))
     row = connection.execute(query).fetchone() or ()
@@ -113,7 +113,7 @@ def _kind(right: TableRight) -> str:
 
 
 def grants(connection: Connection[Any], role: Role, login: str) -> Iterator[str]:
-    """The statements that give a login what the service needs, and which the tables' owner may make."""
+    """The GRANT statements for a service's login; the tables' owner may run them."""
     row = connection.execute("SELECT current_database(), current_schema()").fetchone()
     database, schema = map(sql.Identifier, row or ("", ""))
     to = sql.Identifier(login)

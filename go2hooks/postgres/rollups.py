@@ -1,4 +1,4 @@
-"""SQL of `attempt_deltas` and `attempt_rollups`: gather what batches of records added, and read a webhook's statistics."""
+"""SQL of `attempt_deltas` and `attempt_rollups`: merge what batches of records add, and read a webhook's statistics."""
 
 import asyncio
 from collections import defaultdict
@@ -47,13 +47,13 @@ SELECT coalesce(sum(r.delivered), 0)::bigint, coalesce(sum(r.failed), 0)::bigint
 FROM (SELECT id FROM webhooks WHERE deleted_at IS NULL) w,
      LATERAL (SELECT delivered, failed, skipped, retried FROM attempt_rollups
                           WHERE webhook_id = w.id AND step = 60 AND at = %s LIMIT 1) r"""
-_GATHERED: Final = timedelta(seconds=15)  # by then what a minute's last batches have added is among the rollups
+_GATHERED: Final = timedelta(seconds=15)  # by then the rollups hold a minute's last batches
 
 _Step = tuple[str, int, int, Rollup]
 
 
 class StepRange(NamedTuple):
-    """Which statistics: steps of `step_s`, beginning at multiples of it."""
+    """A time range in steps of `step_s` seconds, which begin at multiples of it."""
 
     begin: datetime
     end: datetime
@@ -61,7 +61,7 @@ class StepRange(NamedTuple):
 
 
 class Minute(NamedTuple):
-    """What came of the attempts that began in a minute."""
+    """The outcomes of the attempts that began in a minute."""
 
     at: datetime
     delivered: int
@@ -73,7 +73,7 @@ class Minute(NamedTuple):
 def series(
     conn: Connection[Any], webhook_ids: Sequence[str], span: StepRange
 ) -> defaultdict[str, dict[datetime, Rollup]]:
-    """By webhook, and by the beginning of each step; those without any attempt are left out."""
+    """Statistics by webhook and by the beginning of each step; steps without any attempt are left out."""
     most = (span.end - span.begin) // timedelta(seconds=span.step_s)
     values = span._asdict() | {"webhook_ids": list(webhook_ids), "most": most}
     found: defaultdict[str, dict[datetime, Rollup]] = defaultdict(dict)
@@ -89,9 +89,9 @@ def last_minute(conn: Connection[Any], now: datetime) -> Minute:
 
 
 async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:
-    """Move what batches have added into the rollups, once the oldest of it is so old. Returns whether there may be more.
+    """Merge deltas into the rollups once the oldest is `min_age_s` old. Returns whether there may be more.
 
-    Any process may call it at any time: an advisory lock lets one work. So no row of a rollup is written by two at once.
+    Any process may call it at any time: an advisory lock lets one work, so two never write one row of a rollup.
     """
     async with connection.transaction():
         due = await (await connection.execute(_IS_DUE, [min_age_s])).fetchone()
@@ -104,7 +104,7 @@ async def gather(connection: AsyncConnection[Any], min_age_s: float) -> bool:
         gathered = Gathered()
         for (delta,) in rows:
             gathered.add(orjson.loads(delta))
-            await asyncio.sleep(0)  # others' turn: a batch may be about thousands of webhooks
+            await asyncio.sleep(0)  # lets the event loop run: a batch may be about thousands of webhooks
         steps = gathered.steps()
         while chunk := list(islice(steps, 250)):  # a millisecond or two of the event loop
             await _merge(connection, chunk)
@@ -123,7 +123,7 @@ async def _merge(connection: AsyncConnection[Any], chunk: list[_Step]) -> None:
 
 
 def _array(values: Iterable[object]) -> str:
-    """As Postgres writes an array: in a fraction of the time that the driver takes for numbers."""
+    """An array in Postgres' text form: it takes a fraction of the time that the driver needs for numbers."""
     return f"{{{','.join(map(str, values))}}}"
 
 

@@ -1,4 +1,4 @@
-"""Webhook secrets at rest: AES-256-GCM, bound to the webhook they belong to, and to what they are for.
+"""Webhook secrets at rest: AES-256-GCM, bound to the webhook and to the purpose.
 
 A sealed secret is: key id (4 bytes) · nonce (12 bytes) · ciphertext with its tag. The webhook's id and the purpose are
 associated data, so a sealed secret that is copied to another row, or to another column, does not open there.
@@ -21,7 +21,7 @@ _HEAD_BYTES: Final = _KEY_ID_BYTES + _NONCE_BYTES
 
 
 class Purpose(StrEnum):
-    """What a secret is for: what stands before the webhook's id in the associated data. No id has a colon."""
+    """What a secret is for: a prefix of the webhook's id in the associated data. No id has a colon."""
 
     SIGNING = ""
     CLIENT_KEY = "client-key:"
@@ -30,7 +30,7 @@ class Purpose(StrEnum):
 
 
 def key_id(key: bytes) -> bytes:
-    """Names a key without giving it away: the first four bytes of its SHA-256."""
+    """The id of a key: the first four bytes of its SHA-256."""
     return sha256(key).digest()[:_KEY_ID_BYTES]
 
 
@@ -40,7 +40,7 @@ def sealed_by(sealed: bytes) -> str:
 
 
 class SecretBox:
-    """Seals with the first key, opens with any: so keys can be rotated. Safe to share between threads."""
+    """Encrypts with the first key and decrypts with any, so that keys can be rotated. Safe to share between threads."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Keys of 32 bytes each. Raises SettingsError without any, or when two share an id."""
@@ -71,5 +71,5 @@ class SecretBox:
         return opened.decode()
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether the first key sealed it; otherwise it waits to be sealed anew."""
+        """Whether the first key encrypted it."""
         return bytes(sealed[:_KEY_ID_BYTES]) == self._sealing_id

@@ -1,8 +1,8 @@
-"""Every connection to Postgres: how it is opened, and what is so in each of its transactions, whatever stands in between.
+"""Every connection to Postgres: how it is opened, and the settings of each transaction, with or without a pooler.
 
 A pooler in transaction mode (PgBouncer's) gives each transaction to a server connection of its choice. So nothing may outlive a
-transaction: no prepared statement, no setting of the session, no cursor, no lock. What we rely on is set at the beginning of
-each, in `transaction()`, and every statement belongs into one. It holds as well against what an administrator has set for a
+transaction: no prepared statement, session setting, cursor or lock. `transaction()` sets what we rely on at the beginning
+of each transaction, and every statement belongs into one. This also overrides what an administrator has set for a
 database or a role: `DateStyle`, `TimeZone`, isolation, timeouts.
 """
 
@@ -44,7 +44,7 @@ _SERVER_ENCODING: Final = "UTF8"
 
 
 class Session(Connection[Any]):
-    """A connection in autocommit mode, on which every statement is made within `transaction()`."""
+    """A connection in autocommit mode; every statement is run within `transaction()`."""
 
     relied_on: str  #: the statement that begins each transaction
 
@@ -53,7 +53,7 @@ class Session(Connection[Any]):
         cls, conninfo: str = "", *, name: str, statement_timeout_s: float = 30.0,
         connect_timeout_s: int = CONNECT_TIMEOUT_S, autocommit: bool = True,
     ) -> Self:  # fmt: skip
-        """`name` tells our connections apart in pg_stat_activity; without autocommit, the caller begins transactions.
+        """`name` is shown in pg_stat_activity. Without autocommit, the caller begins transactions.
 
         Raises psycopg.OperationalError when Postgres does not answer; SettingsError when the database is of no use.
         """
@@ -112,7 +112,7 @@ class AsyncSession(AsyncConnection[Any]):
 
 
 def _prepare(url: str, name: str, statement_timeout_s: float, connect_timeout_s: int) -> tuple[dict[str, Any], str]:
-    """What psycopg gets, and the statement that begins each transaction. The URL's own options yield to what we rely on."""
+    """The parameters of psycopg, and the statement that begins each transaction. Our settings override the URL's options."""
     try:
         conninfo, options = read_url(url, os.environ.get("PGOPTIONS", ""))
     except ValueError as error:
@@ -139,9 +139,9 @@ def check_encoding(info: psycopg.ConnectionInfo) -> None:
 
 
 def is_pooled(connection: Connection[Any]) -> bool:
-    """Whether a pooler stands in between: it makes up the process id that a session is told at its start.
+    """Whether a pooler is in between: it then makes up the process id that a session gets at its start.
 
-    What such a session listens to may be told to another's, or to nobody.
+    A notification for such a session may reach another client, or none.
     """
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row != (connection.info.backend_pid,)

@@ -1,6 +1,6 @@
-"""SQL of `sign_in_links`: tokens that each sign in to the dashboard once, within five minutes, as an API key.
+"""SQL of `sign_in_links`: tokens that sign in to the dashboard as an API key, once, within five minutes.
 
-What is stored, and looked up, is a token's SHA-256: neither the table nor the time that a look-up takes tells of a token.
+The SHA-256 of a token is stored and looked up: neither the table nor a look-up's time reveals a token.
 """
 
 import secrets
@@ -15,7 +15,7 @@ LIFETIME: Final = timedelta(minutes=5)
 
 
 def make(conn: Connection[Any], key_id: str) -> str:
-    """A new token, the only copy of it. Those that have expired are forgotten."""
+    """A new token, the only copy of it. Expired ones are deleted."""
     token = secrets.token_urlsafe(32)
     with conn.transaction():
         conn.execute("DELETE FROM sign_in_links WHERE expires_at <= now()")
@@ -27,7 +27,7 @@ def make(conn: Connection[Any], key_id: str) -> str:
 
 
 def use(conn: Connection[Any], token: str) -> str | None:
-    """The key that the token stands for, which it does this once; None for one that is unknown, used or too old."""
+    """Delete the token and return its key's id; None for one that is unknown, used or too old."""
     row = conn.execute(
         "DELETE FROM sign_in_links WHERE token_hash = %s AND expires_at > now() RETURNING key_id", [hash_key(token)]
     ).fetchone()

@@ -62,7 +62,7 @@ class WebhookRow(NamedTuple):
 class WebhookFilter(NamedTuple):
     """Which webhooks; None leaves out none."""
 
-    search: str | None = None  #: found in the name, the URL or the id, in any case
+    search: str | None = None  #: part of the name, the URL or the id, in any case
     event: str | None = None  #: subscribed to by its name or by `*`
     state: str | None = None  #: one of `STATES`
 
@@ -83,7 +83,7 @@ SORTS: Final = tuple(f"{sign}{field}" for field in _SORT_BY for sign in ("", "-"
 
 
 class NewWebhook(NamedTuple):
-    """What is needed to create one."""
+    """The values of a new webhook."""
 
     id: str
     account_id: str
@@ -159,13 +159,13 @@ def find(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow 
 
 
 def names(conn: Connection[Any], account_id: str, webhook_ids: list[str]) -> dict[str, str]:
-    """What these webhooks are called."""
+    """Names by id."""
     sql = "SELECT id, name FROM webhooks WHERE account_id = %s AND id = ANY(%s)"
     return dict(conn.execute(sql, [account_id, webhook_ids]).fetchall())
 
 
 def lock(conn: Connection[Any], account_id: str, webhook_id: str) -> WebhookRow | None:
-    """As `find`; and nobody else changes it until the caller's transaction ends."""
+    """As `find`, and lock the row until the caller's transaction ends."""
     return _one(conn, f"SELECT {_COLUMNS} FROM webhooks WHERE {_OWN} FOR NO KEY UPDATE", account_id, webhook_id)
 
 
@@ -210,7 +210,7 @@ def set_settings(
 
 
 class Sealed(NamedTuple):
-    """What a webhook's requests are made with that only `SecretBox` opens."""
+    """The encrypted values that a webhook's requests are signed with."""
 
     secret: bytes
     previous_secret: bytes | None  #: None when it does not sign any more
@@ -218,7 +218,7 @@ class Sealed(NamedTuple):
 
 
 def sealed(conn: Connection[Any], account_id: str, webhook_id: str) -> Sealed | None:
-    """As it is at this moment."""
+    """The values at this moment; None when there is no such webhook."""
     sql = f"""SELECT sealed_secret AS secret, client_certificate IS NOT NULL AS has_certificate,
         CASE WHEN previous_secret_expires_at > now() THEN sealed_previous_secret END AS previous_secret
         FROM webhooks WHERE {_OWN}"""
@@ -227,7 +227,7 @@ def sealed(conn: Connection[Any], account_id: str, webhook_id: str) -> Sealed | 
 
 
 def sealed_headers(conn: Connection[Any], account_id: str, webhook_id: str) -> bytes | None:
-    """Where a webhook's secret headers are. Locks its row, so that they are still there when they are replaced."""
+    """A webhook's encrypted headers. Locks its row, so that they are unchanged when they are replaced."""
     sql = f"SELECT sealed_headers FROM webhooks WHERE {_OWN} FOR UPDATE"
     row = conn.execute(sql, {"account": account_id, "id": webhook_id}).fetchone()
     return None if row is None or row[0] is None else bytes(row[0])
@@ -253,12 +253,12 @@ def rotate_secret(
 
 
 def delete(conn: Connection[Any], account_id: str, webhook_id: str) -> bool:
-    """Leave a tombstone, by which deliveries under way are recognised. False when it is not there (any more)."""
+    """Mark the row as deleted, so that deliveries under way are recognised. False when there is no such webhook."""
     own = {"account": account_id, "id": webhook_id}
     sql = f"""UPDATE webhooks SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), client_certificate = NULL
         WHERE {_OWN}"""
     is_gone = conn.execute(sql, own).rowcount == 1
-    if is_gone:  # in a statement of its own, which sees the certificate that the first may have waited for
+    if is_gone:  # a statement of its own: it sees a certificate whose upload the first may have waited for
         client_certificates.forget(conn, webhook_id)
     return is_gone
 
@@ -285,7 +285,7 @@ class WebhookCounts(NamedTuple):
 
 
 def troubled(conn: Connection[Any], limit: int) -> list[Troubled]:
-    """Those whose trouble began last come first."""
+    """Failing and disabled webhooks; those whose trouble began last come first."""
     with conn.cursor(row_factory=class_row(Troubled)) as cursor:
         return cursor.execute(_TROUBLED, [limit]).fetchall()
 

@@ -1,4 +1,4 @@
-"""Where the API listens, and what its clients may ask of it."""
+"""Where the API listens, and the limits for its clients."""
 
 from pydantic import Field, PositiveInt
 

@@ -1,4 +1,4 @@
-"""When a consumer loses its partitions, and how long it may take to give them up."""
+"""When a consumer loses its partitions, and how long revoking them may take."""
 
 from typing import Final, Self
 

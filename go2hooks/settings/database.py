@@ -1,4 +1,4 @@
-"""How to reach Postgres, and what encrypts the secrets in it."""
+"""How to connect to Postgres, and the keys that encrypt secrets in it."""
 
 import base64
 import binascii

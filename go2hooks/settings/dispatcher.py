@@ -1,4 +1,4 @@
-"""What a dispatcher holds at once: deliveries in memory, attempts under way, connections."""
+"""A dispatcher's bounds: deliveries in memory, attempts under way, connections."""
 
 from typing import Self
 

@@ -1,6 +1,6 @@
 """How settings are read: `GO2HOOKS_*` variables, and for each secret one `GO2HOOKS_*_FILE` that names a file holding it.
 
-Files are how Kubernetes and Docker hand secrets over; a variable would show in `docker inspect` and in child processes.
+Kubernetes and Docker provide secrets as files; a variable is visible in `docker inspect` and to child processes.
 """
 
 import os
@@ -43,7 +43,7 @@ def is_secret(field: FieldInfo) -> bool:
 
 
 def split_list(value: Any) -> Any:
-    """A comma separated variable as its parts; what is no string is left alone."""
+    """Split a comma separated value; a value that is no string is returned unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""How to reach Kafka: where it is, as whom, and what topics and groups are called there. Producers need no other settings."""
+"""How to connect to Kafka, and the prefix of topics and groups. Producers need no other settings."""
 
 import re
 from typing import Annotated, Final, Literal, Self
@@ -62,7 +62,7 @@ def _allowed(value: SecretStr | None) -> SecretStr | None:
 
 
 class KafkaSettings(Environment):
-    """What every Kafka client reads, producers' included."""
+    """Settings of every Kafka client, producers included."""
 
     kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma separated")
     kafka_prefix: Annotated[str, AfterValidator(_topic_name)] = Field(
@@ -93,7 +93,7 @@ class KafkaSettings(Environment):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        """Whether what belongs together is there together: what would be ignored is refused, as somebody relies on it."""
+        """Refuse incomplete combinations, and settings that would be ignored."""
         for fault in (self._sasl_fault(), self._ssl_fault()):
             if fault:
                 raise ValueError(fault)
@@ -135,7 +135,7 @@ _OIDC: Final = (
 
 
 def parse_properties(value: SecretStr | None) -> dict[str, str]:
-    """Librdkafka properties by name. Raises ValueError that shows no value: there may be secrets among them."""
+    """Librdkafka properties by name. Raises ValueError without the values, which may be secret."""
     properties: dict[str, str] = {}
     lines = [] if value is None else re.split(r"[;\r\n]", value.get_secret_value())
     for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""What every service has: which build of it runs, when it stops, what it logs, where its metrics are."""
+"""Settings of every process: its build, its drain, its logs, its metrics."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""How attempts and changes are recorded, how long the records stay, and when lost deliveries are looked for."""
+"""How attempts and changes are recorded, how long records are kept, and when lost deliveries are counted."""
 
 from pydantic import Field, PositiveFloat, PositiveInt
 

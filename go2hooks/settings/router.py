@@ -1,4 +1,4 @@
-"""What a router reads ahead and produces, and what a replayer sends again."""
+"""The bounds of a router and of replays."""
 
 from pydantic import Field, PositiveInt
 

@@ -1,4 +1,4 @@
-"""Where deliveries may go, and which way out they take."""
+"""Where deliveries may go, and the egress proxy."""
 
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -48,7 +48,7 @@ _Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
 class TargetSettings(Environment):
-    """What decides about a delivery's target."""
+    """Permitted and forbidden targets of deliveries."""
 
     allow_insecure_targets: bool = Field(
         default=False, description="permit http and private addresses, for development"
@@ -72,9 +72,9 @@ class TargetSettings(Environment):
     )
 
     def address_policy(self) -> AddressPolicy:
-        """Where deliveries may go, as far as addresses decide."""
+        """The addresses that deliveries may go to."""
         return AddressPolicy(self.target_allow_cidrs, self.target_deny_cidrs, self.allow_insecure_targets)
 
     def egress_proxy_address(self) -> ProxyAddress | None:
-        """Where deliveries leave by; None for directly."""
+        """The egress proxy; None when deliveries go directly."""
         return None if self.egress_proxy is None else parse_proxy_url(self.egress_proxy.get_secret_value())

@@ -1,4 +1,4 @@
-"""Topics as `go2hooks topics` creates them, and what their messages are read with."""
+"""How `go2hooks topics` creates topics, and the schemas for their messages."""
 
 from pathlib import Path
 

@@ -53,12 +53,12 @@ class HealthServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """Who connects and says nothing, or does so in hundreds, takes neither threads nor descriptors from deliveries."""
+    """Limits connections and their time, so that slow or many clients take no threads or descriptors from deliveries."""
 
-    at_once: Final = 16  #: requests; a scrape, two probes, and some to spare
-    request_s: Final = 10.0  #: from a connection's first moment to its last, however its bytes come
+    at_once: Final = 16  #: requests: a scrape, two probes, and some more
+    request_s: Final = 10.0  #: a connection lasts no longer, however slowly its bytes come
     daemon_threads = True
-    request_queue_size = 128  # the default is five: a scrape among others would be refused by the kernel, and come late
+    request_queue_size = 128  # with the default of five, the kernel refuses a scrape among others, and it comes late
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._began: dict[socket.socket, float] = {}
@@ -76,7 +76,7 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Twice a second: end what takes too long."""
+        """Called twice a second: end connections that take too long."""
         with self._lock:
             late = [request for request, began in self._began.items() if time.monotonic() - began > self.request_s]
             for request in late:
@@ -89,7 +89,7 @@ class _Server(ThreadingHTTPServer):
             request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Callers hang up as they please; a defect of ours is worth more than their line."""
+        """Log a client's broken connection at debug level, and an error of ours with its traceback."""
         error = sys.exception()
         if isinstance(error, OSError):
             log.debug("request for metrics broken off", error=type(error).__name__)
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""  # not everybody's business
 
     def do_HEAD(self) -> None:
-        """As GET without the body, which `_answer` leaves out: load balancers ask so."""
+        """Like GET without a body, which `_answer` leaves out: load balancers send HEAD."""
         self.do_GET()
 
     def do_GET(self) -> None:
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """For what the library refuses by itself, otherwise in HTML: other methods, and requests that are none."""
+        """Answer requests that the library refuses, such as other methods; its own answer would be HTML."""
         status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
         self.close_connection = True
         self._answer(status, json.dumps({"status": status.phrase.lower()}).encode())
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def announce_port(port: int) -> None:
-    """Tell whoever started us which port we took: by a pipe, or a JSON file that is written whole or not at all."""
+    """Tell the process that started us our port: by a pipe, or a JSON file that is written atomically."""
     if pipe := os.environ.get(PORT_PIPE):
         os.write(int(pipe), f"{port}\n".encode())
     target = os.environ.get("GO2HOOKS_PORT_FILE")

@@ -31,7 +31,7 @@ LATENCY_BUCKETS_S: Final[tuple[float, ...]] = (
     60.0,
     300.0,
 )
-#: Around the timeout of an attempt (10 s unless set otherwise) close together, so that a quantile tells 10 s from 30 s.
+#: Close together around an attempt's timeout (10 s by default), so that a quantile tells 10 s from 30 s.
 REQUEST_BUCKETS_S: Final[tuple[float, ...]] = (
     *(b for b in LATENCY_BUCKETS_S if b < 10.0),  # noqa: PLR2004
     7.5,
@@ -41,7 +41,7 @@ REQUEST_BUCKETS_S: Final[tuple[float, ...]] = (
     30.0,
     60.0,
 )
-#: What waits for its turn may wait for as long as its receiver is down.
+#: Deferred deliveries may wait for as long as their receiver is down.
 DEFERRED_BUCKETS_S: Final[tuple[float, ...]] = (*LATENCY_BUCKETS_S, 1800.0, 7200.0, 43200.0)
 ROWS_BUCKETS: Final[tuple[float, ...]] = (1, 5, 10, 50, 100, 500, 1000, 2000)
 
@@ -49,7 +49,7 @@ ROWS_BUCKETS: Final[tuple[float, ...]] = (1, 5, 10, 50, 100, 500, 1000, 2000)
 class Counter:
     """Only grows. `name` ends in `_total`; it has one label or none.
 
-    The values that its label is known to take are there from the start, at 0: a series that begins at 1 hides its
+    The known values of its label are there from the start, at 0: a series that begins at 1 hides its
     first event from `rate()`.
     """
 

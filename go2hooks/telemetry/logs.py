@@ -1,4 +1,4 @@
-"""Structured logs on stderr: one line per entry, secrets masked whoever wrote them.
+"""Structured logs on stderr: one line per entry, with secrets masked in the lines of all libraries.
 
 Lines of other libraries (waitress, alembic, psycopg) go the same way as ours.
 """
@@ -19,7 +19,7 @@ from go2hooks import __version__
 from go2hooks.build import BUILD
 from go2hooks.settings import Settings
 
-KAFKA_REPORTS: Final = "kafka client reports"  #: under which go2hooks.kafka logs what librdkafka tells it
+KAFKA_REPORTS: Final = "kafka client reports"  #: the message with which go2hooks.kafka logs librdkafka's reports
 MASK: Final = "***"
 _SECRET_NAMES: Final = re.compile(
     r"(?i)secret|password|passwd|authorization|api_?key|private_?key|token|signature|cookie"
@@ -37,14 +37,14 @@ _PATTERNS: Final = (
 
 
 def configure(settings: Settings, service: str) -> None:
-    """Set up logging for this process, and begin with what it is. Call it once, first thing."""
+    """Set up logging for this process, and log its version and build. Call it once, first."""
     handler = _MaskedHandler(sys.stderr)
     handler.setFormatter(_formatter(settings.log_format, service))
     handler.addFilter(_KafkaRepeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for quieter in ("alembic", "psycopg.pool"):  # what they say at INFO, every start says again
+    for quieter in ("alembic", "psycopg.pool"):  # at INFO they repeat the same lines at every start
         logging.getLogger(quieter).setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line per request that has to wait
     structlog.configure(
@@ -70,7 +70,7 @@ def mask(text: str) -> str:
 
 
 def mask_named(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
-    """Mask values whose name says that they are secret, whatever they look like."""
+    """Mask values whose names say that they are secret."""
     for name, value in entry.items():
         if isinstance(value, str | bytes) and _SECRET_NAMES.search(name):
             entry[name] = MASK
@@ -78,7 +78,7 @@ def mask_named(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventD
 
 
 def _mask_line(_logger: WrappedLogger, _method: str, line: Any) -> str:
-    """Last of all, over the finished line: so nothing slips through in a nested value, a repr or a traceback."""
+    """Mask the finished line, so that no nested value, repr or traceback is missed."""
     return mask(str(line))
 
 
@@ -109,10 +109,10 @@ def _formatter(log_format: str, service: str) -> logging.Formatter:
 
 
 class _KafkaRepeats(logging.Filter):
-    """Lets what librdkafka says pass once in ten seconds: while a broker is away it says the same 200 times a second."""
+    """Lets a librdkafka message pass once in ten seconds: while a broker is away it repeats it 200 times a second."""
 
     repeat_after_s: Final = 10.0
-    most_known: Final = 256  #: sentences; then all are forgotten
+    most_known: Final = 256  #: messages; then all are forgotten
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,12 +133,12 @@ class _KafkaRepeats(logging.Filter):
 
 class _MaskedHandler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name for it
-        """Report a line that could not be written without its values; logging itself would print them."""
+        """Report a line that could not be written, without its values, which logging itself would print."""
         self.stream.write(mask(f"a log line of {record.name} could not be written: {traceback.format_exc(limit=-3)}"))
 
 
 def _log_uncaught() -> None:
-    """What ends the process or a thread is a log line too, masked like any other."""
+    """Log uncaught exceptions of the process and its threads, masked like any other line."""
     log = structlog.get_logger("uncaught")
 
     def on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

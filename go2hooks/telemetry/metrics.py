@@ -1,4 +1,4 @@
-"""Every metric of router and dispatcher, in one list. None has a label per webhook or account."""
+"""All metrics of router and dispatcher. None has a label per webhook or account."""
 
 from collections.abc import Iterable
 
@@ -32,7 +32,7 @@ EVENTS_DEAD = Counter(
     ("reason",),
     (UndecodableEventError.reason, InvalidEventError.reason, UnkeepableEventError.reason),
 )
-#: Events that were read though their schema's fingerprint is not what Avro's rules make of it, by the libraries that write so.
+#: Events that were read though their fingerprint is not what Avro's rules make of the schema, by the libraries that write it.
 EVENTS_MISPRINTED = Counter(
     "go2hooks_events_misprinted_total",
     "Events read under a fingerprint that some libraries compute wrongly",
@@ -41,7 +41,7 @@ EVENTS_MISPRINTED = Counter(
 )
 #: Deliveries written: divided by events, the fan-out.
 DELIVERIES_CREATED = Counter("go2hooks_deliveries_created_total", "Deliveries written to Kafka by the router")
-#: Of these, written to the overflow at once: their account had most of what waited, and others came too.
+#: Of these, written to the overflow at once: their account had most of the waiting events, and others waited too.
 CROWDED = Counter("go2hooks_deliveries_crowded_total", "Deliveries of a burst, written to the overflow by the router")
 #: Deliveries written and not yet acknowledged by Kafka.
 ROUTER_IN_FLIGHT = Gauge("go2hooks_router_in_flight", "Deliveries produced and not yet acknowledged")
@@ -59,7 +59,7 @@ DELIVERIES_FINISHED = Counter(
 )
 #: Retries written to a tier, by tier (its delay, such as 5s).
 RETRIES = Counter("go2hooks_retries_total", "Retries written to a retry tier", ("tier",))
-#: Retries whose due time lay further ahead than their tier's delay: the clock of whoever wrote them runs fast.
+#: Retries whose due time was further ahead than their tier's delay: the clock of their dispatcher is fast.
 RETRY_DUE_IMPLAUSIBLE = Counter(
     "go2hooks_retry_due_implausible_total", "Retries that said to be due later than their tier's delay allows"
 )
@@ -73,7 +73,7 @@ REQUEST_SECONDS = Histogram("go2hooks_request_duration_seconds", "Duration of on
 DELIVERY_SECONDS = Histogram(
     "go2hooks_event_to_delivery_seconds", "From the event in Kafka to the answer, first attempts"
 )
-#: The same for deliveries that waited for their turn (overflow): measured apart, never left out.
+#: The same for deferred deliveries (overflow), in a histogram of their own.
 DEFERRED_SECONDS = Histogram(
     "go2hooks_deferred_delivery_seconds",
     "From the event in Kafka to the answer, deferred ones",
@@ -100,7 +100,7 @@ CONNECTIONS = Gauge("go2hooks_connections", "Connections to receivers, by state"
 RECORD_SECONDS = Histogram("go2hooks_record_batch_seconds", "Time to write one batch of attempt records")
 #: Records in a batch.
 RECORD_ROWS = Histogram("go2hooks_record_batch_rows", "Attempt records in one batch", ROWS_BUCKETS)
-#: Records that were written with less in them, since Postgres refused them as they were (there should be none).
+#: Records that were written without some fields, since Postgres refused them (there should be none).
 RECORDS_SIMPLIFIED = Counter(
     "go2hooks_records_simplified_total", "Steps by which a refused record lost something before it was written"
 )
@@ -142,13 +142,13 @@ BUILD_INFO.set(1, __version__, BUILD.kind)
 
 #: Messages between what was read and the end of the log, by topic.
 LAG_MESSAGES = Gauge("go2hooks_lag_messages", "Messages not yet read, by topic", ("topic",))
-#: Age of the oldest thing that is due and was not taken up, by topic: what to alert on. Waiting retries are not late.
+#: Age of the oldest message that is due and was not begun, by topic: alert on it. Waiting retries are not late.
 LAG_SECONDS = Gauge("go2hooks_lag_seconds", "Age of the oldest due message not yet taken up, by topic", ("topic",))
-#: Partitions that were begun at their start, since what was committed is about a topic that was deleted.
+#: Partitions that were read from their start, since the committed offset is of a deleted topic.
 PARTITIONS_ANEW = Counter(
     "go2hooks_partitions_read_anew_total", "Partitions read from their start, as the topic had been made again"
 )
-#: Messages that Kafka refused for what they are (too large for their topic, above all), by the topic.
+#: Messages that Kafka refused, mostly as too large, by topic.
 REFUSED = Counter("go2hooks_messages_refused_total", "Messages of ours that Kafka will not keep", ("topic",))
 #: Webhooks in the replica, by state.
 WEBHOOKS = Gauge("go2hooks_webhooks", "Webhooks in the replica, by state", ("state",))
@@ -172,7 +172,7 @@ _DISPATCHER = (
 
 
 class Instruments(Collector):
-    """What a registry asks for them all."""
+    """A collector of all these metrics."""
 
     def __init__(self, *instruments: Counter | Gauge | Histogram) -> None:
         self._instruments = instruments
@@ -183,7 +183,7 @@ class Instruments(Collector):
 
 
 def service_registry(*instruments: Counter | Gauge | Histogram) -> CollectorRegistry:
-    """These, and what every service tells about its process."""
+    """A registry with these metrics and those of the process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

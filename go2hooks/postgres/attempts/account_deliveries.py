@@ -20,9 +20,9 @@ from go2hooks.postgres.attempts.deliveries import (
     row_filters,
 )
 
-# A page of `most` deliveries is of the `most` webhooks that have the newest rows: those of all others are older than each of
-# these. Of each it looks through some rows. It goes down to where the last webhook's rows begin, and not below the end of
-# what was looked through of any: further down there may be rows that were not read.
+# A page of `most` deliveries can only come from the `most` webhooks with the newest rows: rows of all others are older.
+# Some rows of each webhook are read. The page ends where the last webhook's rows begin, and not below the end of what was
+# read of any webhook: below that there may be rows that were not read.
 _PAGE: Final = sql.SQL("""
 WITH newest AS MATERIALIZED (
     SELECT w.id, r.created_at, r.delivery_id
@@ -55,7 +55,7 @@ _RECENT: Final = (timedelta(hours=1), timedelta(days=1), None)
 
 
 class AccountDelivery(NamedTuple):
-    """A delivery, and whose."""
+    """A delivery and its webhook."""
 
     webhook_id: str
     row: DeliveryRow
@@ -68,7 +68,7 @@ class Ids(NamedTuple):
     event_id: str | None = None
 
     def of(self, webhook_ids: list[str]) -> list[str]:
-        """Delivery ids follow from event and webhook: so those that there may be are known."""
+        """The delivery ids to look for. An id is computed from event and webhook, so every possible id is known."""
         if self.event_id is None:
             return [] if self.delivery_id is None else [self.delivery_id]
         made = [delivery_id(self.event_id, each) for each in webhook_ids]

@@ -19,33 +19,33 @@ from go2hooks.core.domain.record import timestamptz
 COLUMNS: Final = sql.SQL("""delivery_id, created_at, attempt, event_id, event, kind, state, status_code, duration_ms,
     error_code, error_message, next_attempt_at, attempted_at, response_excerpt""")
 ORDER: Final = sql.SQL("ORDER BY created_at DESC, delivery_id DESC, attempt DESC")
-# What is looked through is cut off before the filters, which stand outside: a LIMIT that they were within would let a page
-# read on and on for rows that pass. It is one index range, so a page that is full early ends there. The limits are no
-# parameters: a plan for all values would have to guess them, and Postgres would plan over all days for each page instead.
+# The rows to look through are limited before the filters, which are outside: with the filters inside the LIMIT, a page
+# would read on until enough rows pass. It is one index range, so a page that is full early stops there. The limits are
+# no parameters: a generic plan would have to guess them, and Postgres would then plan over all partitions for each page.
 _LOOKED_THROUGH: Final = sql.SQL("SELECT webhook_id, {columns} FROM attempts WHERE {conditions} {order}")
 _PAGE: Final = sql.SQL("""SELECT DISTINCT ON (created_at, delivery_id) {columns}
     FROM ({looked_through} LIMIT {most}) a WHERE {filters} {order} LIMIT {limit}""")
 _END: Final = sql.SQL("""SELECT created_at, delivery_id FROM ({looked_through} LIMIT 1 OFFSET {most} - 1) a""")
 _LATEST: Final = sql.SQL("""SELECT {columns} FROM attempts
     WHERE webhook_id = %s AND created_at = %s::timestamptz AND delivery_id = %s ORDER BY attempt DESC LIMIT 1""")
-# The expression is that of the index. The id alone is asked for first: with the webhook's, the planner might rather go through
-# all of its rows. An event that was accepted twice is two deliveries with one id: the later one is meant.
+# The expression is that of the index. The id alone is looked up first: with the webhook's id as well, the planner might
+# read all rows of the webhook. An event that was accepted twice is two deliveries with one id: the later one is meant.
 _PLACED: Final = """WITH found AS MATERIALIZED (SELECT webhook_id, created_at FROM attempts WHERE delivery_id || '' = %s)
     SELECT max(created_at) FROM found WHERE webhook_id = %s"""
 _ATTEMPTS: Final = sql.SQL("""SELECT {columns}, location, retry_after, remote_address, kafka_topic, kafka_partition, kafka_offset
     FROM attempts WHERE webhook_id = %s AND created_at = %s AND delivery_id = %s ORDER BY attempt DESC LIMIT {most}""")
 _NO_LATER: Final = """NOT EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = a.webhook_id
     AND later.created_at = a.created_at AND later.delivery_id = a.delivery_id AND later.attempt > a.attempt)"""
-# Along the index whatever the statistics say: of a webhook that they do not know yet, all rows
-# might be read and sorted.
+# Use the index whatever the statistics say: for a webhook that they do not know yet, Postgres
+# might read and sort all rows.
 ALONG_INDEXES: Final = "SET LOCAL enable_sort = off"
-# Of two filters with an index, one leads and the other is looked for in what it leads to. These states lead, since most
-# webhooks have few such deliveries; there are as many rows of the others as of everything, if not more.
+# Of two filters with an index, one chooses the index and the other is checked per row. These states choose it, since most
+# webhooks have few such deliveries; the other states are as frequent as all deliveries, or more.
 _LEADING: Final = (State.FAILED, State.SKIPPED)
 #: How many rows a page looks through: 0.15 s even with each one's later attempts, far from the statement timeout where they
-#: have to come from the disk. A filter that finds less than a page in so many gives a short page, and a place to go on.
+#: have to come from the disk. A filter that finds less than a page in so many rows gives a short page and a cursor.
 MOST_READ: Final = 20_000
-#: Of one delivery: who sends it again and again does not make it unreadable.
+#: Rows that are shown of one delivery, however often somebody sends it again.
 MOST_ATTEMPTS: Final = 200
 
 
@@ -119,10 +119,10 @@ def page(
 ) -> Page:
     """At most `limit` deliveries, newest first, starting below a place.
 
-    Fewer, or none, does not mean that there are no more: with a filter a page ends, too, where it has read enough.
-    `conn` is in a transaction of its own, REPEATABLE READ: both statements must see the same rows. A retry's row that came
-    between them would lie in the middle, and one that was taken back is missing there: counted anew, the place would be
-    another than the one up to which the first has read.
+    Fewer, or none, does not mean that there are no more: with a filter, a page also ends after `MOST_READ` rows.
+    `conn` is in a transaction of its own, REPEATABLE READ: both statements must see the same rows. Otherwise a row that
+    is inserted or deleted between them shifts the count, and the second statement names another place than the one at
+    which the first stopped reading.
     """
     with conn.cursor(row_factory=class_row(DeliveryRow)) as cursor:
         cursor.execute(ALONG_INDEXES)
@@ -130,7 +130,7 @@ def page(
         if len(rows) > limit:
             return Page(rows[:limit], Place(rows[limit - 1].created_at, rows[limit - 1].delivery_id))
         end = conn.execute(*end_query(webhook_id, wanted, below)).fetchone()
-    # A delivery's newest row comes first. So nothing of the delivery in which the reading ended is left for the next page.
+    # A delivery's newest row comes first, so the next page begins after the delivery at which this one stopped reading.
     return Page(rows, None if end is None else Place(*end))
 
 
@@ -161,7 +161,7 @@ def looked_through(conditions: list[str]) -> sql.Composed:
 def conditions_of(
     webhook_id: str | None, wanted: DeliveryFilter, below: Place | None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Which range of which index it is. Without a webhook's id: the range of each webhook `w` of an outer query."""
+    """The conditions that choose an index and a range of it; without an id, for each webhook `w` of an outer query."""
     whose = "webhook_id = w.id" if webhook_id is None else "webhook_id = %(webhook_id)s"
     conditions = [whose, *_leading(wanted)]
     values: dict[str, Any] = {"webhook_id": webhook_id} | wanted._asdict()
@@ -177,7 +177,7 @@ def conditions_of(
 
 
 def _leading(wanted: DeliveryFilter) -> list[str]:
-    """The condition by which a small index serves, and that index's own. None for what is common, which is in neither."""
+    """The condition that a partial index answers, and that index's own. Empty for common values, which none holds."""
     by_event = wanted.event not in (None, EventType.CLICK)
     by_state = wanted.status not in (None, State.DELIVERED)
     if by_state and (wanted.status in _LEADING or not by_event):
@@ -186,7 +186,7 @@ def _leading(wanted: DeliveryFilter) -> list[str]:
 
 
 def row_filters(wanted: DeliveryFilter) -> list[str]:
-    """A status is that of a delivery's last row: not only retries are overtaken, a failed delivery may be sent again."""
+    """A delivery's status is that of its last row: a later attempt overtakes retries and failures."""
     status = ["state = %(status)s", _NO_LATER] if wanted.status is not None else []
     event = ["event = %(event)s"] if wanted.event is not None else []
     return [*status, *event] or ["true"]

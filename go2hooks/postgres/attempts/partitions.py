@@ -20,9 +20,9 @@ DAYS_AHEAD: Final = 3
 async def maintain_partitions(connection: AsyncConnection[Any], today: date, retention_days: int) -> tuple[int, int]:
     """Create the partitions of yesterday to three days ahead, drop those past the retention, forget old tombstones.
 
-    Returns how many were created and dropped. Any process may call it at any time: an advisory lock lets one work. None
-    are while somebody reads the table for long, as a backup does: what waits for such a lock keeps all others waiting
-    behind it, records among them, and there are three days in which to try again.
+    Returns how many were created and dropped. Any process may call it at any time: an advisory lock lets one work. It
+    does nothing while somebody reads the table for long, as a backup does: a statement that waits for the table's lock
+    blocks all later ones, and with them the recording of attempts. There are three days in which to try again.
     """
     try:
         return await _maintain(connection, today, retention_days)

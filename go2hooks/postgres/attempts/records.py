@@ -1,4 +1,4 @@
-"""SQL that writes `attempts`: batches with the failure counts in one transaction, and a delivery that waits for its first."""
+"""SQL that writes `attempts`: batches with the failure counts in one transaction, and rows for deliveries to be sent."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,26 +29,26 @@ _UNSTAGE: Final = f"""INSERT INTO attempts ({_COLUMNS}) SELECT {_COLUMNS} FROM s
     ON CONFLICT DO NOTHING
     RETURNING webhook_id, (extract(epoch FROM created_at) * 1000)::bigint, delivery_id, attempt"""  # noqa: S608  # our columns
 
-# Locked in the order of ids, so that two dispatchers cannot deadlock. Those that succeeded and were not failing, nearly all,
-# are none of these. A webhook that is already disabled keeps its count.
-# What the batch adds to the statistics goes with it: a statement of its own would cost the dispatcher more than its work.
+# Rows are locked in the order of ids, so that two dispatchers cannot deadlock. Webhooks that succeeded and were not
+# failing, nearly all, are not locked. A webhook that is already disabled keeps its count.
+# The batch's statistics are inserted by the same statement: a round trip of its own would cost more than the insert.
 _ROLL_UP_AND_FIND_FAILING: Final = """
 WITH rolled AS (INSERT INTO attempt_deltas (delta) VALUES (%(delta)s))
 SELECT id, CASE WHEN consecutive_failures > 0 THEN failure_starts ELSE '{}' END, floor(extract(epoch FROM updated_at) * 1000)::bigint FROM webhooks
 WHERE (id = ANY(%(failing)s) OR (id = ANY(%(others)s) AND consecutive_failures > 0)) AND is_active AND deleted_at IS NULL
 ORDER BY id FOR UPDATE"""
 
-# Successes are looked for only where a webhook would be disabled: one that was recorded while it was not failing has left no
-# trace in its row. That is so after a pause of Kafka, above all: a success is recorded at once, a failure once its retry is kept.
+# Successes are looked up only when a webhook would be disabled: one that was recorded while it was not failing has left no
+# trace in its row. It happens after a pause of Kafka: a success is recorded at once, a failure once its retry is there.
 _SUCCEEDED: Final = """
 SELECT s.id, (extract(epoch FROM max(r.attempted_at)) * 1000)::bigint
 FROM unnest(%(ids)s::text[], %(created)s::timestamptz[]) AS s(id, created),
 LATERAL (SELECT state, kind, attempted_at FROM attempts
          WHERE webhook_id = s.id AND created_at >= s.created ORDER BY created_at DESC LIMIT %(rows)s) r
 WHERE r.state = 'delivered' AND r.kind NOT IN ('test', 'redeliver') GROUP BY s.id"""
-# Whatever the statistics promise: with the rows of hours before it, it would rather read and sort them all than follow the index.
+# Without this, the planner may read and sort the rows of hours instead of following the index.
 NO_BITMAP_NO_SORT: Final = "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
-#: The retries of a delivery are over by then, with the default delays.
+#: With the default delays, all retries of a delivery are over by then.
 _LONGEST_RETRIED: Final = timedelta(hours=2)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT_ROWS: Final = 20_000
@@ -78,18 +78,18 @@ class DisablePolicy(NamedTuple):
     min_span: timedelta = timedelta(0)  #: the failures must span at least this long
 
     def disables(self, streak: Streak) -> bool:
-        """Whether it has failed so often, and for so long."""
+        """Whether the streak has as many failures, over as long a time, as disable a webhook."""
         if len(streak) < self.threshold:
             return False
         return not self.min_span or datetime.now(UTC) - from_ms(int(streak.starts[0])) >= self.min_span
 
     def begins_to_fail(self, failures_before: int, streak: Streak) -> bool:
-        """Whether it has just failed half as often as disables it."""
+        """Whether the streak has just reached half of the threshold."""
         return failures_before < self.threshold // 2 <= len(streak)
 
 
 class AttemptKey(NamedTuple):
-    """Names an attempt, recorded or not."""
+    """The key of an attempt, recorded or not."""
 
     webhook_id: str
     created_ms: int
@@ -102,7 +102,7 @@ async def write_batch(
 ) -> list[str]:
     """Write the rows and move the failure counts, in one transaction. Returns ids of webhooks that it disabled.
 
-    An attempt that is already there counts once. Almost never is one, so the rows go straight into the table first.
+    An attempt that is recorded already is not counted again. That is rare: the rows are copied straight into the table.
     """
     try:
         async with connection.transaction():
@@ -133,7 +133,7 @@ async def _count(
 ) -> list[str]:
     """Add to the statistics, and move the counts of consecutive failures. Returns ids of webhooks that are disabled.
 
-    An attempt that began before the owner's last change (another URL, enabled again) says nothing about who is there now.
+    A 410 to an attempt that began before the owner's last change (another URL, enabled again) does not disable it.
     """
     lines = roll_up(records)
     if not lines:
@@ -180,7 +180,7 @@ def _failed(attempts: int) -> str:
 async def _settle(
     connection: AsyncConnection[Any], streaks: dict[str, Streak], gone: set[str], policy: DisablePolicy
 ) -> dict[str, str]:
-    """Write the counts, and disable those that have failed too often or are `gone`. Why, by id."""
+    """Write the counts, and disable webhooks that have failed too often or are `gone`. Returns the reasons, by id."""
     suspects = {webhook_id: streak for webhook_id, streak in streaks.items() if policy.disables(streak)}
     if suspects:
         await _heed_successes(connection, suspects)
@@ -194,7 +194,7 @@ async def _settle(
 
 
 async def _heed_successes(connection: AsyncConnection[Any], suspects: dict[str, Streak]) -> None:
-    """Take account of successes that were recorded before."""
+    """Apply successes that were recorded before the batch."""
     since = [from_ms(int(streak.starts[0])) for streak in suspects.values()]
     parameters = {"ids": list(suspects), "created": [at - _LONGEST_RETRIED for at in since], "rows": _RECENT_ROWS}
     await connection.execute(NO_BITMAP_NO_SORT)
@@ -213,7 +213,7 @@ def _settled(streaks: dict[str, Streak], reasons: dict[str, str]) -> dict[str, A
 
 
 async def find_states(connection: AsyncConnection[Any], keys: Sequence[AttemptKey]) -> dict[AttemptKey, str]:
-    """States of those of these attempts that are recorded."""
+    """The states of these attempts, as far as they are recorded."""
     parameters = [
         [k.webhook_id for k in keys],
         [from_ms(k.created_ms) for k in keys],
@@ -248,7 +248,7 @@ def forget_pending(conn: Connection[Any], record: AttemptRecord) -> None:
 
 
 def from_ms(ms: int) -> datetime:
-    """Exactly the millisecond: a float's rounding would miss the row."""
+    """Milliseconds as a datetime, exactly: a float's rounding would miss the row."""
     return datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
 
 

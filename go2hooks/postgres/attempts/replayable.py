@@ -13,8 +13,8 @@ from go2hooks.core.domain.outcome import State
 from go2hooks.postgres.attempts.records import NO_BITMAP_NO_SORT
 from go2hooks.postgres.replaying import Job
 
-# Failed and skipped deliveries, along their index, oldest first. What is looked through is bounded, as in `deliveries`; a row
-# that a later attempt has overtaken is left out afterwards. The state is in the text, or the partial index would not apply.
+# Failed and skipped deliveries, oldest first. The number of rows to look through is limited; a row that a later attempt has
+# overtaken is left out afterwards. The state is part of the text: with a parameter the partial index would not apply.
 _RECORDED: Final = """
 SELECT a.delivery_id, a.created_at, a.attempt, a.event, a.kind, a.kafka_topic, a.kafka_partition, a.kafka_offset,
     EXISTS (SELECT 1 FROM attempts later WHERE later.webhook_id = %(webhook_id)s AND later.created_at = a.created_at
@@ -34,9 +34,9 @@ _MATCHING_COUNTED: Final = 100_000  #: at most, when there are more
 
 
 class _Texts(NamedTuple):
-    """For one state, which is in the text: or the partial index would not apply.
+    """The statements for one state. It is part of their text: with a parameter the partial index would not apply.
 
-    The range stands in both places, so that the planner leaves out the other days in both.
+    The range is in both subqueries, so that the planner prunes partitions in both.
     """
 
     looked_at: str
@@ -79,7 +79,7 @@ class Matching(NamedTuple):
 
 
 def recorded(conn: Connection[Any], job: Job, after: tuple[datetime, str, int] | None, limit: int) -> list[Record]:
-    """The next rows with the job's state behind a place, in order. Fewer than `limit`: there are no more."""
+    """The next rows with the job's state after a place, in order. Fewer than `limit` mean that there are no more."""
     after_at, after_id, after_attempt = after or (job.from_at, "", 0)
     values = {"after_at": after_at, "after_id": after_id, "after_attempt": after_attempt, "limit": limit}
     with conn.transaction():
@@ -94,7 +94,7 @@ def recorded(conn: Connection[Any], job: Job, after: tuple[datetime, str, int] |
 
 
 def count_recorded(conn: Connection[Any], job: Job) -> int:
-    """How many such rows there are, up to a million; some of them overtaken."""
+    """How many such rows there are, up to a million; overtaken ones are counted too."""
     with conn.transaction():
         row = conn.execute(_COUNT.format(state=_state(job)), _range(job) | {"most": 1_000_000}).fetchone()
     return int(row[0]) if row else 0

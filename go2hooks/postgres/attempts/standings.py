@@ -15,8 +15,8 @@ SELECT k.n, last.attempt, last.state FROM unnest(%s::text[], %s::timestamptz[], 
 LATERAL (SELECT attempt, state FROM attempts t WHERE t.webhook_id = k.w AND t.created_at = k.c AND t.delivery_id = k.d
          ORDER BY attempt DESC LIMIT 1) last"""
 # `state <> 'delivered'` is spelled out so that the partial index applies. Tests are left out: they are not retried, and
-# one that Kafka never took has nothing that could be sent again. The last attempt is a subquery of its own, so that it is
-# an index look-up per row: joined, all of `attempts` might be read for it.
+# one that Kafka never took has no message to send again. The last attempt is a subquery of its own, so that it is an
+# index look-up per row: a join might read all of `attempts`.
 _OVERDUE: Final = """
 SELECT a.delivery_id, a.webhook_id, a.created_at, a.state, a.attempt, coalesce(a.next_attempt_at, a.attempted_at),
        a.kafka_topic, a.kafka_partition, a.kafka_offset
@@ -38,7 +38,7 @@ class LastRecord(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What all records of a delivery have in common."""
+    """The columns that all records of a delivery share."""
 
     webhook_id: str
     accepted: datetime
@@ -62,7 +62,7 @@ def key_of(delivery: Delivery) -> Key:
 
 
 def standings(conn: Connection[Any], keys: Sequence[Key]) -> dict[str, LastRecord]:
-    """By delivery id; those without any record are left out."""
+    """The last records by delivery id; deliveries without any record are left out."""
     parameters = [[key[column] for key in keys] for column in range(len(Key._fields))]
     with conn.transaction():
         rows = conn.execute(_STANDING, parameters).fetchall()
@@ -80,7 +80,7 @@ def overdue_deliveries(
 ) -> Generator[list[Overdue], None, None]:
     """All deliveries of events since `since` whose next attempt was due before `before`: oldest first, `page` at a time.
 
-    The caller may take its time between two: each page is a transaction of its own, without a lock or a snapshot after it.
+    The caller may pause between two pages: each page is a transaction of its own and leaves neither lock nor snapshot.
     """
     values = {"since": since, "before": before, "page": page, "after": since, "after_webhook": "", "after_delivery": ""}
     while found := _page(conn, values):

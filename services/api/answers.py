@@ -1,4 +1,4 @@
-"""The envelope of every answer, and the form of a time."""
+"""The envelope of every answer, and the format of times."""
 
 import json
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def as_json(body: Any, status: int) -> Response:
 
 
 def encode(body: Any) -> bytes:
-    """JSON in UTF-8. A lone surrogate that a caller sent goes back as the escape that it came as."""
+    """JSON in UTF-8. A lone surrogate that a caller sent is returned as an escape."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
         "utf-8", "backslashreplace"
     )

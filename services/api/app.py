@@ -1,4 +1,4 @@
-"""The Flask application, put together from what `__main__` built."""
+"""The Flask application, assembled from the adapters that `__main__` built."""
 
 from flask import Flask, Response, g, request
 
@@ -39,11 +39,11 @@ def create_app(
     payload_reader: PayloadSource,
     operating: Operating | None = None,
 ) -> Flask:
-    """The whole API. Opens nothing: its adapters come as they are and stay the caller's to close."""
+    """The whole API. It opens nothing: the caller passes its adapters, and closes them."""
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.api_max_body_bytes, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False  # both would answer with a redirect, in HTML
+    app.url_map.merge_slashes = False  # both would redirect, with HTML
     app.extensions[EXTENSION] = Services(
         settings=settings,
         pool=pool,

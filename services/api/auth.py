@@ -1,4 +1,4 @@
-"""Who is asking, and whether they may: `Authorization: Bearer <API key>`, and the key's scopes."""
+"""Authentication by `Authorization: Bearer <API key>`, and authorization by the key's scopes."""
 
 from functools import partial
 from typing import Final
@@ -16,7 +16,7 @@ from services.api.errors import ApiError
 
 log = structlog.get_logger(__name__)
 
-#: In a request's environment: the key of whoever is signed in to the page that asks. No client can set it: headers come as HTTP_….
+#: In a request's environment: the key of the dashboard's session. No client can set it: headers are named HTTP_….
 SIGNED_IN: Final = "go2hooks.signed_in"
 _SCHEME: Final = "bearer"
 _REALM: Final = 'Bearer realm="Go2 Webhooks"'
@@ -49,7 +49,7 @@ def _log_in_by_header() -> KnownKey:
 
 
 def log_in(key: str) -> KnownKey:
-    """Whose key this is. Raises ApiError 401; 429 when its source has failed too often."""
+    """Find the key. Raises ApiError 401; 429 when its source has failed too often."""
     limits, source = services().limits, request.remote_addr or ""
     limits.admit_login(source, api_keys.hash_key(key))
     with services().pool.transaction() as conn:
@@ -74,7 +74,7 @@ def _require_scope(known: KnownKey, scope: Scope) -> None:
 
 
 def _note_use(known: KnownKey) -> None:
-    """Once a minute, after the answer is written: no request waits for it."""
+    """Record the key's use once a minute, after the answer is written: no request waits for it."""
     if not known.is_use_to_note:
         return
 

@@ -1,4 +1,4 @@
-"""Read what a caller sent, strictly, and say precisely what is wrong with it."""
+"""Validate what a caller sent, and name each fault."""
 
 import codecs
 import json
@@ -42,7 +42,7 @@ class Query(BaseModel):
 
 
 def one_of(choices: Sequence[str]) -> AfterValidator:
-    """For a text that must be one of these; the refusal lists them."""
+    """A validator for a text that must be one of these; its error lists them."""
 
     def check(text: str) -> str:
         if text not in choices:
@@ -83,7 +83,7 @@ def read_query(model: type[_Q]) -> _Q:
 
 
 class NotJsonError(ValueError):
-    """Why it is none, in words that follow a colon."""
+    """The text is no JSON. The message follows a colon."""
 
 
 def parse_json(raw: bytes) -> Any:

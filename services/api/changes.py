@@ -1,4 +1,4 @@
-"""What a change of a webhook leaves in the audit log."""
+"""The audit log's entries for changes of webhooks."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,7 +9,7 @@ from go2hooks.postgres.audit import Action, Change, Changes, differences, finger
 from go2hooks.postgres.session import Session
 from services.api.context import account_id, actor, services
 
-_DERIVED: Final = frozenset({"id", "createdAt", "updatedAt", "disabledAt"})  # the entry tells of these by itself
+_DERIVED: Final = frozenset({"id", "createdAt", "updatedAt", "disabledAt"})  # the entry has these anyway
 _COUNTED: Final = "consecutiveFailures"
 
 
@@ -22,7 +22,7 @@ def record_deletion(conn: Session, webhook_id: str, shown: Mapping[str, Any]) ->
 
 
 def record_edit(conn: Session, webhook_id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Write what differs; nothing when nothing does."""
+    """Write the fields that differ; no entry when none does."""
     changes = _told(before, after, _DERIVED)
     action = Action.WEBHOOK_UPDATED
     if "isActive" in changes:
@@ -37,7 +37,7 @@ def record(conn: Session, action: Action, webhook_id: str, changes: Changes) -> 
 
 
 def fingerprint_of(sealed_secret: bytes, webhook_id: str) -> str | None:
-    """A stored secret's fingerprint; None when no key opens it, which replacing it is a remedy for."""
+    """A stored secret's fingerprint; None when no key opens it: then it can still be replaced."""
     try:
         return fingerprint(services().secret_box.open(sealed_secret, webhook_id))
     except SealError:

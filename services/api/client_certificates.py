@@ -84,7 +84,7 @@ def delete_certificate(webhook_id: str) -> Response:
 
 @blueprint.app_errorhandler(psycopg.errors.CheckViolation)
 def refuse_http(error: psycopg.errors.CheckViolation) -> Response:
-    """A certificate for a webhook with an http URL, or such a URL for a webhook with a certificate."""
+    """Turn a violated constraint into 409: a client certificate needs an https URL."""
     if error.diag.constraint_name != NEEDS_HTTPS:
         raise error
     message = "A client certificate needs an https URL: change the URL, or remove the certificate, first."
@@ -92,7 +92,7 @@ def refuse_http(error: psycopg.errors.CheckViolation) -> Response:
 
 
 def _replaced(old: bytes | None, new: bytes | None) -> Changes:
-    """Fingerprints for the audit log: a digest is a SHA-256 already."""
+    """Fingerprints for the audit log: the first digits of the digests."""
     before, after = (None if digest is None else digest.hex()[:8] for digest in (old, new))
     return {"clientCertificate": {"from": before, "to": after}}
 

@@ -1,4 +1,4 @@
-"""What a request handler works with: built once in `__main__`, reached through the app."""
+"""The adapters of request handlers: built once in `__main__`, reached through the app."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,20 +36,23 @@ class PayloadSource(Protocol):
     """Reads deliveries back from Kafka, and says how many events are there."""
 
     def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
-        """The delivery from the first of these places where it still lies; None when it lies in none of them.
+        """Read the delivery from the first of these positions that still has it; None when none has.
 
         Blocks for some seconds at most. Raises UnavailableError.
         """
         ...
 
     def count_events(self, account_id: str, events: Iterable[str], begin: datetime, end: datetime) -> int:
-        """So many messages lie where the account's events of these types are, of other accounts too. The same holds for it."""
+        """How many messages are where the account's events of these types are, other accounts' included.
+
+        Blocks and raises as `read`.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The adapters, and the bounds that requests share."""
+    """The adapters and the limits that requests share."""
 
     settings: Settings
     pool: Pool
@@ -59,7 +62,7 @@ class Services:
     writing: Places  #: threads that may wait for Kafka at once: the others stay free for everybody else
     limits: RequestLimits
     watching: Places  #: threads that may wait for an attempt's result at once
-    operating: Operating | None = None  #: what operators see and do; None where no account is theirs
+    operating: Operating | None = None  #: for the operators' page; None when no operators' account is set
 
 
 def services() -> Services:
@@ -68,7 +71,7 @@ def services() -> Services:
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """What the request changes in Postgres is changed in here: with an Idempotency-Key, together with the answer that is kept."""
+    """The transaction for a request's changes; with an Idempotency-Key, it stores the answer too."""
     shared = g.get("session")
     if shared is not None:
         yield cast("Session", shared)
@@ -83,5 +86,5 @@ def account_id() -> str:
 
 
 def actor() -> Actor:
-    """Who this request's changes are by."""
+    """The actor of this request's changes, for the audit log."""
     return Actor("key", g.key_id, request.remote_addr)

@@ -63,7 +63,7 @@ def _sign(delivery: Delivery, webhook: WebhookRow, sealed: Sealed) -> SignedRequ
 
 
 def _opened(sealed: bytes, webhook_id: str) -> list[str]:
-    """As at the dispatchers: a previous secret that no key opens does not sign."""
+    """As in dispatchers, a previous secret that no key opens does not sign."""
     try:
         return [services().secret_box.open(sealed, webhook_id)]
     except SealError:

@@ -1,4 +1,4 @@
-"""Cursors: the place where a page of a list ended, and a check that it was ours for this list."""
+"""Cursors: where a page of a list ended, with a checksum for this list."""
 
 import base64
 import re
@@ -44,8 +44,8 @@ def _foreign() -> ApiError:
 
 
 def _check(place: bytes, list_name: str) -> bytes:
-    """Against mistakes, not against malice: a made-up cursor shows its maker's own rows, from another place.
+    """A checksum against mistakes, not against attacks: a forged cursor only shows rows of the same account.
 
-    So what it holds is looked at all the same.
+    Therefore its content is validated as well.
     """
     return blake2b(place, digest_size=_CHECK_BYTES, key=list_name.encode()[:64]).digest()

@@ -94,7 +94,7 @@ def list_deliveries(webhook_id: str, query: DeliveriesQuery) -> Response:
 
 
 def shown(row: DeliveryRow) -> Delivery:
-    """A delivery as its last record tells it."""
+    """A delivery as its last record describes it."""
     return {**shown_facts(row), "attempts": row.attempt - 1 if row.state == State.SKIPPED else row.attempt}
 
 
@@ -117,7 +117,7 @@ def shown_facts(row: DeliveryRow) -> DeliveryFacts:
 
 
 def _message(row: DeliveryRow) -> str | None:
-    """What was recorded, with the start of what the receiver said."""
+    """The recorded error, with the first 200 characters of the receiver's answer."""
     if row.error_message is None or row.response_excerpt is None:
         return row.error_message
     clean = "".join(char if char.isprintable() else " " for char in row.response_excerpt)

@@ -117,7 +117,7 @@ def _shown_attempt(row: AttemptRow) -> Attempt:
 
 
 def _trigger(row: DeliveryRow) -> str:
-    """A test is sent once: what has a higher number was sent again."""
+    """The trigger of an attempt. A test has one attempt: one with a higher number was a redelivery."""
     is_test_again = row.kind == Kind.TEST and row.attempt > 1
     return TRIGGERS[Kind.REDELIVER if is_test_again else Kind(row.kind)]
 
@@ -145,8 +145,8 @@ def _under_way(why: str, details: dict[str, str] | None = None) -> ApiError:
 
 
 def _send(delivery: Delivery) -> None:
-    """Take the attempt, then hand it to Kafka. Raises ApiError 409 when somebody else has taken it; UnavailableError, and gives
-    it back, when Kafka won't have it.
+    """Reserve the attempt, then produce it. Raises ApiError 409 when another request has reserved it; UnavailableError, and
+    releases it, when Kafka does not take it.
     """
     key = delivery.webhook_id, delivery.id, delivery.attempt
     with place_at_kafka():

@@ -14,7 +14,7 @@ _ASSETS: Final = {
     "LICENSE": "text/plain",
     "NOTICE": "text/plain",
 }
-# Swagger UI sets styles in elements that it makes, and draws its icons from data: addresses.
+# Swagger UI uses inline styles, and data: URLs for its icons.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as an answer in the envelope: never HTML, never a stack trace."""
+"""Every error as an answer in the envelope: never HTML, never a stack trace."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -49,7 +49,7 @@ class ApiError(Exception):
 
 
 def webhook_not_found() -> ApiError:
-    """The same for an id that never was and for another account's."""
+    """404, the same for an unknown id and for another account's."""
     return ApiError(404, "webhook_not_found", "Your account has no webhook with this id.")
 
 
@@ -70,7 +70,7 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(UnavailableError, _on_unavailable)
     app.register_error_handler(psycopg.OperationalError, _on_unavailable)  # a pool without connections, too
     app.register_error_handler(psycopg.errors.QueryCanceled, _on_too_slow)  # an OperationalError, but Postgres is there
-    app.register_error_handler(psycopg.InterfaceError, _on_unavailable)  # a connection that broke under us
+    app.register_error_handler(psycopg.InterfaceError, _on_unavailable)  # a connection that broke
     for kind in UNFIT:  # as good as away
         app.register_error_handler(kind, _on_unavailable)
     app.register_error_handler(Exception, _on_unexpected)
@@ -82,7 +82,7 @@ def describe(status: int) -> tuple[str, str]:
 
 
 def on_api_error(error: ApiError) -> Response:
-    """The error as the answer that it stands for."""
+    """The answer for an error."""
     return failure(error.status, error.code, error.message, details=error.details, headers=error.headers)
 
 

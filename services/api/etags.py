@@ -1,4 +1,4 @@
-"""`ETag`, `If-Match` and `If-None-Match` of a webhook: nobody overwrites a change that they have not seen."""
+"""`ETag`, `If-Match` and `If-None-Match` of a webhook, against lost updates."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,12 +12,12 @@ from services.api.errors import ApiError
 
 
 def etag_of(shown: Mapping[str, Any], updated_at: datetime) -> str:
-    """A strong one: another whenever what GET shows is another, and after each change, even one that GET does not show."""
+    """A strong ETag: it changes with what GET shows, and with each change, even one that GET does not show."""
     return sha256(encode(shown) + updated_at.isoformat().encode()).hexdigest()[:32]
 
 
 def check_if_match(etag: str) -> None:
-    """Raises ApiError 412 when the request is meant for another version than this. Of a row that is locked."""
+    """Raises ApiError 412 when the request names another version. The row is locked."""
     if "If-Match" in request.headers and not request.if_match.contains(etag):
         message = "The webhook is not as you have seen it: read it again, and repeat your change with its new ETag."
         raise ApiError(412, "precondition_failed", message)

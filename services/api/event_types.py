@@ -34,7 +34,7 @@ def list_event_types() -> Response:
 
 @cache
 def catalogue() -> list[EventTypeInfo]:
-    """Made from the Avro schemas and the examples that ship with this version."""
+    """The event types, from the Avro schemas and examples of this version."""
     codec = EventCodec()
     return [_described(kind, codec) for kind in EventType]
 

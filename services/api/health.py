@@ -21,7 +21,7 @@ _REMEMBERED_S: Final = 1.0
 
 
 class Readiness:
-    """Whether Postgres and Kafka answer. Asked by anybody, so it asks them once a second at most, in one thread at a time."""
+    """Whether Postgres and Kafka answer. Anybody may ask, so they are checked once a second at most, by one thread."""
 
     def __init__(self, pool: Pool, delivery_writer: DeliveryWriter) -> None:
         self._pool = pool
@@ -32,7 +32,7 @@ class Readiness:
         self._known = {"postgres": False, "kafka": False}
 
     def checks(self) -> dict[str, bool]:
-        """By server. Blocks up to 6 s, and only for the first who asks; the others get what was known."""
+        """Results by server. Blocks one caller for up to 6 s; the others get the last result."""
         if time.monotonic() - self._asked >= _REMEMBERED_S and self._lock.acquire(blocking=False):
             try:
                 self._known = {"postgres": self._postgres(), "kafka": self._delivery_writer.is_reachable()}
@@ -42,7 +42,7 @@ class Readiness:
         return self._known
 
     def _postgres(self) -> bool:
-        """Reachable, migrated, and ours to do with what the API does."""
+        """Whether it is reachable, migrated, and grants what the API needs."""
         try:
             with self._pool.transaction() as conn:
                 missing = missing_rights(conn, Role.API)

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on POST: a request that is repeated gets the first answer again, and is not done again.
+"""`Idempotency-Key` on POST: a repeated request gets the first answer, and is not executed again.
 
 As draft-ietf-httpapi-idempotency-key-header has it: per account, for a day. The same key with another request is 422, and
 409 while the first is being answered. Refusals that the caller can wait out (409, 412, 429) and failures are not kept:
@@ -32,7 +32,7 @@ _CLIENT_ERRORS: Final = range(400, 500)
 
 
 def answer_once(view: Callable[[], Response]) -> Response:
-    """What `view` answers, or what it answered before to this key. Raises ApiError 409 and 422."""
+    """The view's answer, or the stored answer for this key. Raises ApiError 409 and 422."""
     key = _read_key()
     if key is None:
         return view()
@@ -68,7 +68,7 @@ def _hash_request() -> bytes:
 
 
 def _answer(conn: Session, view: Callable[[], Response]) -> Response:
-    """The view's answer; a definite refusal, too, whose doings are undone. Raises what is not to be kept."""
+    """The view's answer, or a final refusal, whose changes are rolled back. Raises errors that are not stored."""
     g.session = conn
     try:
         with conn.transaction():

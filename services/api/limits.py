@@ -1,7 +1,7 @@
-"""How often a source may fail to log in, and a key may ask: so that neither takes the API away from the others.
+"""Limits on failed logins per source and on requests per key.
 
-Counted by each API process for itself. Behind a proxy every caller has the proxy's address; so a key that was right a
-moment ago is let through whatever its source did wrong, and only the others have to wait.
+Each API process counts for itself. Behind a proxy every caller has the proxy's address; so a key that was valid a
+moment ago is admitted although its source has failed too often.
 """
 
 import math
@@ -15,15 +15,15 @@ from go2hooks.core.flow.rate import TokenBuckets
 from go2hooks.settings import Settings
 from services.api.errors import ApiError
 
-_BURST_S: Final = 10.0  # a key may save up this much of its rate
+_BURST_S: Final = 10.0  # seconds of its rate that a key may use at once
 _KNOWN_KEYS: Final = 10_000
 
 
 class Quota(NamedTuple):
-    """What a key may still ask."""
+    """The requests that a key has left."""
 
     requests: int
-    window_s: float  #: in which so many are allowed
+    window_s: float  #: the window for `requests`
     left: int
     full_in_s: int
 
@@ -43,10 +43,12 @@ class RequestLimits:
         self._failures = TokenBuckets(per_minute / 60, per_minute) if per_minute else None
         self._burst = math.floor(per_s * _BURST_S)
         self._requests = TokenBuckets(per_s, per_s * _BURST_S) if per_s else None
-        self._known: OrderedDict[bytes, float] = OrderedDict()  # keys that were right, by their hash, and until when
+        self._known: OrderedDict[bytes, float] = (
+            OrderedDict()
+        )  # valid keys by their hash, and the time until which they skip the limit of failures
 
     def admit_login(self, source: str, key_hash: bytes) -> None:
-        """Before a key is looked up. Raises ApiError 429 when its source has failed too often of late."""
+        """Call it before looking a key up. Raises ApiError 429 when its source has failed too often."""
         now = self._clock()
         with self._lock:
             if self._failures is None or self._known.get(key_hash, now) > now:
@@ -61,7 +63,7 @@ class RequestLimits:
                 self._failures.take(source, self._clock())
 
     def admit_request(self, key_hash: bytes) -> Quota | None:
-        """After a key was found right. What it may still ask; None without a limit. Raises ApiError 429 when that is nothing."""
+        """Call it for a valid key. Returns what is left; None without a limit. Raises ApiError 429 when nothing is left."""
         now = self._clock()
         with self._lock:
             self._known[key_hash] = now + 300.0  # five minutes

@@ -1,4 +1,4 @@
-"""One log line and two metrics per request: by route, never by path, so neither ids nor attackers fill them."""
+"""One log line and two metrics per request, labelled by route and not by path: ids would make them grow."""
 
 import time
 from typing import Final
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _OTHER: Final = "other"
 _UNMATCHED: Final = "unmatched"
-_OPERATORS: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds: not worth a line
+_OPERATORS: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # requested every few seconds: not logged
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 
 

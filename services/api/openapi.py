@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: the API's own description, OpenAPI 3.1, made from its routes and from what they declare."""
+"""`GET /openapi.json`: the API's OpenAPI 3.1 document, made from its routes and their declarations."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -108,14 +108,14 @@ _ERROR_HEADERS: Final = {
 
 
 class _UntitledSchemas(GenerateJsonSchema):
-    """Without a title for every field: it would only repeat the name."""
+    """Omits titles of fields, which would only repeat their names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # pydantic's signature
         return False
 
 
 class _Components:
-    """The schemas of all types that the document speaks of, each by reference."""
+    """The schemas of all types in the document, each by reference."""
 
     def __init__(self, types: Iterable[Any]) -> None:
         keys: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
@@ -128,7 +128,7 @@ class _Components:
             self._describe_inherited(kind)
 
     def _describe_inherited(self, kind: Any) -> None:
-        """Pydantic reads the descriptions of a TypedDict's own fields alone: here are those of its base."""
+        """Add the descriptions of a TypedDict's inherited fields: pydantic reads only its own."""
         for base in getattr(kind, "__orig_bases__", ()):
             if is_typeddict(base):
                 inherited = _Components([base])
@@ -144,7 +144,7 @@ class _Components:
 
 
 def _typed_dicts(kind: Any) -> Iterator[Any]:
-    """It, and those that its fields hold."""
+    """A TypedDict, and those in its fields."""
     if is_typeddict(kind):
         yield kind
         for hint in get_type_hints(kind).values():
@@ -188,7 +188,7 @@ def _routes(app: Flask) -> Iterator[_Route]:
                 yield _Route(rule.rule, tuple(sorted(rule.arguments)), method, operation, tag)
 
 
-@cache  # a tenth of a second that an API spends when somebody asks, and not at each start
+@cache  # takes 0.1 s, at the first request and not at the start
 def _document(routes: tuple[_Route, ...]) -> dict[str, Any]:
     components = _Components(_types(route.operation for route in routes))
     paths: dict[str, Any] = {_PATH.removeprefix(BASE): {"get": _SELF}}
@@ -264,7 +264,7 @@ def _of_query(operation: DeclaredOperation, components: _Components) -> Iterator
         return
     required = {field.alias or name for name, field in operation.query.model_fields.items() if field.is_required()}
     for name, field in components.fields_of(operation.query).items():
-        # Optional there means None, which no query string can say.
+        # A query string cannot hold None.
         [schema] = (kind for kind in field.get("anyOf", [field]) if kind != {"type": "null"})
         schema = {key: value for key, value in schema.items() if (key, value) != ("default", None)}
         described = {"description": field["description"]} if "description" in field else {}

@@ -1,6 +1,6 @@
-"""What operators see of the whole deployment, and what they do about dead letters.
+"""The operators' figures of the whole deployment, and their actions on dead letters.
 
-Figures are asked for when somebody looks, once for all who do. Nothing here asks for rights: the pages that call it do.
+Figures are queried on request, and shared by all viewers. Callers check the rights.
 """
 
 import itertools
@@ -30,21 +30,21 @@ from go2hooks.settings import Settings
 from services.api.shared import Shared
 
 _KAFKA_FRESH_S: Final = 2.0
-NEWEST: Final = 1000  #: messages at the end of a dead-letter topic that pages look at
-AT_ONCE: Final = 200  #: dead letters that one request sends back
+NEWEST: Final = 1000  #: newest messages of a dead-letter topic that pages read
+AT_ONCE: Final = 200  #: dead letters that one request sends back at most
 _RATE_OVER_S: Final = 10.0
 
 
 class KafkaFigures(NamedTuple):
-    """The last that Kafka said."""
+    """Kafka's latest figures."""
 
-    survey: Survey | None  #: None while it has said nothing yet
-    handled_per_s: float | None  #: deliveries that dispatchers finished with; None until it was asked twice
+    survey: Survey | None  #: None until the first answer
+    handled_per_s: float | None  #: deliveries that dispatchers finished; None until the second answer
     fault: str | None  #: why it says nothing now
 
 
 class PostgresFigures(NamedTuple):
-    """The last that Postgres said; None where a question took too long."""
+    """Postgres' latest figures; None where a query took too long."""
 
     minute: Minute | None
     counts: WebhookCounts | None
@@ -56,15 +56,15 @@ class FoundLetters(NamedTuple):
     """Dead letters, newest first."""
 
     letters: list[DeadMessage]
-    more: bool  #: there are such that are not among them
+    more: bool  #: whether there are more
 
 
 class SentBack(NamedTuple):
-    """What came of sending some back."""
+    """The result of sending dead letters back."""
 
     sent: int
-    stuck: list[str]  #: those that have no way back
-    more: bool  #: others were left for the next time
+    stuck: list[str]  #: names of those whose origin is unknown
+    more: bool  #: whether others are left
 
 
 class Operating:
@@ -124,7 +124,7 @@ class Operating:
             return PostgresFigures(None, None, [], f"Postgres does not answer: {explain(error)}.")
 
     def _query(self, question: Callable[[Any], Any]) -> Any:
-        """The answer; None when it takes longer than a second."""
+        """The query's result; None when it takes longer than a second."""
         try:
             with self._pool.transaction() as conn:
                 conn.execute("SELECT set_config('statement_timeout', %s, true)", ["1000"])
@@ -135,16 +135,16 @@ class Operating:
     # --- dead letters
 
     def find(self, kind: str, wanted: Callable[[DeadMessage], bool], most: int = 100) -> FoundLetters:
-        """The newest of them, among the last NEWEST messages. Blocks for some seconds at most. Raises UnavailableError."""
+        """The newest wanted ones among the last NEWEST messages. Blocks for some seconds at most. Raises UnavailableError."""
         with self._letters(kind) as letters:
             newest = deque(filter(wanted, letters), maxlen=most + 1)
         found = list(reversed(newest))
         return FoundLetters(found[:most], len(found) > most)
 
     def send_back(self, kind: str, wanted: Callable[[DeadMessage], bool], operator: tuple[str, Actor]) -> SentBack:
-        """Send back the oldest AT_ONCE of them that were not sent back before: `operator` has the account and who it is.
+        """Send back the oldest AT_ONCE wanted ones that were not sent back before: `operator` is the account and the actor.
 
-        What is about to be sent is in the audit log first. Blocks for some seconds at most, or until Kafka takes nothing
+        They are written to the audit log first. Blocks for some seconds at most, or until Kafka takes nothing
         for five. Raises UnavailableError.
         """
         with self._letters(kind) as letters:
@@ -165,7 +165,7 @@ class Operating:
             audit.record(conn, actor, Change(account_id, Action.DEAD_LETTERS_SENT_BACK, told))
 
     def _send(self, chosen: Iterable[DeadMessage]) -> Iterator[str]:
-        """Those that have no way back."""
+        """Send these; yields the names of those that cannot be sent back."""
         with self._pool.transaction() as conn:
             way = WayBack(self._settings, lambda delivery: last_attempt(conn, delivery), 5.0)
             for letter in chosen:
@@ -180,5 +180,5 @@ class Operating:
 
 
 def age_s(survey: Survey) -> float:
-    """How old what it says is."""
+    """The survey's age, in seconds."""
     return max(0.0, time.time() - survey.at)

@@ -1,4 +1,4 @@
-"""What each endpoint takes and answers, declared once: requests are read by it, and the API's document is made from it."""
+"""Each endpoint's input and answers, declared once, for validating requests and for the OpenAPI document."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class Returns(NamedTuple):
-    """One way to succeed: `data` and `meta` as in `shapes`."""
+    """One successful answer: types of `data` and `meta`, from `shapes`."""
 
     data: Any
     status: int = 200
@@ -29,7 +29,7 @@ class Returns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredOperation:
-    """An endpoint as its callers see it. What can fail follows from what it takes; `errors` are the others.
+    """An endpoint as its callers see it. Most errors follow from its input; `errors` are the others.
 
     One that can fail with 412 takes If-Match, a GET whose answer has an ETag takes If-None-Match, a POST Idempotency-Key.
     """
@@ -43,7 +43,7 @@ class DeclaredOperation:
     body: type[Body] | None
 
 
-#: By the function that Flask calls.
+#: Keys are the functions that Flask calls.
 DECLARED: Final[dict[Callable[..., Any], DeclaredOperation]] = {}
 
 

@@ -1,4 +1,4 @@
-"""Deliveries from the API to Kafka: few, each waited for, since a caller is told that it was accepted."""
+"""Produces deliveries of the API. There are few; each request waits until Kafka has its delivery."""
 
 import threading
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class KafkaDeliveryWriter:
     """Writes to `go2.deliveries`, keyed by webhook. Safe to share between threads."""
 
     def __init__(self, settings: Settings, deployment: Callable[[], str]) -> None:
-        """`deployment` says whose deliveries these are, and may raise psycopg.Error."""
+        """`deployment` returns the deployment's id, and may raise psycopg.Error."""
         self._settings = settings
         self._deployment = deployment
         self._is_ours = False

@@ -12,7 +12,7 @@ _WHY: Final = "is read-only: leave it out, or send it as it is shown"
 
 
 class Patch(Body):
-    """Fields that nobody may change are accepted as they are."""
+    """A body that may hold read-only fields, unchanged."""
 
     media_types = ("application/json", "application/merge-patch+json")
     shows: ClassVar[frozenset[str]] = frozenset()  #: every field that an answer may show
@@ -21,7 +21,7 @@ class Patch(Body):
     @model_validator(mode="wrap")
     @classmethod
     def _set_aside(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """What is read-only is for `check_read_only`, which knows what is stored."""
+        """Keep read-only fields for `check_read_only`, which compares them with the stored ones."""
         if not value:
             raise ValueError("name at least one field to change")
         read_only = cls.shows - {field.alias or name for name, field in cls.model_fields.items()}
@@ -30,7 +30,7 @@ class Patch(Body):
         return body
 
     def check_read_only(self, shown: Mapping[str, Any]) -> None:
-        """Raises ApiError 422 unless what is read-only is as it is shown."""
+        """Raises ApiError 422 unless read-only fields are as shown."""
         changed = [name for name, each in self._sent_back.items() if name not in shown or shown[name] != each]
         if changed:
             raise invalid(dict.fromkeys(changed, _WHY))

@@ -1,4 +1,4 @@
-"""Places that requests share which have to wait for something: no account takes more than half of them."""
+"""A limit on requests that wait: no account takes more than half of the places."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ class Places:
     """Safe to share between threads."""
 
     def __init__(self, count: int) -> None:
-        """Of a single place, anybody may take the whole."""
+        """If there is one place, any account may take it."""
         self._free = max(1, count)
         self._each = max(1, count // 2)
         self._taken: Counter[str] = Counter()
@@ -18,7 +18,7 @@ class Places:
 
     @contextmanager
     def taken_by(self, account_id: str) -> Iterator[bool]:
-        """Whether there is a place for this account, which is its own until the end. Does not block."""
+        """Take a place for this account until the end of the block. Yields whether there was one; does not block."""
         is_taken = self._take(account_id)
         try:
             yield is_taken

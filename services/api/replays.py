@@ -183,7 +183,7 @@ def stop_replay(webhook_id: str, replay_id: str) -> Response:
 
 
 def _end(body: ReplayBody | EstimateQuery) -> datetime:
-    """Where the range ends: what is still to come is not in the log."""
+    """The end of the range: now at the latest."""
     now = datetime.now(UTC)
     end = now if body.to is None else min(body.to, now)
     if body.from_ >= end:

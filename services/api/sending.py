@@ -1,4 +1,4 @@
-"""What all that is sent on request has in common: a place to wait for Kafka in, and the result, where it is asked for."""
+"""What test events and redeliveries share: a place to wait for Kafka, and the result if it is requested."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +45,7 @@ class WaitQuery(Query):
 
 @contextmanager
 def place_at_kafka() -> Iterator[None]:
-    """Where a request may wait for Kafka. Raises ApiError 503 when there is none for this account."""
+    """A place to wait for Kafka. Raises ApiError 503 when there is none for this account."""
     with services().writing.taken_by(account_id()) as has_place:
         if not has_place:
             raise busy("Too many requests wait for Kafka at the moment; try again in a second.")
@@ -78,7 +78,7 @@ def _watch(delivery: Delivery) -> LatestRow | None:
         try:
             with services().pool.transaction() as conn:
                 row = deliveries.latest(conn, delivery.webhook_id, delivery.origin_ms, delivery.id)
-        except psycopg.Error as error:  # it was accepted: the caller learns that, whatever happens now
+        except psycopg.Error as error:  # Kafka has the delivery: the caller gets 202 in any case
             log.warning("Postgres is away; a result is waited for", error=type(error).__name__)
             continue
         if row is not None and row.state != State.PENDING and row.attempt >= delivery.attempt:

@@ -1,4 +1,4 @@
-"""Statistics as answers tell them: step by step, and all together."""
+"""Statistics as answers show them: by step, and in total."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -14,13 +14,13 @@ _DAY: Final = timedelta(days=1)
 
 
 def whole_steps(begin: datetime, to: datetime, step_s: int) -> StepRange:
-    """From the step with `begin` to the end of the step before `to`, or with it."""
+    """Whole steps: from the one that holds `begin` to the last that begins before `to`."""
     step = timedelta(seconds=step_s)
     return StepRange(begin - (begin - EPOCH) % step, to + (EPOCH - to) % step, step_s)
 
 
 def last_day() -> StepRange:
-    """24 hours, the last of which is the present one."""
+    """The last 24 hours, the present one included."""
     end = whole_steps(EPOCH, datetime.now(UTC), _HOUR_S).end
     return StepRange(end - _DAY, end, _HOUR_S)
 

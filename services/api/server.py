@@ -1,4 +1,4 @@
-"""The WSGI server: waitress in one process, made to answer in our envelope, to end slow clients and to drain."""
+"""The WSGI server: waitress in one process, with errors in our envelope, limits for slow clients, and a drain."""
 
 import errno
 import select
@@ -66,21 +66,21 @@ class ApiServer:
         self.port: int = listener.getsockname()[1]
 
     def serve(self, shutdown: Shutdown) -> None:
-        """Answer until the shutdown begins; then take no new connections, answer what has arrived, and return."""
+        """Serve until the shutdown begins; then accept no new connections, answer what has arrived, and return."""
         shutdown.on_request(self._server.pull_trigger)
         while not shutdown.requested:
             self._turn(1.0)
         self._accept_waiting()
         wasyncore.dispatcher.close(self._server)
-        self._turn(0)  # what the connections hold by now has arrived
-        patience = time.monotonic() + 2.0  # requests that are half sent have so long to arrive
+        self._turn(0)  # reads what has arrived on the connections
+        patience = time.monotonic() + 2.0  # the rest of incomplete requests may arrive until then
         while self._is_busy(half_sent=time.monotonic() < patience) and shutdown.remaining_s() > 0:
             self._turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=shutdown.remaining_s())
         wasyncore.close_all(self._sockets)
 
     def _accept_waiting(self) -> None:
-        """Closing the listener would reset the connections in its queue, and the requests sent on them."""
+        """Accept the connections in the listener's queue: closing it would reset them."""
         waiting = select.poll()
         waiting.register(self._server.socket, select.POLLIN)
         for _ in range(_BACKLOG):
@@ -92,7 +92,7 @@ class ApiServer:
         wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._sockets, count=1)
 
     def _is_busy(self, *, half_sent: bool) -> bool:
-        """Whether a request is being answered, an answer is still to be sent or, if asked, a request half received."""
+        """Whether a request is being answered, an answer is being sent or, with `half_sent`, a request is incomplete."""
         return any(
             channel.requests or channel.total_outbufs_len or (half_sent and channel.request is not None)
             for channel in self._server.active_channels.values()
@@ -100,11 +100,11 @@ class ApiServer:
 
 
 class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress is untyped
-    """What waitress refuses before the app sees it, in our envelope."""
+    """Answers in our envelope for requests that waitress refuses."""
 
     def execute(self) -> None:
         error = self.request.error
-        # 501 is waitress's answer to a Transfer-Encoding that it does not know: the caller's fault, not ours.
+        # waitress answers 501 to an unknown Transfer-Encoding: that is the client's fault.
         status, reason = (400, "Bad Request") if isinstance(error, ServerNotImplemented) else (error.code, error.reason)
         code, message = describe(status)
         body = encode({"success": False, "error": failure_body(code, message)})
@@ -117,7 +117,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress is untyped
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    """Refuses what Python cannot read, such as `http://[::1/` or a length of 5,000 digits; waitress expects no ValueError."""
+    """Refuses what Python cannot parse, such as `http://[::1/` or a length of 5,000 digits; waitress expects no ValueError."""
 
     def parse_header(self, header_plus: bytes) -> None:
         try:
@@ -127,17 +127,17 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection. Bytes that trickle in do not keep it open, and who is refused while sending still gets the answer."""
+    """A connection. A slow request does not keep it open, and a client that is refused while sending gets the answer."""
 
     error_task_class = _ErrorTask
     parser_class = _Parser
-    lingers = False  # whether to go on reading, and dropping, what comes after the last answer
+    lingers = False  # whether to read and drop what arrives after the last answer
     _lingering_until: float | None = None
     _began = 0.0
     last_activity: float
 
     def received(self, data: bytes) -> Any:
-        """Count a request's time from its first byte, not from its latest: that is what slow-loris lives on."""
+        """Count a request's time from its first byte, not from its latest one: against Slowloris attacks."""
         if self.request is None:
             self._began = self.last_activity
         result = super().received(data)
@@ -146,7 +146,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         return result
 
     def handle_close(self) -> None:
-        """Closing with bytes unread would reset the connection, and the answer with it; so first read them."""
+        """Read remaining bytes before closing: closing with unread bytes resets the connection, and the answer is lost."""
         if not self.lingers or not self.connected:
             super().handle_close()
             return

@@ -1,4 +1,4 @@
-"""An answer that many look at, and that is asked for no more often than it is worth."""
+"""An answer that many requests share, and that is refreshed at most every few seconds."""
 
 import threading
 import time
@@ -9,17 +9,17 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """One thread asks at a time. Meanwhile the others get what was known before; they wait only where that is nothing."""
+    """One thread refreshes at a time. Meanwhile the others get the last answer; they wait only if there is none."""
 
     def __init__(self, ask: Callable[[], T], fresh_s: float) -> None:
-        """`ask` raises nothing that callers would not expect of `get`."""
+        """What `ask` raises, `get` raises."""
         self._ask = ask
         self._fresh_s = fresh_s
         self._lock = threading.Lock()
         self._known: tuple[T, float] | None = None  # with when it was answered
 
     def get(self) -> T:
-        """An answer of the last `fresh_s` seconds, or the newest that there is while another thread asks."""
+        """An answer of the last `fresh_s` seconds, or the newest one while another thread refreshes it."""
         known = self._known
         if known is not None and (self._is_fresh(known) or not self._lock.acquire(blocking=False)):
             return known[0]

@@ -83,7 +83,7 @@ def _new_delivery(webhook: WebhookRow, event_type: str) -> Delivery:
 
 
 def _send(delivery: Delivery) -> None:
-    """Record it as pending, then hand it to Kafka. Raises UnavailableError, and forgets it, when Kafka won't have it."""
+    """Record it as pending, then produce it. Raises UnavailableError, and deletes the record, when Kafka refuses it."""
     with place_at_kafka():
         _record_and_write(delivery, record_pending(delivery, None, delivery.origin_ms))
 

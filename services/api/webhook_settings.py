@@ -1,4 +1,4 @@
-"""What a webhook may be told beyond where its events go: description, metadata, headers, rateLimit, maxConcurrency, filter."""
+"""A webhook's optional settings: description, metadata, headers, rateLimit, maxConcurrency, filter."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _STORABLE: Final = r"^[^\x00]*$"
 
 @dataclass(frozen=True, slots=True)
 class WebhookBounds:
-    """How large what a customer says of a webhook may be."""
+    """The limits of a webhook's fields."""
 
     name_chars: int = 200
     events: int = 20
@@ -101,7 +101,7 @@ def _value_of(header: object) -> tuple[str | None, bool]:
 
 
 def _whole(number: object) -> object:
-    """JSON has one kind of number: 2.0 is a whole one."""
+    """Accept 2.0 as a whole number, since JSON has one type of number."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
@@ -245,7 +245,7 @@ _SECRET: Final[SecretHeader] = {"value": None, "secret": True}
 
 
 def apply_settings(conn: Session, webhook: WebhookRow, body: SettingsBody, account_id: str) -> WebhookRow:
-    """Set what the body names, in the caller's transaction. Raises ApiError 422 for what only the webhook's other fields rule out."""
+    """Apply the settings, in the caller's transaction. Raises ApiError 422 for one that other fields of the webhook exclude."""
     named = body.model_fields_set & SettingsBody.model_fields.keys()
     columns: dict[SettingColumn, Any] = {name: getattr(body, name) or None for name in named}  # type: ignore[misc]  # they are called alike
     if body.headers is not None and "headers" in named:
@@ -265,7 +265,7 @@ def apply_settings(conn: Session, webhook: WebhookRow, body: SettingsBody, accou
 def _headers(
     conn: Session, webhook: WebhookRow, wanted: Mapping[str, tuple[str | None, bool]], account_id: str
 ) -> dict[SettingColumn, Any]:
-    """The columns. Secret values that are left out stay as they are. Raises ApiError 422 where there is none to keep."""
+    """The columns for the headers. An omitted secret value is kept. Raises ApiError 422 when there is none to keep."""
     box = services().secret_box
     kept = {} if all(value is not None for value, _ in wanted.values()) else _values(conn, webhook, account_id)
     values = {name: kept.get(name.lower()) if value is None else value for name, (value, _) in wanted.items()}
@@ -280,7 +280,7 @@ def _headers(
 
 
 def told_headers(conn: Session, webhook: WebhookRow, account_id: str) -> dict[str, Any]:
-    """Its headers as the audit log tells of them: by a fingerprint where they are secret, so that a new value shows."""
+    """The headers for the audit log. A secret one is shown by a fingerprint, so that a new value is visible."""
     shown = shown_settings(webhook)["headers"]
     if all(isinstance(value, str) for value in shown.values()):
         return dict(shown)
@@ -294,7 +294,7 @@ def _fingerprint(values: Mapping[str, str], name: str) -> dict[str, Any]:
 
 
 def _values(conn: Session, webhook: WebhookRow, account_id: str) -> dict[str, str]:
-    """What the webhook's headers are now, by their names in lower case. Secret ones that no key opens are left out."""
+    """The webhook's present headers, by lower-case names. Secret ones that no key opens are left out."""
     values = {name.lower(): value for name, value in webhook.headers or () if value is not None}
     sealed = webhooks.sealed_headers(conn, account_id, webhook.id)
     try:
@@ -305,7 +305,7 @@ def _values(conn: Session, webhook: WebhookRow, account_id: str) -> dict[str, st
 
 
 def _check_fields(pattern: Mapping[str, Any], events: list[str]) -> None:
-    """Of an event type that this API does not know yet, nothing is known to be wrong."""
+    """Check the filter's fields. An event type that this API does not know is not checked."""
     if WILDCARD in events:
         fields = DATA_FIELDS
     else:

@@ -47,12 +47,12 @@ _ID_ALPHABET: Final = string.digits + string.ascii_letters
 _MAX_SEARCH_CHARS: Final = 100
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f"
 _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
-#: `_check_name`, as a pattern: no control character, and something that is no space.
+#: `_check_name` as a pattern: no control character, and at least one character that is no space.
 _NAME_PATTERN: Final = rf"^[^{_CONTROLS}]*[^\s{_CONTROLS}][^{_CONTROLS}]*$"
 
 
 def admit() -> None:
-    """Before each request: the key first, then the id's form. What cannot be an id is one that nobody has."""
+    """Before each request: check the key, then the id's form. An id of another form is not found."""
     require_account()
     webhook_id = (request.view_args or {}).get("webhook_id")
     if webhook_id is not None and not WEBHOOK_ID.fullmatch(webhook_id):
@@ -103,7 +103,7 @@ def _check_search(text: str) -> str:
     return text
 
 
-# Far above what the checks allow, and cheap: nothing that follows sees a megabyte.
+# Far above what the checks allow: it bounds the work of what follows.
 _Text = Annotated[str, StringConstraints(max_length=65536)]
 Name = Annotated[
     _Text,
@@ -218,7 +218,7 @@ def shown(webhook: WebhookRow) -> Webhook:
 
 
 def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
-    """The only place that a secret leaves by; in the page's order."""
+    """The webhook with its secret, in the page's order of fields. No other function returns a secret."""
     fields = shown(webhook)
     return {
         "id": fields["id"],
@@ -230,7 +230,7 @@ def shown_with_secret(webhook: WebhookRow, secret: str) -> WebhookWithSecret:
     }
 
 
-# --- the endpoints: what they answer is rendered before it is committed, so that nothing that was done is answered with 500
+# --- the endpoints: answers are rendered before the commit, so that no committed change is answered with 500
 
 
 @blueprint.get("")
@@ -339,7 +339,7 @@ def _with_stats(conn: Session, rows: Sequence[WebhookRow]) -> list[WebhookInList
 
 
 def _told(conn: Session, webhook: WebhookRow) -> dict[str, Any]:
-    """As the audit log tells of it."""
+    """The webhook for the audit log."""
     settings = {"metadata": webhook.metadata, "headers": told_headers(conn, webhook, account_id()) or None}
     return {**shown(webhook), **settings}
 
@@ -350,12 +350,12 @@ def own_webhook(conn: Session, webhook_id: str) -> WebhookRow:
 
 
 def locked_webhook(conn: Session, webhook_id: str) -> WebhookRow:
-    """The account's webhook, which nobody else changes until the transaction ends. Raises ApiError 404."""
+    """The account's webhook, locked until the transaction ends. Raises ApiError 404."""
     return _found(webhooks.lock(conn, account_id(), webhook_id))
 
 
 def _wanted_webhook(conn: Session, webhook_id: str) -> WebhookRow:
-    """The same, and the version that If-Match names, if it names one. Raises ApiError 404 and 412."""
+    """The same; its version must be the one of If-Match, if there is one. Raises ApiError 404 and 412."""
     row = locked_webhook(conn, webhook_id)
     check_if_match(_etag(row))
     return row

@@ -16,7 +16,7 @@ from flask import Response
 from go2hooks.core.domain.event import SUBSCRIBABLE
 from services.api import webhooks
 from services.api.openapi import BASE, document
-from services.api.operations import DECLARED, Answer, operation
+from services.api.operations import DECLARED, Returns, operation
 from services.api.shapes.webhooks import DeletedWebhook
 
 
@@ -180,7 +180,7 @@ def test_an_answer_that_is_not_as_described_is_found(app, acme, spoil):
 
 
 def test_what_a_view_takes_is_what_its_annotations_say():
-    @operation("Nothing", Answer(DeletedWebhook))
+    @operation("Nothing", Returns(DeletedWebhook))
     def nothing(webhook_id: str, body: webhooks.NoBody) -> Response:
         """What it does."""
 

@@ -1,4 +1,4 @@
-"""The dashboard: pages for people, of what the REST resources answer. Server-rendered; works without JavaScript."""
+"""The dashboard: pages made from the REST resources' answers. Server-rendered; works without JavaScript."""
 
 from services.api.dashboard.pages import register
 

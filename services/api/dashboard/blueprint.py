@@ -1,4 +1,4 @@
-"""What every page has: who is admitted, the headers of its answer, what it says when something goes wrong."""
+"""What every page shares: authentication, headers, and error pages."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,7 +27,7 @@ blueprint = Blueprint(
 
 @blueprint.before_request
 def _come_again() -> Any:
-    """Who follows another site's link sends no cookie: have our own page ask, or the answer would end their session."""
+    """A link on another site sends no SameSite cookie. A page of ours repeats the request, to keep the session."""
     is_foreign = (
         request.headers.get("Sec-Fetch-Site") == "cross-site" and request.headers.get("Sec-Fetch-Dest") == "document"
     )
@@ -49,7 +49,7 @@ def _admit() -> Any:
 
 
 def _to_sign_in() -> Any:
-    """The whole page goes there, also where htmx has asked for a part of it."""
+    """Redirect the whole page, also when htmx requested a part of it."""
     if "HX-Request" in request.headers:
         page = urlsplit(request.headers.get("HX-Current-URL", ""))
         address = url_for("dashboard.sign_in_form", next=page.path or None)
@@ -59,9 +59,7 @@ def _to_sign_in() -> Any:
 
 @blueprint.after_request
 def _harden(response: Response) -> Response:
-    if (
-        response.is_json and not response.direct_passthrough
-    ):  # what failed under a page, such as a Postgres that is away
+    if response.is_json and not response.direct_passthrough:  # an error under a page, such as a Postgres that is away
         message = response.get_json()["error"]["message"]
         response.set_data(render_template("error.html", title="That did not work", message=message))
         response.mimetype = "text/html"
@@ -103,7 +101,7 @@ for _name, _filter in words.FILTERS.items():
 
 
 def events() -> Any:
-    """The event types, for a choice of them."""
+    """The event types, for a form."""
     return calls.get("/event-types")["data"]
 
 

@@ -1,4 +1,4 @@
-"""What pages show and do is asked of the REST resources, in this process: each rule has one place."""
+"""Pages call the REST resources, in this process: each rule has one place."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Reply(NamedTuple):
 
 
 class PageError(Exception):
-    """A resource's refusal, for a page that cannot do without."""
+    """A resource's error that makes a page impossible."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.error["message"])
@@ -41,7 +41,7 @@ class PageError(Exception):
 
 
 def ask(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, /, **query: Any) -> Reply:
-    """One request to `/api/v1<path>`, as who is signed in."""
+    """One request to `/api/v1<path>`, with the session's key."""
     wanted = {name: value for name, value in query.items() if value not in (None, "")}
     builder = EnvironBuilder(
         f"/api/v1{path}", method=method, json=body, headers=Headers(headers or {}), query_string=wanted
@@ -52,7 +52,7 @@ def ask(method: str, path: str, body: Any = None, headers: Mapping[str, str] | N
 
 
 def get(path: str, **query: Any) -> Any:
-    """The whole answer to a GET. Raises PageError when it is refused."""
+    """The body of the answer to a GET. Raises PageError for an error."""
     reply = ask("GET", path, **query)
     if not reply.ok:
         raise PageError(reply)

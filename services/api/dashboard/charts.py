@@ -25,7 +25,7 @@ _COMPACT: Final = ((1_000_000, "M"), (1000, "k"))
 
 
 class Range(NamedTuple):
-    """A time to look back on, in whole steps that end with the present one."""
+    """A time range in whole steps, which ends with the present step."""
 
     name: str  #: as a sentence has it
     length: timedelta
@@ -118,13 +118,13 @@ def chart(stats: dict[str, Any], range_name: str) -> Chart:
 
 
 def bars(series: Sequence[dict[str, Any]]) -> list[Bar]:
-    """Stacked, on the scale of `count_scale`."""
+    """Stacked bars on the scale of `count_scale`."""
     top = count_scale(series).top
     return [Bar(x, point["at"], told(point), list(_segments(point, top))) for x, point in enumerate(series)]
 
 
 def spark(series: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The same bars small: for each outcome that there was, the `d` of one path with all of its parts."""
+    """The same bars, small: for each outcome, the `d` of one path with all of its segments."""
     parts: dict[str, list[str]] = {}
     for bar in bars(series):
         for part in bar.segments:
@@ -172,7 +172,7 @@ def success_rate(counts: dict[str, Any]) -> float | None:
 
 
 def percent(share: float | None) -> str:
-    """`99.95 %`; nothing for None. Of what is not quite all it is never 100, of what is not quite nothing never 0."""
+    """`99.95 %`; empty for None. It shows 100 only for all, and 0 only for none."""
     if share is None:
         return ""
     if share in (0, 1):
@@ -203,7 +203,7 @@ def _marks(series: Sequence[dict[str, Any]], wanted: Range) -> list[AxisMark]:
 
 
 def _nice(most: float) -> float:
-    """The next number above that is easily read, and so is its half."""
+    """The next higher round number, whose half is round too."""
     unit = 1.0
     while most > _TOPS[-1] * unit:
         unit *= 10

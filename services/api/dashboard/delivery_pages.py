@@ -19,7 +19,7 @@ _PER_PAGE: Final = 25
 
 @blueprint.get("/deliveries")
 def list_deliveries() -> str:
-    found = calls.get("/webhooks", perPage=100)  # of more, the reader names the id
+    found = calls.get("/webhooks", perPage=100)  # with more webhooks, the form asks for an id
     choice = [] if found["meta"]["hasMore"] else sorted(found["data"], key=lambda each: str(each["name"]).lower())
     return _list(None, choice=choice)
 
@@ -53,7 +53,7 @@ def _list(webhook: Any, **more: Any) -> str:
 
 
 def _links(filters: dict[str, str], of_webhook: dict[str, str], meta: dict[str, Any]) -> dict[str, Any]:
-    """Where the same with other rows is: the newest page, the next one, and what a script asks for."""
+    """Links to the newest page, to the next page, and to the rows that a script polls."""
     chosen = {name: value for name, value in filters.items() if value and name not in of_webhook}
     here: dict[str, Any] = {"endpoint": request.endpoint, **(request.view_args or {}), **chosen}
     asked: dict[str, Any] = {**chosen, **of_webhook, "of": "webhook" if of_webhook else None}
@@ -70,7 +70,7 @@ def _wanted() -> dict[str, str]:
 
 
 def _ask(filters: dict[str, str], per_page: Any, cursor: str | None = None) -> Reply:
-    """As the resource names them. An id is that of an event, a delivery or a webhook; what it begins with tells."""
+    """Request with the resource's parameters. An id's prefix tells whether an event, a delivery or a webhook has it."""
     query = {name: filters[name] for name in ("status", "event", "webhook")}
     query |= {name: words.in_utc(filters[name]) for name in ("since", "until")}
     if wanted := filters["id"]:
@@ -80,7 +80,7 @@ def _ask(filters: dict[str, str], per_page: Any, cursor: str | None = None) -> R
 
 
 def _faults(reply: Reply) -> dict[str, str]:
-    """What is wrong, by the field of the form. Raises PageError where it is none of theirs."""
+    """The faults by the form's field. Raises PageError for an error that is no field's."""
     faults = dict(reply.error["details"])
     if reply.error["code"] == "webhook_not_found":
         faults["webhook"] = reply.error["message"]
@@ -93,7 +93,7 @@ def _faults(reply: Reply) -> dict[str, str]:
 
 
 def _unless_known(body: Any, render: Any) -> Response:
-    """What `render` gives, or 304 when the browser has seen this `body`. Told apart by that: a page changes with each second."""
+    """The rendered page, or 304 when the browser has this `body`. The ETag is the body's: a page changes every second."""
     etag = sha256(json.dumps(body).encode()).hexdigest()[:32]
     answer = Response(status=HTTPStatus.NOT_MODIFIED) if request.if_none_match.contains(etag) else Response(render())
     answer.set_etag(etag)
@@ -110,7 +110,7 @@ def show_delivery(webhook_id: str, delivery_id: str) -> str:
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries/<delivery_id>/progress")
 def show_progress(webhook_id: str, delivery_id: str) -> Any:
-    """How far it has come: 304 while that is as the browser has it. Only what has changed is read back from Kafka."""
+    """The delivery's state, 304 while it is unchanged. Only then is the payload read from Kafka."""
     last = calls.get("/deliveries", webhook=webhook_id, deliveryId=delivery_id, perPage=1)["data"]
     return _unless_known(last, lambda: render_template("delivery_progress.html", **_detail(webhook_id, delivery_id)))
 

@@ -1,4 +1,4 @@
-"""A webhook as its form shows it, and what the form says as the body that the REST resource takes. What is allowed, that judges."""
+"""A webhook as its form shows it, and the form as a body for the REST resource, which validates it."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from go2hooks.core.errors import HeaderError
 from go2hooks.core.security.custom_headers import check_together
 from services.api.bodies import NotJsonError, parse_json
 
-#: What stands beside each field of the form, and in the list of what is wrong.
+#: The labels of the form's fields, also used in the list of faults.
 LABELS: Final = {
     "name": "Name",
     "url": "URL",
@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 class Values(TypedDict):
-    """What stands in the fields: as typed, whether right or wrong."""
+    """The fields' values as typed, valid or not."""
 
     name: str
     url: str
@@ -57,7 +57,7 @@ class Values(TypedDict):
 
 
 def typed(form: "MultiDict[str, str]") -> Values:
-    """What came; rows in which nothing stands are left out."""
+    """The posted values; empty rows are left out."""
 
     def text(name: str) -> str:
         return form.get(name, "").replace("\r\n", "\n").strip()
@@ -73,7 +73,7 @@ def typed(form: "MultiDict[str, str]") -> Values:
 
 
 def shown(webhook: Mapping[str, Any]) -> Values:
-    """A webhook as it is. The value of a secret header is not there."""
+    """The values of an existing webhook. The value of a secret header is empty."""
     headers = [
         Header(name, value, "") if isinstance(value, str) else Header(name, "", _SECRET)
         for name, value in webhook["headers"].items()
@@ -90,7 +90,7 @@ EMPTY: Final = typed(MultiDict())
 
 
 def as_body(values: Values) -> tuple[dict[str, Any], dict[str, str]]:
-    """The body, and what is wrong with fields that no JSON can say: these hold what the resource refuses, too."""
+    """The body, and the faults of fields that JSON cannot express. Their values are ones that the resource refuses too."""
     faults: dict[str, str] = {}
     body = {
         "name": values["name"], "url": values["url"], "events": values["events"],
@@ -106,12 +106,12 @@ def as_body(values: Values) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def version(webhook: Mapping[str, Any]) -> str:
-    """Another whenever its owner has changed it; not when a delivery has failed."""
+    """A version that changes with the owner's changes, not with failed deliveries."""
     return sha256(json.dumps([shown(webhook), webhook["updatedAt"]]).encode()).hexdigest()
 
 
 def differences(now: Values, wanted: Values) -> list[tuple[str, str]]:
-    """The fields that differ from what is wanted, by their labels, with what they are now."""
+    """The fields that differ from `wanted`, by their labels, with their present values."""
     return [(LABELS[name], _told(now[name]) or "empty") for name in LABELS if now[name] != wanted[name]]  # type: ignore[literal-required]
 
 
@@ -125,7 +125,7 @@ def _filter(values: Values) -> Any:
 
 
 def _headers(values: Values) -> dict[str, Any] | None:
-    """A secret value in which nothing was typed stays as it is."""
+    """The headers of the body. A secret value that was left empty stays unchanged."""
     names = [header.name for header in values["headers"]]
     if len(set(names)) != len(names):
         try:
@@ -146,7 +146,7 @@ def _metadata(values: Values) -> dict[str, str] | None:
 
 
 def _number(text: str) -> Any:
-    """None for nothing; what is no number as it is, for the resource to refuse."""
+    """A number; None for nothing; other text unchanged, so that the resource refuses it."""
     try:
         number = float(text)
     except ValueError:

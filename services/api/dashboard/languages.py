@@ -1,4 +1,4 @@
-"""The code of docs/verify.md, which verifies a delivery, for the page that shows a secret."""
+"""The code of docs/verify.md that verifies a delivery, for the page that shows a secret."""
 
 from functools import cache
 from pathlib import Path

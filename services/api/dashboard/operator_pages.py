@@ -1,4 +1,4 @@
-"""For operators: how the whole deployment stands, and its dead letters. Across accounts, so for keys of the operators' own alone."""
+"""Operators' pages: the state of the deployment, and its dead letters, of all accounts; for operators' keys alone."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ from services.api.operating import Operating
 
 _KINDS: Final = "any(deliveries, events)"
 _IN_FULL: Final = ("payload", "data")
-LATE_S: Final = 30.0  #: what waits for longer is marked
+LATE_S: Final = 30.0  #: older waiting messages are highlighted
 _SAID_ELSEWHERE: Final = ("position", "buried", "sent back")
 
 
@@ -42,7 +42,7 @@ class RunningBuild(NamedTuple):
 
 
 class PipelineFigures(NamedTuple):
-    """The picture, in the order in which events pass it. None for what is not known."""
+    """The pipeline's figures, in the order of processing. None for unknown ones."""
 
     events: Stage
     routers: int
@@ -60,7 +60,7 @@ def show_pipeline() -> str:
 
 @blueprint.get("/operators/figures")
 def show_figures() -> str:
-    """The part of that page that is asked for again and again."""
+    """The part of that page that the browser polls."""
     return render_template("operators_figures.html", **_figures(_operating()))
 
 
@@ -132,7 +132,7 @@ def _send_back(kind: str, wanted: Callable[[DeadMessage], bool]) -> None:
 
 
 def _operating() -> Operating:
-    """Raises NotFound for everybody's key but those of operators: to them the page does not exist."""
+    """Raises NotFound for a key that is no operator's."""
     found = services().operating
     if found is None or not operates(key()):
         raise _refusal(404, "There is nothing at this address.")
@@ -141,7 +141,7 @@ def _operating() -> Operating:
 
 @contextmanager
 def _waiting() -> Iterator[None]:
-    """While a thread reads Kafka's log: of few at once, and only where Kafka answers at all."""
+    """Limits the threads that read Kafka's log at once; raises when Kafka does not answer."""
     with services().watching.taken_by(key().account_id) as has_place:
         if not has_place:
             raise _refusal(503, "Others look at dead letters at the moment: try again in a few seconds.")
@@ -198,7 +198,7 @@ def _pipeline(survey: Survey, box: Operating) -> PipelineFigures:
 
 
 def _together(stages: list[Stage]) -> Stage:
-    """One for several topics: None where it is not known of each."""
+    """The sum for several topics; None when one is unknown."""
     written, waiting, handled, late = zip(*stages, strict=True)
     return Stage(_all(written, sum), _all(waiting, sum), _all(handled, sum), _all(late, max))
 
@@ -219,7 +219,7 @@ def _builds(processes: Iterable[Process]) -> list[RunningBuild]:
 
 
 def _readable(text: str) -> str:
-    """JSON with line breaks; what is none as it is."""
+    """JSON with line breaks; other text unchanged."""
     try:
         return words.pretty(text) or text
     except ValueError:
@@ -227,7 +227,7 @@ def _readable(text: str) -> str:
 
 
 def _of_webhook(webhook: str) -> Callable[[DeadMessage], bool]:
-    """Whether it is a delivery of this webhook; any if none is named."""
+    """A predicate for deliveries of this webhook, or for all if none is named."""
 
     def has(letter: DeadMessage) -> bool:
         delivery = letter.delivery() if webhook else None

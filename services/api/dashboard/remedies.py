@@ -1,4 +1,4 @@
-"""What to do about a failed attempt: each failure that is recorded, and the step that mends it."""
+"""What to do about a failed attempt: the remedy for each recorded failure."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,7 +17,7 @@ _CLIENT: Final = (
 )
 _LOAD: Final = "Look at the receiver's load and logs at this time."
 
-# By a part of the recorded sentence, since one code stands for many causes. The first that is found counts.
+# By a part of the recorded message, since one code has many causes. The first match counts.
 _BY_SENTENCE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     Failure.TLS_ERROR: (
         ("client certificate expired at", "Give the webhook a new client certificate; then send this again."),
@@ -133,7 +133,7 @@ _UNKNOWN: Final = "A receiver answers a delivery that it took with a status of 2
 
 
 def remedy(attempt: Mapping[str, Any], url: str) -> str | None:
-    """What the webhook's owner can do about an attempt, as the API shows it; None for a success.
+    """The remedy for an attempt as the API shows it; None for a success.
 
     `url` is the webhook's, which a redirect may be relative to.
     """

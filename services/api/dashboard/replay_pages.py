@@ -1,4 +1,4 @@
-"""Replays of a webhook: how much one would send, begun, watched and stopped."""
+"""Replays of a webhook: estimate, start, watch and stop them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -29,7 +29,7 @@ def list_replays(webhook_id: str) -> str:
 
 @blueprint.post("/webhooks/<webhook_id>/replays/estimate")
 def estimate_replay(webhook_id: str) -> Any:
-    """What the form's choice would send: in place, or in the page loaded anew."""
+    """The estimate for the form's choice, as a part of the page or as a whole page."""
     wanted = _wanted()
     query = wanted | {"events": ",".join(wanted.get("events", []))}
     reply = ask("GET", f"/webhooks/{webhook_id}/replay-estimate", **query)
@@ -54,7 +54,7 @@ def stop_replay(webhook_id: str, replay_id: str) -> Any:
 
 @blueprint.post("/webhooks/<webhook_id>/enable-and-replay")
 def enable_and_replay(webhook_id: str) -> Any:
-    """Two steps, of which the second may fail alone: then what was skipped is still there to be replayed."""
+    """Enable, then replay. If the replay fails, the skipped deliveries are kept and can be replayed later."""
     webhook = calls.get(f"/webhooks/{webhook_id}")["data"]
     if webhook["isActive"]:
         return back(
@@ -82,7 +82,7 @@ def _page(webhook_id: str, estimate: dict[str, Any], listed: dict[str, Any]) -> 
 
 
 def _wanted() -> dict[str, Any]:
-    """What the form asks for: a range of its own where one is given, or from now back."""
+    """The form's request: its own range if one is given, else a range that ends now."""
     form = request.form
     hours = words.RANGES.get(form.get("range", ""), 1)
     begin = words.in_utc(form.get("from", "")) or (datetime.now(UTC) - timedelta(hours=hours)).isoformat()

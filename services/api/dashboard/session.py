@@ -1,4 +1,4 @@
-"""Who is signed in: a signed cookie names the API key, and each request asks whether that key still opens anything."""
+"""The session: a signed cookie names the API key, and each request checks that the key is still valid."""
 
 import hashlib
 import hmac
@@ -24,14 +24,14 @@ csrf: Final = CSRFProtect()
 
 
 def came_by_https() -> bool:
-    """Whether the browser asked so, be it a proxy in front of us."""
+    """Whether the browser used https, to us or to a proxy in front of us."""
     return request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
 
 
 class _Cookies(SecureCookieSessionInterface):
-    """Only over https where the page itself came so; locally there is no https.
+    """Secure cookies if the page came by https; locally there is no https.
 
-    A proxy in front of us says so in a header; who makes one up only restricts their own cookie.
+    A proxy tells it by a header; a client that forges it only restricts its own cookie.
     """
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  # Flask's signature
@@ -39,7 +39,7 @@ class _Cookies(SecureCookieSessionInterface):
 
 
 def register_sessions(app: Flask, settings: Settings) -> None:
-    """Signed by keys derived from those that encrypt secrets: every API process reads every cookie, and keys may rotate."""
+    """Cookies are signed with keys derived from the encryption keys: all API processes read them, and keys can rotate."""
     first, *older = (_derived(key) for key in settings.encryption_keys())
     app.secret_key = first
     app.session_interface = _Cookies()
@@ -61,12 +61,12 @@ def _derived(key: bytes) -> bytes:
 
 
 def sign_in(key: str) -> None:
-    """Begin a new session of whose key this is. Raises ApiError 401 or 429."""
+    """Begin a new session with this key. Raises ApiError 401 or 429."""
     _begin(log_in(key))
 
 
 def sign_in_by_link(token: str) -> bool:
-    """Begin a new session of the key that the token stands for, unless it was used, is too old, or its key opens nothing."""
+    """Begin a new session by a token, unless it was used, has expired, or its key is invalid."""
     with services().pool.transaction() as conn:
         key_id = sign_in_links.use(conn, token)
         known = None if key_id is None else api_keys.look_up_id(conn, key_id)
@@ -77,7 +77,7 @@ def sign_in_by_link(token: str) -> bool:
 
 
 def _begin(known: KnownKey) -> None:
-    """Nothing of the session before is kept: who planted it gets nothing of this one."""
+    """Begin a new session. The old one is discarded, against session fixation."""
     session.clear()
     session.permanent = True
     session["key"], session["until"] = known.id, time.time() + LIFETIME.total_seconds()
@@ -88,7 +88,7 @@ def sign_out() -> None:
 
 
 def signed_in() -> KnownKey | None:
-    """Who is, if the key still opens anything."""
+    """The session's key, if it is still valid."""
     if session.get("until", 0.0) < time.time():
         return None
     with services().pool.transaction() as conn:
@@ -97,11 +97,11 @@ def signed_in() -> KnownKey | None:
 
 
 def operates(known: KnownKey) -> bool:
-    """Whether this is an admin's key of the operators' account: it sees all accounts. A customer's is not, whatever its scopes."""
+    """Whether this is an admin key of the operators' account, which may see all accounts."""
     account_id = services().settings.operators_account
     return account_id is not None and known.account_id == account_id and known.may(Scope.ADMIN)
 
 
 def key() -> KnownKey:
-    """Whose pages these are. In a request of somebody who is signed in."""
+    """The session's key, in a request that is signed in."""
     return cast("KnownKey", g.dashboard_key)

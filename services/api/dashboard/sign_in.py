@@ -38,7 +38,7 @@ def sign_in_now() -> Any:
 
 @blueprint.get("/sign-in/link")
 def open_link() -> Any:
-    """Uses nothing up: browsers and link previews fetch addresses that nobody has opened. The page sends its form itself."""
+    """Does not use the token: link previews fetch addresses that nobody has opened. The page submits its form itself."""
     if not _is_local():
         return _ask_for_key(_FROM_AFAR, 403)
     return render_template("sign_in_link.html", link_token=request.args.get("token", ""))
@@ -58,7 +58,7 @@ def _ask_for_key(why: str, status: int) -> tuple[str, int]:
 
 
 def _is_local() -> bool:
-    """Whether this was asked on this machine, of a server that only this machine reaches, by no proxy for somebody else."""
+    """Whether the request comes from this machine to a loopback server, and not through a proxy."""
     places = (services().settings.api_host, request.remote_addr or "", urlsplit(request.host_url).hostname or "")
     return all(map(is_loopback, places)) and not any(name in request.headers for name in _FORWARDED)
 
@@ -70,7 +70,7 @@ def sign_out_now() -> Any:
 
 
 def _own_address(wanted: str) -> str:
-    """Where to go after signing in: nowhere but to a page of ours."""
+    """The address to open after signing in: always a page of ours."""
     parts = urlsplit(wanted)
     own = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
     return wanted if own else url_for("dashboard.list_webhooks")

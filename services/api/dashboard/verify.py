@@ -7,7 +7,7 @@ from flask import Response, make_response, render_template
 
 from services.api.dashboard.blueprint import blueprint, events
 
-# As every page's, and no connection to anywhere, this server included.
+# The policy of every page, without any connection, even to this server.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'none'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"

@@ -1,4 +1,4 @@
-"""A webhook is made, changed, or given another secret."""
+"""Forms that create and change a webhook, and rotate its secret."""
 
 import json
 import secrets
@@ -45,7 +45,7 @@ def edit_webhook(webhook_id: str) -> str:
 
 @blueprint.post("/webhooks/<webhook_id>/edit")
 def change_webhook(webhook_id: str) -> Any:
-    """Refused when somebody has changed the webhook since the form was shown: the page says what, and keeps what was typed."""
+    """Refused if the webhook was changed since the form was shown: the page shows the changes, and keeps the typed values."""
     values = form_fields.typed(request.form)
     body, faults = form_fields.as_body(values)
     for _ in range(3):  # deliveries that fail change what GET shows, and with it the ETag
@@ -64,7 +64,7 @@ def change_webhook(webhook_id: str) -> Any:
 
 @blueprint.post("/webhooks/check-url")
 def check_url() -> str:
-    """What is wrong with the URL, to be shown while it is typed: a webhook of which nothing else is known is never made."""
+    """Validate the URL while it is typed. The body lacks other required fields, so no webhook is created."""
     url = request.form.get("url", "").strip()
     reply = ask("POST", "/webhooks", {"url": url})
     return render_template("url_fault.html", url=url, fault=reply.error["details"].get("url"))
@@ -86,7 +86,7 @@ def rotate_secret(webhook_id: str) -> Any:
 
 
 def _form(webhook: Any, values: Values, faults: dict[str, str] | None = None, changed: Any = None) -> str:
-    """`changed` of a webhook that somebody else has changed: the fields that differ from `values`, with what they are now."""
+    """`changed`: the fields that somebody else has changed, with their present values."""
     return render_template(
         "webhook_form.html", webhook=webhook, values=values, faults=faults or {}, changed=changed, events=_examples(),
         labels=form_fields.LABELS, filter_examples=form_fields.FILTER_EXAMPLES, once=_new_once(),
@@ -99,7 +99,7 @@ def _examples() -> Any:
 
 
 def _faults(reply: Reply, own: dict[str, str]) -> dict[str, str]:
-    """What is wrong, by field; "" for what is wrong with none of them."""
+    """The faults by field; "" for a fault of no field."""
     details = {name.partition(".")[0]: text for name, text in reply.error["details"].items()} | own
     faults = {name: details[name][:1].upper() + details[name][1:] for name in form_fields.LABELS if name in details}
     if reply.error["code"] == "idempotency_key_reused":
@@ -112,7 +112,7 @@ def _secret(webhook: Any, occasion: str) -> str:
 
 
 def _once() -> dict[str, str]:
-    """Reloaded, the page that answers a form sends it again: that makes nothing, and shows the same."""
+    """An Idempotency-Key for the form: a reload repeats the request, and gets the same answer."""
     once = request.form.get("once")
     return {ONCE: once} if once else {}
 

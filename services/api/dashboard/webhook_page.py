@@ -1,4 +1,4 @@
-"""What every page of one webhook begins with: what it is, and what has become of deliveries while it was disabled."""
+"""The head of every page of one webhook: the webhook, and the deliveries skipped while it was disabled."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,13 +19,13 @@ def webhook_page(template: str, webhook_id: str, **shown: Any) -> str:
 
 
 def off_since(webhook: dict[str, Any]) -> str:
-    """From when on what was accepted may have been skipped: what waited for a retry when it was disabled, too."""
+    """The earliest acceptance time of skipped deliveries, including those that waited for a retry when it was disabled."""
     longest = timedelta(seconds=sum(services().settings.retry_delays))
     return (datetime.fromisoformat(webhook["disabledAt"]) - longest).isoformat()
 
 
 def _skipped(webhook: dict[str, Any]) -> Any:
-    """How much a replay would bring back; None of a webhook that is not disabled, or when that takes too long to find out."""
+    """The number of deliveries to replay; None for an enabled webhook, or when counting takes too long."""
     if webhook["isActive"]:
         return None
     reply = ask("GET", f"/webhooks/{webhook['id']}/replay-estimate", **{"from": off_since(webhook), "only": "skipped"})

@@ -32,7 +32,7 @@ def show_webhook(webhook_id: str) -> str:
 
 
 def _charts(webhook_id: str) -> dict[str, Any]:
-    """What the charts of a page are drawn from; of the range that the address names."""
+    """The data of a page's charts, for the range in the address."""
     asked = request.args.get("range", "")
     name = asked if asked in charts.RANGES else "24h"
     stats = calls.get(f"/webhooks/{webhook_id}/stats", **charts.span(name, datetime.now(UTC)))["data"]
@@ -59,7 +59,7 @@ def switch_webhook(webhook_id: str, action: str) -> Any:
 
 @blueprint.post("/webhooks/<webhook_id>/test")
 def send_test(webhook_id: str) -> Any:
-    """Its answer is shown in the page that the form is in; without JavaScript, in that page loaded anew."""
+    """The answer is shown in the form's page; without JavaScript, the page is loaded again."""
     reply = ask("POST", f"/webhooks/{webhook_id}/test", {"event": request.form.get("event", "")}, wait="true")
     in_place = "HX-Request" in request.headers
     if in_place and not reply.ok:

@@ -24,12 +24,12 @@ def ago(moment: str | None) -> str:
 
 
 def due(moment: str) -> str:
-    """When something begins that may be late: `in 2 min`, `any moment now`."""
+    """When something is due: `in 2 min`, or `any moment now` when it is late."""
     return "any moment now" if datetime.fromisoformat(moment) < datetime.now(UTC) else ago(moment)
 
 
 def later(before: str, after: str) -> str:
-    """How long after the one the other is, as `5 s`."""
+    """The time between two moments, as `5 s`."""
     return _rounded((datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds())
 
 
@@ -63,7 +63,7 @@ def exactly(moment: str | None) -> str:
 
 
 def in_utc(typed: str) -> str:
-    """What an input for a time holds is without a zone, unless a script has put in the reader's time: then it is in UTC."""
+    """A time input's value in UTC. It has no zone, unless a script has converted it."""
     return f"{typed}Z" if _NO_ZONE.fullmatch(typed) else typed
 
 
@@ -76,12 +76,12 @@ def milliseconds(duration_ms: float | None) -> str:
 
 
 def pretty(payload: str | None) -> str | None:
-    """JSON for reading; what was sent has no spaces."""
+    """JSON with line breaks for reading."""
     return None if payload is None else json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
 
 
 def written(value: Any) -> str:
-    """A setting's value as text: what is text as it is, everything else as JSON."""
+    """A setting's value as text; other types as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -93,13 +93,13 @@ def state_of(webhook: dict[str, Any]) -> str:
 
 
 def why_disabled(webhook: dict[str, Any]) -> str:
-    """As it stands after a colon, or alone."""
+    """The reason, to stand after a colon or alone."""
     reason: str = webhook["disabledReason"] or DISABLED_BY_USER
     return "by its owner" if reason == DISABLED_BY_USER else reason
 
 
 def told_of_result(result: dict[str, Any]) -> str:
-    """What came of a request that was waited for."""
+    """A sentence about the result of a test or redelivery."""
     if "delivered" not in result:
         return str(result.get("message") or "It is on its way.")
     took = milliseconds(result["responseTimeMs"])

@@ -1,4 +1,4 @@
-"""What `go2hooks listen` does with a request: answer it or hand it on, and print both."""
+"""How `go2hooks listen` handles a request: it answers or forwards it, and prints both."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ _FAILED: Final = LocalReply(500)
 
 
 class Arrivals:
-    """Requests come in many threads at once; each is printed whole."""
+    """Handles requests of several threads at once; the lines of one are printed together."""
 
     def __init__(self, console: "Console", status: int, fail_first: int, forward: "Forwarder | None") -> None:
         self.count = 0
@@ -30,12 +30,12 @@ class Arrivals:
         self._lock = threading.Lock()
 
     def begin(self, secrets: tuple[str, ...]) -> None:
-        """Verify with these. Who comes before waits for it: a webhook's first delivery may be faster than its secret."""
+        """Set the secrets. Earlier requests wait for them: a webhook's first delivery may arrive before its secret."""
         self._secrets = secrets
         self._may_begin.set()
 
     def answer(self, received: Received) -> LocalReply:
-        """Block until the other server has answered, where there is one."""
+        """Answer the request, or block until the target server has answered."""
         arrived = time.time()
         self._may_begin.wait()
         with self._lock:
@@ -47,7 +47,7 @@ class Arrivals:
         return reply
 
     def _find_reply(self, received: Received) -> tuple[LocalReply, str]:
-        """The reply, and where it is from."""
+        """The reply, and a phrase that says where it is from."""
         if self._forward is None:
             return self._reply, f"answered {self._reply.status}"
         begun = time.monotonic()
@@ -85,12 +85,12 @@ class Arrivals:
 
         try:
             self._console.print(JSON(body.decode()))
-        except ValueError:  # neither JSON nor UTF-8: shown as it is
+        except ValueError:  # neither JSON nor UTF-8: printed as repr
             self._console.print(repr(body), markup=False)
 
 
 def _age(timestamp: str, arrived: float) -> str:
-    """How long after its event a request came, by both machines' clocks; nothing where it does not say."""
+    """The time from the event to the request, by both machines' clocks; empty without a timestamp."""
     try:
         happened = datetime.fromisoformat(timestamp).timestamp()
     except (ValueError, OverflowError):

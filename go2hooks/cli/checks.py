@@ -1,4 +1,4 @@
-"""What `go2hooks doctor` looks at, Kafka apart. Each check yields findings; one that cannot go on ends with a problem."""
+"""The checks of `go2hooks doctor`, except for Kafka. Each yields findings; one that cannot go on ends with a problem."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SKEW_LIMIT_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; with a remedy it is a problem."""
+    """One line of the report. A finding with a remedy is a problem."""
 
     subject: str
     detail: str
@@ -30,7 +30,7 @@ class Finding:
 
 
 def check_postgres(settings: "Settings", service: str | None = None) -> Iterator[Finding]:
-    """Each database that is named answers as services ask it, is migrated, may be used, opens its secrets, agrees on the time."""
+    """Check each database: connection, migrations, privileges, secrets and clock."""
     yield from _check_connection(settings, "database_url", settings.database_url.get_secret_value(), service)
     if settings.database_direct_url is not None:
         yield from _check_connection(settings, "database_direct_url", settings.direct_url(), service)
@@ -73,7 +73,7 @@ def _check_connection(settings: "Settings", name: str, url: str, service: str | 
 
 
 def _check_that_both_are_one(settings: "Settings") -> Iterator[Finding]:
-    """Says nothing where one of them does not answer, or is not migrated: that is told already."""
+    """No finding when one of them does not answer or is not migrated: other checks report that."""
     import psycopg
 
     from go2hooks.core.errors import Go2HooksError
@@ -117,7 +117,7 @@ def _pooler_found(settings: "Settings", name: str) -> Finding:
 
 
 def _check_rights(session: "Session", asked: str | None) -> Iterator[Finding]:
-    """Of this login: each service may have one of its own."""
+    """Check the privileges of this login. Each service may have its own login."""
     from go2hooks.postgres.away import GRANTS
     from go2hooks.postgres.rights import Role, missing_rights
 
@@ -184,7 +184,7 @@ def _opens(box: "SecretBox", webhook_id: str, sealed: bytes, purpose: "Purpose")
 
 
 def check_schemas(settings: "Settings") -> Iterator[Finding]:
-    """Every schema can be read, and each has a fingerprint of its own by which messages name it."""
+    """Check that every schema can be read and has a fingerprint of its own."""
     from go2hooks.codec import EventCodec
 
     try:

@@ -21,12 +21,12 @@ def config() -> None:
         table.add_row(f"GO2HOOKS_{name.upper()}", shown, default, field.description or "")
     console = Console()
     if not console.is_terminal:
-        console.width = 400  # a pipe has no width of its own: there every row stays on one line
+        console.width = 400  # a pipe has no width: each row stays on one line
     console.print(table)
 
 
 def _show(value: Any) -> str:
-    """As the variable would be written; bold is the caller's business, so brackets are escaped."""
+    """The value as its variable is written, with brackets escaped for rich."""
     from pydantic import SecretStr
     from rich.markup import escape
 

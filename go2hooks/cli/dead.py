@@ -40,7 +40,7 @@ def read_moment(_context: click.Context, _option: click.Parameter, text: str | N
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which dead letters; what is None or empty leaves out none."""
+    """A filter for dead letters; None or an empty value does not filter."""
 
     kind: str
     reason: str | None
@@ -108,7 +108,7 @@ def list_(kind: str, limit: int, data_dir: Path | None, **filters: Any) -> None:
         table.add_row(letter.name, told_time(letter.time_ms), reason, what, told_time(letter.sent_back_ms))
     console = Console()
     if not console.is_terminal:
-        console.width = 300  # a pipe has no width of its own: there every row stays on one line
+        console.width = 300  # a pipe has no width: each row stays on one line
     console.print(table)
     click.echo(f"{len(newest)} shown.", err=True)
 
@@ -210,7 +210,7 @@ def _at(position: str) -> Wanted:
 
 
 def _visible(text: str) -> str:
-    """Control characters as escapes: whoever wrote the message would steer the terminal by them, or make up a line."""
+    """Escape control characters, by which a message could control the terminal or forge a line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -39,7 +39,7 @@ def doctor(service: str | None, data_dir: Path | None) -> None:
     for finding in findings:
         mark = "[bold red]✗[/]" if finding.remedy else "[green]✓[/]"
         said = f"{finding.detail}\n→ {finding.remedy}" if finding.remedy else finding.detail
-        table.add_row(mark, finding.subject, escape(said))  # servers' own words are among them
+        table.add_row(mark, finding.subject, escape(said))  # they contain messages of servers
     Console(highlight=False).print(table)
     problems = sum(bool(finding.remedy) for finding in findings)
     if problems:

@@ -1,4 +1,4 @@
-"""What `go2hooks doctor` asks of the egress proxy."""
+"""The checks of the egress proxy for `go2hooks doctor`."""
 
 import socket
 import ssl
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from go2hooks.settings import Settings
 
 _SUBJECT: Final = "egress proxy"
-_NOWHERE: Final = "go2hooks-doctor.invalid"  # nobody has this name (RFC 6761)
-_INSIDE: Final = "169.254.169.254"  # where clouds keep what nobody outside may read
+_NOWHERE: Final = "go2hooks-doctor.invalid"  # a reserved name (RFC 6761)
+_INSIDE: Final = "169.254.169.254"  # the metadata service of clouds
 _REMEDIES: Final = {
     Meaning.CREDENTIALS: "Correct the user and the password in GO2HOOKS_EGRESS_PROXY.",
     Meaning.FORBIDDEN: "Permit the dispatchers' machines to use it, and any host as a destination.",
@@ -23,7 +23,7 @@ _REMEDIES: Final = {
 
 
 def check_egress_proxy(settings: "Settings") -> Iterator[Finding]:
-    """The proxy that deliveries leave by answers, takes our credentials, and refuses an address inside."""
+    """Check that the egress proxy answers, accepts our credentials, and refuses a private address."""
     address = settings.egress_proxy_address()
     if address is None:
         return
@@ -50,7 +50,7 @@ def check_egress_proxy(settings: "Settings") -> Iterator[Finding]:
 def _check_that_inside_is_refused(proxy: "_Proxy") -> Finding:
     try:
         is_refused = proxy.ask(_INSIDE).meaning is Meaning.FORBIDDEN
-    except OSError:  # it has tried, for as long as we waited
+    except OSError:  # the proxy has tried to connect until our timeout
         is_refused = False
     if is_refused:
         return Finding(_SUBJECT, f"it refuses {_INSIDE}, as it must")
@@ -68,7 +68,7 @@ def _tls(settings: "Settings") -> ssl.SSLContext:
 
 
 class _SilenceError(TimeoutError):
-    """It has taken the connection and says nothing."""
+    """The proxy has accepted the connection and does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class _Proxy:
     patience_s: float
 
     def ask(self, host: str) -> ProxyAnswer:
-        """What it says to CONNECT. Raises OSError, and _SilenceError when it takes longer than a delivery may."""
+        """The proxy's answer to CONNECT. Raises OSError, and _SilenceError when it takes longer than a delivery may."""
         where = (self.address.host, self.address.port)
         with socket.create_connection(where, TIMEOUT_S) as plain, self._secure(plain) as connection:
             connection.sendall(connect_request(self.address, host, 443))

@@ -33,9 +33,7 @@ _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # a byte order mark, as `surrogateesc
 @click.option(
     "--file",
     "lines",
-    type=click.File(
-        encoding="utf-8-sig", errors="surrogateescape"
-    ),  # a line that is not UTF-8 is that line's fault alone
+    type=click.File(encoding="utf-8-sig", errors="surrogateescape"),  # a line that is not UTF-8 fails alone
     help="Take them from JSON lines; - is standard input.",
 )
 @stack_option
@@ -117,7 +115,7 @@ def _from_lines(lines: IO[str], event: str, account: str, tally: _Tally) -> Iter
 
 
 def _paced(events: Iterator[Event], rate: float | None, sleep: Callable[[float], None] = time.sleep) -> Iterator[Event]:
-    """Let the nth event through n / rate seconds after the first, however long sending took."""
+    """Yield the nth event n / rate seconds after the first, however long sending took."""
     started = time.monotonic()
     for n, event in enumerate(events):
         if rate is not None and (ahead := started + n / rate - time.monotonic()) > 0:

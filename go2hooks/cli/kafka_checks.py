@@ -1,4 +1,4 @@
-"""What `go2hooks doctor` looks at in Kafka. Each check yields findings; one that cannot go on ends with a problem."""
+"""The Kafka checks of `go2hooks doctor`. Each yields findings; one that cannot go on ends with a problem."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ _IN_SYNC: Final = 2
 
 
 def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Finding]:
-    """The brokers answer, topics are right and replicated, sessions may be as short as ours, clocks agree."""
+    """Check connection, rights, topics, replication, session timeouts and clocks."""
     from confluent_kafka import KafkaException
 
     from go2hooks.core.errors import UnavailableError
@@ -30,7 +30,7 @@ def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Fi
         yield Finding("Kafka", f"{servers} answers: {len(metadata.brokers)} broker(s)")
         yield from _check_rights(settings, service)
         if service not in (None, "operator"):
-            return  # a service's own login may not look at the rest
+            return  # a service's own login may not read the rest
         yield from _check_topics(settings)
         yield _check_sessions(settings, client, min(metadata.brokers))
         yield from _check_replicas(client, metadata, f"{settings.kafka_prefix}.")
@@ -41,7 +41,7 @@ def check_kafka(settings: "Settings", service: str | None = None) -> Iterator[Fi
 
 
 def check_owner(settings: "Settings") -> Iterator[Finding]:
-    """Whether the topics belong to this database's deployment. Says nothing where either server does not answer."""
+    """Check that the topics belong to this database's deployment. No finding when a server does not answer."""
     import psycopg
 
     from go2hooks.core.errors import Go2HooksError
@@ -55,7 +55,7 @@ def check_owner(settings: "Settings") -> Iterator[Finding]:
             ours = find_deployment(connection)
         owner = read_claims(settings).owner
     except (psycopg.Error, Go2HooksError):
-        return  # told by the checks of that server
+        return  # the checks of that server report it
     if owner in (None, ours):
         yield Finding("deployment", f"{ours}; the topics are {'its own' if owner else 'still unclaimed'}")
         return
@@ -74,7 +74,7 @@ def _check_topics(settings: "Settings") -> Iterator[Finding]:
 
 
 def _check_rights(settings: "Settings", asked: str | None) -> Iterator[Finding]:
-    """Of this login: each service may have one of its own, whose rights only it can ask for."""
+    """Check the rights of this login. Each service may have its own, and can ask only for its own rights."""
     from go2hooks.kafka.preflight import find_faults
     from go2hooks.kafka.rights import Principal
 
@@ -96,7 +96,7 @@ def _check_rights(settings: "Settings", asked: str | None) -> Iterator[Finding]:
 
 
 def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) -> Finding:
-    """A broker that refuses our session timeout lets no consumer join at all."""
+    """Check that brokers accept our session timeout: otherwise no consumer can join."""
     from confluent_kafka.admin import ConfigResource, ResourceType
 
     resource = ConfigResource(ResourceType.BROKER, str(broker))
@@ -116,7 +116,7 @@ def _check_sessions(settings: "Settings", client: "AdminClient", broker: int) ->
 
 
 def _check_replicas(client: "AdminClient", metadata: "ClusterMetadata", prefix: str) -> Iterator[Finding]:
-    """One broker is for development; of several, any one may be lost without losing a message."""
+    """Check replication. With several brokers, losing any one of them must lose no message."""
     ours = {name: topic.partitions.values() for name, topic in metadata.topics.items() if name.startswith(prefix)}
     replicas = {name: min(len(partition.replicas) for partition in partitions) for name, partitions in ours.items()}
     if len(metadata.brokers) == 1 and max(replicas.values(), default=1) == 1:
@@ -150,7 +150,7 @@ def _in_sync_wanted(client: "AdminClient", topics: Iterable[str]) -> dict[str, i
 
 
 def _check_broker_clock(settings: "Settings") -> Finding:
-    """The brokers date events; none of theirs may lie ahead of our clock; one behind is not to be seen without writing."""
+    """Check that no broker's clock is ahead of ours: brokers date events. One that is behind cannot be seen without writing."""
     from go2hooks.kafka.reading import LogReader
     from go2hooks.kafka.topics import TopicNames
 

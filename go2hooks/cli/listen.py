@@ -156,7 +156,7 @@ def _refuse_contradictions(
 
 
 def _find_api(address: str | None, key: str | None, data_dir: Path | None) -> "ApiClient | None":
-    """The API to subscribe at; None to subscribe nowhere."""
+    """The API to create a webhook at; None to create none."""
     from go2hooks.listening.api_client import ApiClient
 
     if address is not None and data_dir is not None:
@@ -177,7 +177,7 @@ def _find_api(address: str | None, key: str | None, data_dir: Path | None) -> "A
 
 @contextmanager
 def _until_asked_to_stop() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, SIGTERM, and the end of the terminal. They interrupt nothing, so that a webhook is always removed."""
+    """An event set by Ctrl-C, SIGTERM and SIGHUP. They interrupt nothing, so that a webhook is always removed."""
     stop = threading.Event()
     asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     numbers = [number for number in asking if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
@@ -191,7 +191,7 @@ def _until_asked_to_stop() -> Iterator[threading.Event]:
 
 @contextmanager
 def _receiving(host: str, port: int, arrivals: "Arrivals", forward: "Forwarder | None") -> Iterator[str]:
-    """A receiver in a thread of its own; the address that leads to it."""
+    """Run a receiver in a thread; yields its address."""
     from go2hooks.listening.receiver import Receiver
 
     try:
@@ -214,7 +214,7 @@ def _receiving(host: str, port: int, arrivals: "Arrivals", forward: "Forwarder |
 def _subscribed(
     client: "ApiClient", url: str, webhook_id: str | None, events: tuple[str, ...]
 ) -> Iterator["TemporaryWebhook"]:
-    """A webhook that leads here. Raises ClickException with the remedy when the API does not take it."""
+    """Create a webhook for this receiver. Raises ClickException with the remedy when the API refuses it."""
     from go2hooks.listening.api_client import ApiRefusedError
     from go2hooks.listening.temporary_webhook import fields_of, subscribed
 
@@ -235,7 +235,7 @@ def _welcome(subscription: "TemporaryWebhook", forward: "Forwarder | None") -> s
 def _receive_again(
     client: "ApiClient", webhook_id: str, number: int, secret: str, arrivals: "Arrivals", stop: threading.Event
 ) -> None:
-    """Answer and print, or hand on, what the webhook got last, as if it came now."""
+    """Handle the webhook's last deliveries as if they arrived now."""
     from go2hooks.listening.past_deliveries import last_deliveries, receive_again
 
     for delivery_id in last_deliveries(client, webhook_id, number):

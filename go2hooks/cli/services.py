@@ -1,4 +1,4 @@
-"""`go2hooks api`, `router`, `replayer`, `dispatcher`: each becomes the service, in this process."""
+"""`go2hooks api`, `router`, `replayer`, `dispatcher`: each command executes the service in this process."""
 
 import importlib.util
 import os
@@ -8,7 +8,7 @@ import click
 
 
 def _become(module: str, needed: tuple[str, ...], *arguments: str) -> None:
-    """Replace this process, so that signals and the exit status are the service's own."""
+    """Replace this process, so that signals reach the service, and its exit status is ours."""
     for package in needed:
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)

@@ -1,4 +1,4 @@
-"""Where a command finds its servers: in the environment, or in the directory of a stack that `go2hooks up` runs."""
+"""How a command finds its servers: by the environment, or by the directory of a stack of `go2hooks up`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def stack_option(function: F) -> F:
 
 
 def read_endpoints(data_dir: Path) -> dict[str, Any]:
-    """What a running stack says about itself. Raises ClickException when none runs there."""
+    """The endpoints.json of a running stack. Raises ClickException when none runs there."""
     path = data_dir / "endpoints.json"
     try:
         endpoints: dict[str, Any] = json.loads(path.read_bytes())
@@ -45,7 +45,7 @@ def read_endpoints(data_dir: Path) -> dict[str, Any]:
 def find_settings(data_dir: Path | None) -> "Settings":
     """Settings of the environment, with the servers of the stack in `data_dir` if one is named.
 
-    Its key, too, unless the environment names keys: the rule by which `go2hooks up` chooses.
+    It uses the stack's encryption key, unless the environment sets keys, like `go2hooks up`.
     """
     from go2hooks.settings import load_settings
     from go2hooks.settings.environment import is_given
@@ -62,7 +62,7 @@ def find_settings(data_dir: Path | None) -> "Settings":
 
 
 def _security(data_dir: Path) -> dict[str, Any]:
-    """How the brokers of a stack of `go2hooks up --secure` are reached; nothing for any other."""
+    """The Kafka settings of a stack of `go2hooks up --secure`; empty for another stack."""
     if not (data_dir / "security").exists():
         return {}
     from go2hooks.devstack.security import kept_security
@@ -73,7 +73,7 @@ def _security(data_dir: Path) -> dict[str, Any]:
 
 @contextmanager
 def connect_database(data_dir: Path | None) -> Iterator["Session"]:
-    """A connection for one command. Raises what a user can act on when Postgres is away, has no tables yet or forbids it."""
+    """A connection for one command. Raises errors with a remedy when Postgres is away, has no tables or denies access."""
     import psycopg
 
     from go2hooks.postgres.away import UNFIT, explain

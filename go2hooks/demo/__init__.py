@@ -1,9 +1,9 @@
-"""`go2hooks demo`: the whole pipeline at work, and the proof that it did what it promises.
+"""`go2hooks demo`: run the whole pipeline, and check that nothing was lost.
 
-plan      what is sent, and to which webhooks
-ledger    what has to arrive, and what did: every request is checked as it comes in
-verdict   ledger and API compared, delivery by delivery
-control   the REST API, as a customer uses it
-screen    what is shown, live or line by line
-run       stack, receiver, producer and screen put together
+plan      the events, and the webhooks that get them
+ledger    expected and received requests; each request is checked when it arrives
+verdict   compares the ledger with the API, delivery by delivery
+control   a client of the REST API
+screen    shows the progress, live or line by line
+run       runs stack, receiver, producer and screen
 """

@@ -1,4 +1,4 @@
-"""Watches until everything has come, or the time is up; then says what is not as it had to be."""
+"""Watches until everything has arrived or the time is up, then reports the differences."""
 
 import time
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ _ASK_EVERY_S: Final = 0.5
 
 @dataclass(slots=True)
 class DemoVerdict:
-    """What the API said at last, by webhook id, and what was wrong."""
+    """The API's last state by webhook id, and the problems."""
 
     histories: Mapping[str, History] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 class DemoChecker:
-    """Looks after the stack too, meanwhile: everything here happens in the main thread."""
+    """It also steps the stack: everything here runs in the main thread."""
 
     def __init__(
         self, stack: Stack, control: Control, ledger: Ledger, screen: Screen, progress: Progress, settings: Settings
@@ -63,10 +63,10 @@ class DemoChecker:
             ids = (account.webhook_id for account in self._ledger.accounts)
             self._progress.disabled |= {identity for identity in ids if not self._control.is_active(identity)}
         self._screen.show(self._ledger, self._progress)
-        time.sleep(0.25)  # drawing costs the receiver, in the same process, some of its time
+        time.sleep(0.25)  # drawing slows the receiver, which is in the same process
 
     def _all_came(self) -> bool:
-        """Whether what can be seen without the API is there: deliveries arrived, the broken one disabled."""
+        """Whether all deliveries have arrived and the broken webhook is disabled."""
         return all(
             account.webhook_id in self._progress.disabled
             if account.subscription.behaviour is Behaviour.BROKEN

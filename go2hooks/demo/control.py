@@ -1,4 +1,4 @@
-"""What the demo asks of the REST API."""
+"""The demo's client of the REST API."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from go2hooks.listening.api_client import ApiClient
 
 
 class Control(ApiClient):
-    """What the demo asks of the API. Every method raises as `call` does."""
+    """Requests of the demo. Every method raises as `call` does."""
 
     def create(self, name: str, url: str, events: Sequence[str]) -> dict[str, Any]:
         """The new webhook, its secret included."""

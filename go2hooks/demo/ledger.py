@@ -1,4 +1,4 @@
-"""What has to arrive, and what did. Every request is judged as it comes in."""
+"""The expected and the received requests. Each request is checked when it arrives."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _PROBLEMS_KEPT: Final = 50
 
 @dataclass(slots=True)
 class Expected:
-    """One delivery: what it must look like, and the attempts at it that arrived, in their order."""
+    """One delivery: its expected content, and the attempts that have arrived, in order."""
 
     event: str
     timestamp: str
@@ -41,7 +41,9 @@ class Account:
     webhook_id: str
     secret: str
     expected: dict[str, Expected] = field(default_factory=dict)  #: by delivery id
-    told: dict[str, str] = field(default_factory=dict)  #: of webhooks, which nobody sent: event types by delivery id
+    told: dict[str, str] = field(
+        default_factory=dict
+    )  #: events about webhooks, which no producer sent: event types by delivery id
     requests: int = 0
     retries: int = 0  #: requests with an attempt number above 1
     delivered: int = 0  #: answered with 200
@@ -49,7 +51,7 @@ class Account:
 
 
 class Ledger:
-    """Filled by the producer's thread and the receiver's threads, read by the screen's."""
+    """The producer's thread and the receiver's threads write it; the screen's thread reads it."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
@@ -67,7 +69,7 @@ class Ledger:
 
     @property
     def problems(self) -> list[str]:
-        """What was wrong with a request as it stood."""
+        """The problems of requests."""
         return list(self._problems)
 
     def complain(self, problem: str) -> None:
@@ -75,7 +77,7 @@ class Ledger:
             self._problems.append(problem)
 
     def expect(self, event: Event, number: int, count: int) -> None:
-        """Enter an event that is about to be sent, as number `number` of `count`."""
+        """Add an event that is about to be sent, number `number` of `count`."""
         rendered = render(event)
         with self._lock:
             self.sent += 1
@@ -86,7 +88,7 @@ class Ledger:
                     account.expected[delivery_id(event.id, account.webhook_id)] = entry
 
     def take(self, received: Received) -> int:
-        """Enter one request. Returns the status to answer with."""
+        """Add one request. Returns the status to answer with."""
         arrived_ns = time.time_ns()
         account = self._accounts.get(received.path)
         if account is None:
@@ -104,7 +106,7 @@ class Ledger:
             return _enter(received, account, entry, arrived_ns)
 
     def _is_told(self, received: Received, account: Account) -> bool:
-        """Whether it is what dispatchers tell about a webhook; noted if so."""
+        """Whether the request is an event about a webhook, which dispatchers produce; if so, it is stored."""
         event = received.headers.get("x-webhook-event", "")
         if event not in ABOUT_WEBHOOKS or not account.subscription.wants(event):
             return False
@@ -132,7 +134,7 @@ def _enter(received: Received, account: Account, entry: Expected, arrived_ns: in
 
 
 def _faults(received: Received, account: Account, entry: Expected, now_ns: int) -> Iterator[str]:
-    """What is wrong with this request, whenever it came."""
+    """The problems of this request by itself."""
     for header, right in received.verify([account.secret]).items():
         if not right:
             yield f"{header} does not verify"
@@ -154,5 +156,5 @@ def _faults(received: Received, account: Account, entry: Expected, now_ns: int) 
 
 
 def percentile(ascending: list[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed; 0 when there are none."""
+    """The smallest value that at least `share` of the values do not exceed; 0 without values."""
     return ascending[min(len(ascending) - 1, int(len(ascending) * share))] if ascending else 0.0

@@ -1,4 +1,4 @@
-"""What the demo sends, and to whom. Pure."""
+"""The demo's events and webhooks. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,24 +41,22 @@ SUBSCRIPTIONS: Final = (
     ),
     Subscription("broken", "Always fails", (EventType.QR_SCANNED,), Behaviour.BROKEN),
 )
-FALTERS: Final = 2  #: failed attempts of a delivery that its receiver falters at
-# Half of the traffic is clicks, as in life; the other types take turns in between. What is told about webhooks comes by itself.
+FALTERS: Final = 2  #: failed attempts per delivery of the faltering receiver
+# Half of the events are clicks, as in production; the other types alternate. Events about webhooks come from dispatchers.
 _OTHERS: Final = [kind for kind in PRODUCED if kind is not EventType.CLICK]
 _MIX: Final = tuple(kind for other in _OTHERS for kind in (EventType.CLICK, other))
-_FALTERS_EVERY: Final = 15 * len(
-    _MIX
-)  # events: far enough apart that successes come between, and the circuit stays closed
+_FALTERS_EVERY: Final = 15 * len(_MIX)  # events: successes come in between, so that the circuit stays closed
 
 
 def event_types(count: int) -> Iterator[EventType]:
-    """The types of `count` events, all that producers write in turn."""
+    """The types of `count` events: all types that producers write."""
     return islice(cycle(_MIX), count)
 
 
 def failures_due(subscription: Subscription, number: int, count: int) -> int | None:
     """How many attempts at event `number` of `count` fail; None: all of them.
 
-    The faltering receiver has recovered by the half, so that its last retries are over when the demo is.
+    The faltering receiver has recovered by the half, so that its last retries end before the demo.
     """
     match subscription.behaviour:
         case Behaviour.BROKEN:
@@ -70,5 +68,5 @@ def failures_due(subscription: Subscription, number: int, count: int) -> int | N
 
 
 def _comes_first(number: int) -> bool:
-    """Whether this is the first link.created in its stretch of events."""
+    """Whether this is the first link.created of its group of events."""
     return number % _FALTERS_EVERY == _MIX.index(EventType.LINK_CREATED)

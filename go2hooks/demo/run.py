@@ -1,4 +1,4 @@
-"""The demo from start to end: stack, receiver, producer, checker and screen put together."""
+"""Runs the demo: stack, receiver, producer, checker and screen."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ Endpoints = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoOptions:
-    """What `go2hooks demo` was asked for. `rate` is in events per second."""
+    """Options of `go2hooks demo`. `rate` is in events per second."""
 
     events: int
     rate: float
@@ -47,15 +47,15 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions, screen: Screen) -> list[str]:
-    """Run it on servers of its own, in a temporary directory. Returns what was not as it had to be. Main thread only.
+    """Run it on servers of its own, in a temporary directory. Returns the problems. Main thread only.
 
-    GO2HOOKS_* of the environment are put aside (except for GO2HOOKS_BUILD): they may lead to servers where a demo has no business.
+    Removes GO2HOOKS_* from the environment (except for GO2HOOKS_BUILD): they may name production servers.
     Raises StackError or UnavailableError when the stack cannot start, or does not answer any more.
     """
     for name in [name for name in os.environ if name.startswith("GO2HOOKS_") and name != build.VARIABLE]:
         del os.environ[name]
     os.environ.update(SETTINGS)
-    # Drawing the screen would keep the receiver's threads waiting for 5 ms at a time, and that would count as latency.
+    # With the default switch interval of 5 ms, drawing would delay the receiver's threads and count as latency.
     sys.setswitchinterval(0.0005)
     with _data_dir(screen) as data_dir, opened_stack(StackOptions(data_dir=data_dir), screen.note) as stack:
         return _run(options, screen, stack, data_dir)
@@ -98,7 +98,7 @@ def _subscribe(control: Control, port: int, ledger: Ledger) -> None:
 
 
 def _wait_routed(endpoints: Endpoints, count: int, deadline: float) -> None:
-    """A new webhook is in force within a second; what is sent before that need not reach it."""
+    """Wait until the router knows all webhooks: events that were sent before need not reach them."""
     (router,) = endpoints["metrics"]["router"]
     while routed_webhooks(router) < count:
         if time.monotonic() > deadline:
@@ -162,7 +162,7 @@ def _offer(options: DemoOptions, screen: Screen, stack: Stack, endpoints: Endpoi
 
 
 def _program() -> str:
-    """What the user called us by: `make demo` does not put us on the PATH."""
+    """The command that the user typed: `make demo` does not put `go2hooks` on the PATH."""
     called = Path(sys.argv[0])
     return str(called) if called.name == "go2hooks" else "go2hooks"
 
@@ -178,7 +178,7 @@ def _keep(stack: Stack, screen: Screen) -> None:
 
 @contextmanager
 def _data_dir(screen: Screen) -> Iterator[Path]:
-    """A new one, gone afterwards; what failed leaves its logs."""
+    """A temporary directory. After a failure the logs are kept."""
     data_dir = Path(tempfile.mkdtemp(prefix="go2hooks-demo-"))
     try:
         yield data_dir
@@ -197,7 +197,7 @@ def _keep_logs(data_dir: Path, screen: Screen) -> None:
 
 @contextmanager
 def _listening(answer: Callable[[Received], int]) -> Iterator[int]:
-    """A receiver on a free port, in threads of its own; the port."""
+    """Run a receiver on a free port; yields the port."""
     receiver = Receiver("127.0.0.1", 0, answer)
     threading.Thread(target=receiver.serve, name="receiver", daemon=True).start()
     try:

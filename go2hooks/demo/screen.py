@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, a line now and then elsewhere."""
+"""The demo's output: a live table on a terminal, else a line every two seconds."""
 
 import re
 import time
@@ -36,7 +36,7 @@ DONE: Final = "Done"
 
 @dataclass(slots=True)
 class Progress:
-    """What the screen cannot see in the ledger."""
+    """The progress that is not in the ledger."""
 
     total: int  #: events to send
     phase: str = "Sending"
@@ -45,7 +45,7 @@ class Progress:
 
 
 class Screen:
-    """Shows progress: live where `console` is a terminal, line by line elsewhere."""
+    """Shows progress: live if `console` is a terminal, else line by line."""
 
     def __init__(self, console: Console) -> None:
         self.live = console.is_terminal
@@ -68,11 +68,11 @@ class Screen:
         self._console.print(shown, soft_wrap=isinstance(shown, Text))
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
-        """Something moves while the block runs; on a terminal only."""
+        """Show a spinner while the block runs, on a terminal."""
         return self._console.status(text) if self.live else nullcontext()
 
     def show(self, ledger: Ledger, progress: Progress) -> None:
-        """Bring the picture up to date; without a terminal, a line every two seconds."""
+        """Update the table; without a terminal, print a line every two seconds."""
         if not self.live:
             self._show_line(ledger, progress)
             return
@@ -82,7 +82,7 @@ class Screen:
         self._picture.update(self.picture(ledger, progress), refresh=True)
 
     def end(self, ledger: Ledger, progress: Progress) -> None:
-        """Leave the last picture standing."""
+        """Show the last table and stop updating."""
         last = self.picture(ledger, progress)
         self._shown.append(self.picture(ledger, progress, _WIDE))
         if self._picture is not None:
@@ -92,7 +92,7 @@ class Screen:
             self._console.print(last)
 
     def save(self, path: Path) -> None:
-        """All that was shown, as an SVG that needs no font from elsewhere."""
+        """Save the output as an SVG that loads no font."""
         paper = Console(record=True, width=_WIDE, file=StringIO(), force_terminal=True, highlight=False)
         for shown in self._shown:
             paper.print(shown)
@@ -100,7 +100,7 @@ class Screen:
         path.write_text(drawn, encoding="utf-8")
 
     def picture(self, ledger: Ledger, progress: Progress, width: int | None = None) -> RenderableType:
-        """The table as it is now; a narrow terminal gets its essential columns."""
+        """The present table; a narrow terminal gets the essential columns."""
         now, done = time.monotonic(), progress.phase == DONE
         wide = (width or self._console.width) >= _WIDE
         headers = ("webhook", "events", "", "delivered", "requests" if done else "per s", *_LAST_HEADERS)
@@ -140,7 +140,7 @@ class _Rate:
 
 
 def all_latencies(accounts: Sequence[Account], *, since: float = 0.0) -> list[float]:
-    """Of first attempts at receivers that work, ascending, in milliseconds; `since` leaves out a share of each's first."""
+    """First attempts' latencies at working receivers, ascending, in milliseconds; `since` skips a share of each's first."""
     working = (account for account in accounts if account.subscription.behaviour is not Behaviour.BROKEN)
     return sorted(latency for account in working for latency in _tail(account.latencies_ms, since))
 
@@ -150,7 +150,7 @@ def _tail(latencies: list[float], since: float) -> list[float]:
 
 
 def in_ms(latency_ms: float) -> str:
-    """With a decimal only where it means something."""
+    """Milliseconds as text, with a decimal below 100."""
     return f"{latency_ms:.1f}" if latency_ms < _DECIMALS_BELOW_MS else f"{latency_ms:,.0f}"
 
 
@@ -186,7 +186,7 @@ def _row(account: Account, requests: float, progress: Progress) -> tuple[Rendera
 
 
 def _events(events: Sequence[str]) -> str:
-    """`link.created, link.updated, link.deleted` as `link.*`: a table's column is narrow."""
+    """The webhook's events, `link.created, link.updated, link.deleted` shortened to `link.*`."""
     families = {event.partition(".")[0] for event in events}
     return f"{families.pop()}.*" if len(events) > 1 and len(families) == 1 else ", ".join(events)
 

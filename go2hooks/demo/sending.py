@@ -1,4 +1,4 @@
-"""The producer's side: made-up events of every type, through `go2hooks.producer`, at a steady pace."""
+"""The demo's producer: generated events of every type, sent by `go2hooks.producer` at a steady rate."""
 
 import random
 import threading
@@ -13,7 +13,7 @@ from go2hooks.producer import EventProducer, new_event_id
 
 
 class DemoSender:
-    """Sends `count` events in a thread of its own, `rate` a second, entering each in the ledger before it goes."""
+    """Sends `count` events in a thread, `rate` per second; adds each to the ledger before it is sent."""
 
     def __init__(self, kafka: str, account_id: str, ledger: Ledger, *, count: int, rate: float) -> None:
         self._kafka = kafka
@@ -32,12 +32,12 @@ class DemoSender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more; does not block."""
+        """Stop sending; does not block."""
         self._stop.set()
 
     @property
     def over(self) -> bool:
-        """Everything is in Kafka, or the ledger says why not."""
+        """Whether all events are in Kafka, or the ledger has the error."""
         return self._ended is not None
 
     @property
@@ -60,4 +60,4 @@ class DemoSender:
             now_ms = time.time_ns() // 1_000_000
             event = Event(new_event_id(), self._account_id, kind, now_ms, sample_data(kind, self._random))
             self._ledger.expect(event, number, self._count)
-            producer.send(event)  # one that Kafka does not take shows when the producer is closed
+            producer.send(event)  # closing raises the error of an event that Kafka did not take

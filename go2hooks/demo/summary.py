@@ -1,4 +1,4 @@
-"""What came of it, in the end."""
+"""The demo's final summary."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +17,7 @@ from go2hooks.demo.verdict import History
 def summary(
     ledger: Ledger, histories: Mapping[str, History], problems: Sequence[str], *, sending_s: float
 ) -> RenderableType:
-    """`histories` by webhook id; what is missing there could not be had."""
+    """The lines of the summary. `histories` is by webhook id; one may be missing when the API did not answer."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()

@@ -1,4 +1,4 @@
-"""Whether everything came as it had to: the ledger against what the API says, delivery by delivery. Pure."""
+"""Compares the ledger with the API's data, delivery by delivery. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _ENDED: Final = (State.SKIPPED, State.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the API says about one webhook."""
+    """The API's data about one webhook."""
 
     webhook: Mapping[str, Any]
     deliveries: Mapping[str, Mapping[str, Any]]  #: by id
@@ -22,7 +22,7 @@ class History:
 
 @dataclass(slots=True)
 class Findings:
-    """`missing` may still come; `wrong` cannot be mended any more."""
+    """Differences: `missing` may still arrive; `wrong` is final."""
 
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Findings:
 
 
 def compare(account: Account, history: History, *, disable_after: int, max_attempts: int) -> Findings:
-    """Everything about one webhook that is not as it had to be."""
+    """The differences for one webhook."""
     findings = Findings(list(_missing(account, history)), list(_wrong(account, history)))
     if account.subscription.behaviour is Behaviour.BROKEN:
         _judge_disabling(account, history, findings, disable_after=disable_after, max_attempts=max_attempts)

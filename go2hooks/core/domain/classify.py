@@ -1,4 +1,4 @@
-"""Which responses are success: 2xx, and nothing else."""
+"""Classifies the response to an attempt: only 2xx is success."""
 
 import math
 import re
@@ -11,15 +11,15 @@ from urllib.parse import quote
 from go2hooks.core.domain.outcome import Answer, Delivered, Failed, Failure, NoAnswer, Outcome, Response
 
 _SUCCESSES: Final = {status: Delivered(status) for status in range(200, 300)}  # HTTP's success class
-_LONGEST_WAIT_S: Final = 3600.0  # that a receiver may ask for
+_LONGEST_WAIT_S: Final = 3600.0  # the longest wait that a receiver may ask for
 _SECONDS: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _USER: Final = re.compile(r"^([a-z][a-z0-9+.-]*:[/\\]*|[/\\]{2,})[^/\\]*@", re.IGNORECASE)
-_SHOWN_CHARACTERS: Final = 200  # of a redirect's target
-_UNESCAPED: Final = "/:@!$&*+,;=()[]%~"  # beside letters, digits and "_.-": neither quotes nor brackets of markup
+_SHOWN_CHARACTERS: Final = 200  # a longer redirect target is cut
+_UNESCAPED: Final = "/:@!$&*+,;=()[]%~"  # besides letters, digits and "_.-"; no quotes, and no brackets of markup
 
 
 def classify(response: Response, now_ms: int) -> Outcome:
-    """The outcome of an attempt whose response (or its absence) came at `now_ms`."""
+    """The outcome of an attempt that ended at `now_ms`, with or without an answer."""
     match response:
         case Answer(status) if status in _SUCCESSES:
             return _SUCCESSES[status]
@@ -37,9 +37,9 @@ def classify(response: Response, now_ms: int) -> Outcome:
 
 
 def retry_after_s(header: str | None, now_ms: int) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110 10.2.3), an hour at most; None when it says nothing usable.
+    """Seconds that a Retry-After header asks for (RFC 9110 10.2.3), an hour at most; None for an unusable value.
 
-    Lenient: fractions are rounded up, and of a list of seconds the most counts.
+    Lenient: a fraction is rounded up, and the largest number of a list counts.
     """
     if header is None:
         return None
@@ -48,7 +48,7 @@ def retry_after_s(header: str | None, now_ms: int) -> float | None:
         return float(math.ceil(min(max(map(float, items)), _LONGEST_WAIT_S)))
     try:
         when = parsedate_to_datetime(header.strip())
-    except (ValueError, OverflowError):  # the latter for a number that no C int holds
+    except (ValueError, OverflowError):  # OverflowError: a number that does not fit a C int
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -57,7 +57,7 @@ def retry_after_s(header: str | None, now_ms: int) -> float | None:
 
 
 def shown_target(location: str | None) -> str:
-    """What a Location header names, as it may be shown: shortened, escaped, without query, fragment and credentials."""
+    """A Location header's target, safe to show: cut, escaped, without query, fragment and credentials."""
     if location is None:
         return ""
     address = _USER.sub(r"\1", re.split("[?#]", location, maxsplit=1)[0])

@@ -1,4 +1,4 @@
-"""Which attempts this process has under way, which it has just finished, and what the records say of the others."""
+"""Recognises duplicates: by the attempts that this process has under way or has just recorded, and by the records."""
 
 from enum import Enum, auto
 from typing import Generic, TypeVar
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Claims(Generic[T]):
-    """Attempts by (delivery id, attempt): under way, with who has them, or among the last `remembered` recorded.
+    """Attempts by (delivery id, attempt number): those under way, each with its holder, and the last recorded ones.
 
-    Two generations of finished attempts bound the memory.
+    At least `remembered` recorded attempts are known, at most twice as many: two generations bound the memory.
     """
 
     __slots__ = ("_generation", "_newer", "_older", "_under_way")
@@ -24,7 +24,7 @@ class Claims(Generic[T]):
         self._older: set[tuple[str, int]] = set()
 
     def claim(self, delivery_id: str, attempt: int, holder: T) -> bool:
-        """Take this attempt on; False when it is under way or just finished."""
+        """Take the attempt on for `holder`; False when it is under way or was recorded recently."""
         key = (delivery_id, attempt)
         if key in self._under_way or key in self._newer or key in self._older:
             return False
@@ -32,11 +32,11 @@ class Claims(Generic[T]):
         return True
 
     def holder(self, delivery_id: str, attempt: int) -> T | None:
-        """Who has it under way; None when nobody has."""
+        """The holder of an attempt under way; None when there is none."""
         return self._under_way.get((delivery_id, attempt))
 
     def recorded(self, delivery_id: str, attempt: int) -> None:
-        """It is recorded: from now on a second message for it is a duplicate."""
+        """The attempt is recorded: from now on another message for it is a duplicate."""
         key = (delivery_id, attempt)
         self._under_way.pop(key, None)
         self._newer.add(key)
@@ -44,25 +44,25 @@ class Claims(Generic[T]):
             self._older, self._newer = self._newer, set()
 
     def give_up(self, delivery_id: str, attempt: int) -> None:
-        """It was not made here: another message for the same attempt may be."""
+        """The attempt was not made here: another message for it may be taken on."""
         self._under_way.pop((delivery_id, attempt), None)
 
 
 class Standing(Enum):
-    """What the records say of an attempt that a message asks for."""
+    """What the records say about an attempt that a message asks for."""
 
-    OPEN = auto()  #: to be made
-    MADE = auto()  #: recorded: the message is a second one
-    OVER = auto()  #: the attempt before it ended the delivery: the message is a fork of the chain
-    AWAITED = auto()  #: the attempt before it is not recorded yet, or was cut off and is being made again
+    OPEN = auto()  #: the attempt is to be made
+    MADE = auto()  #: the attempt is recorded: the message is a duplicate
+    OVER = auto()  #: the previous attempt ended the delivery: the message belongs to a forked chain
+    AWAITED = auto()  #: the previous attempt is not recorded: it ends soon, or a crash cut it off and it is repeated
 
 
 def standing(delivery: Delivery, state: str | None, state_before: str | None) -> Standing:
-    """From the states recorded for this attempt and for the one before it; None where nothing is.
+    """`state` and `state_before` are recorded for this attempt and for the previous one; None without a record.
 
-    A retry is written before the attempt that failed is recorded. A crash between the two leaves both messages: the
-    attempt is made again, and may succeed. Then the retry must not go out. (The first attempt of a replay has a number above
-    1, and whatever ended before it does not speak against it. Former versions did not say which attempt that is.)
+    A retry is written to Kafka before the failed attempt is recorded. A crash between the two leaves both messages: the
+    failed attempt is made again, and may succeed. Then the retry must not be sent. The first attempt of a replay has a
+    number above 1; the state of the previous attempt does not matter to it. Older versions did not mark that attempt.
     """
     if state is not None:
         return Standing.MADE

@@ -1,13 +1,13 @@
-"""What happened to a link, a domain, a QR code or a webhook: the event types and one event."""
+"""The event types, and one event: something that happened to a link, a domain, a QR code or a webhook."""
 
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-WILDCARD: Final = "*"  #: subscribes to every event type, those added later included
+WILDCARD: Final = "*"  #: subscribes to every event type, also to types added later
 
 
 class EventType(StrEnum):
-    """The catalogue, in the order of the contract."""
+    """All event types, in the order of the API page."""
 
     CLICK = "click"
     LINK_CREATED = "link.created"
@@ -19,7 +19,7 @@ class EventType(StrEnum):
     WEBHOOK_FAILING = "webhook.failing"
 
 
-#: What we tell about a webhook to the account's others: `data.webhookId` never gets it.
+#: Events about a webhook, for the account's other webhooks: the webhook in `data.webhookId` never gets them.
 ABOUT_WEBHOOKS: Final = frozenset({EventType.WEBHOOK_DISABLED, EventType.WEBHOOK_FAILING})
 PRODUCED: Final = tuple(kind for kind in EventType if kind not in ABOUT_WEBHOOKS)  #: what producers write
 SUBSCRIBABLE: Final = (*EventType, WILDCARD)  #: every name that a webhook may subscribe to

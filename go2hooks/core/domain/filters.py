@@ -1,14 +1,14 @@
-"""Filters: which of the events that a webhook subscribes to it gets, by what their `data` says.
+"""Filters: a webhook gets only those subscribed events whose `data` matches a pattern.
 
-A pattern is part of EventBridge's: `{"country": ["DE", "AT"], "slug": [{"prefix": "sale-"}]}`. Every field named must
-accept (and); a field accepts what one of its alternatives accepts (or):
+Patterns are a subset of EventBridge's: `{"country": ["DE", "AT"], "slug": [{"prefix": "sale-"}]}`. Every named field
+must match (and); a field matches if one of its alternatives matches (or):
 
-- a string, number, true, false or null: exactly this value. Numbers are compared by value: 1 is 1.0, and not true.
-- `{"prefix": "sale-"}`: a string that begins so.
-- `{"anything-but": "DE"}` or `{"anything-but": ["DE", null]}`: any value but these.
-- `{"exists": true}`, `{"exists": false}`: the event has the field, or has not. A field that is null is there.
+- a string, number, true, false or null: exactly this value. Numbers are compared by value: 1 equals 1.0, but not true.
+- `{"prefix": "sale-"}`: a string with this prefix.
+- `{"anything-but": "DE"}` or `{"anything-but": ["DE", null]}`: any value except these.
+- `{"exists": true}`, `{"exists": false}`: the event has the field, or does not have it. A field that is null exists.
 
-A field that an event does not have is accepted by `{"exists": false}` alone. Of an array, one element must be accepted.
+If an event does not have a field, only `{"exists": false}` matches. Of an array, one element must match.
 """
 
 import json
@@ -18,27 +18,26 @@ from typing import Any, Final
 from go2hooks.core.errors import FilterError
 
 MAX_FIELDS: Final = 20
-MAX_VALUES: Final = 200  #: of all fields together
+MAX_VALUES: Final = 200  #: in all fields together
 MAX_TEXT_CHARS: Final = 500
-MAX_NUMBER: Final = 2**53 - 1  #: whole numbers beyond are not the same in every JSON reader
+MAX_NUMBER: Final = 2**53 - 1  #: JSON readers that use doubles change larger integers
 _KNOWN: Final = "prefix, exists and anything-but"
 _MISSING: Final = object()
 
 
 class FieldFilter:
-    """What one field must be."""
+    """The compiled alternatives of one field."""
 
     __slots__ = ("absent", "excepted", "name", "prefixes", "present", "values")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.values: frozenset[object] = frozenset()  #: exact ones, as `_key` has them
+        self.values: frozenset[object] = frozenset()  #: exact values, as given by `_key`
         self.prefixes: tuple[str, ...] = ()
-        self.excepted: frozenset[object] | None = (
-            None  #: any value but these; of several such alternatives, what all except
-        )
-        self.present = False  #: any value at all
-        self.absent = False
+        #: Any value except these; with several such alternatives, their intersection.
+        self.excepted: frozenset[object] | None = None
+        self.present = False  #: any value, as long as the field exists
+        self.absent = False  #: the field does not exist
 
     def accepts(self, data: Mapping[str, Any]) -> bool:
         value = data.get(self.name, _MISSING)
@@ -56,7 +55,7 @@ class FieldFilter:
                 return True
             return self.excepted is not None and value not in self.excepted
         if value is not None and not isinstance(value, (bool, int, float)):
-            return False  # an object: nothing that a pattern speaks of
+            return False  # an object: no alternative matches one
         key = _key(value)
         return key in self.values or (self.excepted is not None and key not in self.excepted)
 
@@ -78,7 +77,7 @@ class Filter:
 
 
 def compile_filter(pattern: object) -> Filter:
-    """Raises FilterError, whose message names the field and the rule, for what is no pattern."""
+    """Compile a pattern. Raises FilterError for an invalid one; the message names the field and the rule."""
     if not isinstance(pattern, dict):
         raise FilterError("must be an object of fields and what they may be")
     if not 1 <= len(pattern) <= MAX_FIELDS:
@@ -95,7 +94,7 @@ def compile_filter(pattern: object) -> Filter:
 
 
 def check_fields(pattern: Mapping[str, Any], fields_by_event: Mapping[str, Iterable[str]]) -> None:
-    """Raise FilterError for a field that none of these events has; the message names those that they have."""
+    """Raise FilterError for a field that none of these events has; the message lists the fields that exist."""
     known = list(dict.fromkeys(name for fields in fields_by_event.values() for name in fields))
     unknown = [name for name in pattern if name not in known]
     if unknown:
@@ -104,7 +103,7 @@ def check_fields(pattern: Mapping[str, Any], fields_by_event: Mapping[str, Itera
 
 
 def _compile_field(name: str, alternatives: object) -> tuple[FieldFilter, int]:
-    """The field, and how many values it names."""
+    """The compiled field, and its number of values."""
     if not isinstance(alternatives, list) or not alternatives:
         raise FilterError(f"{_shown(name)} must be an array of at least one value or matcher")
     _checked(name, name)
@@ -165,7 +164,7 @@ def _excepted(name: str, operand: object) -> frozenset[object]:
 
 
 def _checked(name: str, value: object) -> object:
-    """A value that an event may have. Raises FilterError."""
+    """The value, if an event may have it. Raises FilterError."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -184,12 +183,12 @@ def _checked(name: str, value: object) -> object:
 
 
 def is_storable(text: str) -> bool:
-    """Whether Postgres keeps it: without NUL, and none of half of a surrogate pair."""
+    """Whether Postgres can store it: it has no NUL and no half of a surrogate pair."""
     return "\0" not in text and text == text.encode(errors="ignore").decode()
 
 
 def _key(value: object) -> object:
-    """As it is looked up: true is no 1, as it would be in Python."""
+    """The value as a key of a set. It distinguishes true from 1, which are equal in Python."""
     return (value,) if isinstance(value, bool) else value
 
 

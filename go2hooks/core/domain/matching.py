@@ -1,7 +1,7 @@
-"""Which webhooks an event goes to: an index by account and event, never a scan.
+"""Finds the webhooks that want an event, by an index on account and event, without a scan.
 
-One flat dictionary, keyed by account and event name together, costs half the memory of a dictionary per account: most
-accounts have one webhook or two.
+One flat dictionary, keyed by account and event name together, takes half the memory of a dictionary per account,
+because most accounts have one or two webhooks.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,13 @@ def _key(account_id: str, event: str) -> str:
 
 
 class SubscriptionIndex:
-    """Webhook ids by account and event. Disabled webhooks are in it: their deliveries are recorded as skipped.
+    """Webhook ids by account and event. It contains disabled webhooks too: their deliveries are recorded as skipped.
 
-    Those with a filter are filed apart, so that the others' events are matched as quickly as if there were none.
+    Webhooks with a filter have a dictionary of their own, so that filters do not slow down the match for other
+    webhooks.
 
-    Given a lock, two threads may use it, one that changes it and one that matches: who wants an event before and after a
-    change is found in the middle of it, too.
+    With a lock, one thread may change the index while another one matches: a webhook that wants an event before and
+    after a change is also found during the change.
     """
 
     __slots__ = ("_entries", "_filtered", "_filters", "_ids", "_lock")
@@ -32,7 +33,7 @@ class SubscriptionIndex:
         self._lock = lock or nullcontext()
         self._ids: dict[str, tuple[str, ...]] = {}
         self._filtered: dict[str, tuple[str, ...]] = {}
-        self._entries: dict[str, tuple[str, frozenset[str]]] = {}  # webhook id → what it is filed under
+        self._entries: dict[str, tuple[str, frozenset[str]]] = {}  # webhook id → account id and indexed events
         self._filters: dict[str, Filter] = {}  # by webhook id
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class SubscriptionIndex:
         return tuple([webhook_id for webhook_id in filtered if self._filters[webhook_id].matches(data)])
 
     def apply(self, webhook: Webhook) -> None:
-        """File a new or changed webhook; take a deleted one out."""
+        """Index a new or changed webhook; remove a deleted one."""
         old, old_filter = self._entries.get(webhook.id), self._filters.get(webhook.id)
         new = None if webhook.is_deleted else (webhook.account_id, _filed_under(webhook.events))
         new_filter = None if new is None or webhook.options is None else webhook.options.filter
@@ -91,5 +92,5 @@ _WILD = frozenset({WILDCARD})
 
 
 def _filed_under(events: frozenset[str]) -> frozenset[str]:
-    """`*` covers the others, so such a webhook stands in one place and matches once."""
+    """`*` includes all other events, so a webhook with `*` has one entry and matches once."""
     return _WILD if WILDCARD in events else events

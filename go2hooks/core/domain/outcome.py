@@ -1,4 +1,4 @@
-"""What came of an attempt, and what happens next: two closed sets, matched clause by clause."""
+"""The outcome of an attempt, and the next step: two closed unions for `match`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,31 +22,31 @@ class Failure(StrEnum):
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a failure's name, not a secret
     INTERNAL_ERROR = "internal_error"
     PROXY_ERROR = "proxy_error"  # of the operator's egress proxy
-    RETRY_NOT_KEPT = "retry_not_kept"  # it failed, and Kafka refuses the message of its retry
+    RETRY_NOT_KEPT = "retry_not_kept"  # the attempt failed, and Kafka refused the message of its retry
 
 
-#: Failures of Go2's own making: retried like any other, but no receiver is disabled for them.
+#: Failures on our side: they are retried like any other, but no webhook is disabled for them.
 OUR_FAILURES: Final = frozenset({Failure.SECRET_UNAVAILABLE, Failure.INTERNAL_ERROR, Failure.PROXY_ERROR})
 
 
 class Answer(NamedTuple):
-    """A receiver's response, as far as anybody reads it."""
+    """The parts of a receiver's response that we use."""
 
     status: int
     duration_ms: float  #: from the first step (pool or connect) to the end of the response's head
     retry_after: str | None  #: the header's raw value
     excerpt: bytes  #: the first bytes of the body, capped
     location: str | None = None  #: the header's raw value, capped
-    remote_address: str | None = None  #: of the connection; None where a proxy made it
+    remote_address: str | None = None  #: the receiver's; None if a proxy made the connection
 
 
 class NoAnswer(NamedTuple):
-    """No response arrived; `message` is one sentence for the customer, without addresses of ours."""
+    """No response arrived. `message` is one sentence for the customer, without our addresses."""
 
     failure: Failure
     message: str
     duration_ms: float
-    remote_address: str | None = None  #: of the connection, where one came about
+    remote_address: str | None = None  #: the receiver's, if there was a connection
 
 
 Response = Answer | NoAnswer
@@ -54,14 +54,14 @@ Response = Answer | NoAnswer
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A 2xx: the only success."""
+    """The receiver answered 2xx, the only success."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Anything else. Every failure is retried by the same schedule, but for GONE: its receiver wants no more."""
+    """Any other result. Every failure is retried by the same schedule, except GONE."""
 
     failure: Failure
     message: str
@@ -87,7 +87,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """Wait in tier `tier` (index into the delays) until `due_ms`, then make the next attempt."""
+    """Wait in tier `tier` (an index into the delays) until `due_ms`, then make the next attempt."""
 
     tier: int
     due_ms: int
@@ -95,12 +95,12 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """The schedule is exhausted (or the delivery was a test): keep it with its last error."""
+    """There is no further attempt: store the delivery with its last error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The webhook no longer wants it: record that and move on."""
+    """The webhook no longer wants the delivery: record that, and send nothing."""
 
     reason: SkipReason
 
@@ -109,7 +109,7 @@ Step = Done | RetryAt | DeadLetter | Skip
 
 
 class State(StrEnum):
-    """A delivery's state after a record; the last one is its status in the API."""
+    """A delivery's state after a record; the last record's state is its status in the API."""
 
     PENDING = "pending"
     DELIVERED = "delivered"

@@ -1,4 +1,4 @@
-"""One row of `attempts`: what was tried, what came of it, and the delivery's state after it."""
+"""One row of `attempts`: the attempt, its outcome, and the delivery's state after it."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -49,18 +49,18 @@ class AttemptRecord(NamedTuple):
     attempted_ms: int
     response_excerpt: str | None
     position: Position | None
-    location: str | None = None  #: the answer's headers, where it was no success
+    location: str | None = None  #: this and `retry_after`: headers of the answer, if it was no success
     retry_after: str | None = None
-    remote_address: str | None = None  #: whom the request went to, where a connection came about
+    remote_address: str | None = None  #: the receiver's, if there was a connection
 
     @property
     def key(self) -> tuple[str, int, str, int]:
-        """Primary key: the same for the same attempt, however often it is recorded."""
+        """The primary key: the same for the same attempt, however often it is recorded."""
         return self.webhook_id, self.created_ms, self.delivery_id, self.attempt
 
     @property
     def counts(self) -> bool:
-        """Whether it moves the webhook's count of consecutive failures."""
+        """Whether it changes the webhook's count of consecutive failures."""
         return (
             self.kind not in ON_REQUEST
             and self.state not in (State.SKIPPED, State.PENDING)
@@ -73,7 +73,7 @@ class AttemptRecord(NamedTuple):
 
 
 def failing_and_others(records: Iterable[AttemptRecord]) -> tuple[set[str], set[str]]:
-    """The webhooks of those that count: those with a failure among them, and the others."""
+    """The webhooks of the records that count: those with a failure, and those without."""
     failing: set[str] = set()
     others: set[str] = set()
     for record in records:
@@ -108,14 +108,14 @@ def record_attempt(
 
 
 def record_skip(delivery: Delivery, position: Position, skip: Skip, now_ms: int) -> AttemptRecord:
-    """The row for an attempt that was not made, and never will be."""
+    """The row for an attempt that was not made and never will be."""
     return _unsent(
         delivery, position, delivery.attempt, State.SKIPPED, skip.reason, _SKIP_MESSAGES[skip.reason], now_ms
     )
 
 
 def without_retry(record: AttemptRecord, why: str) -> AttemptRecord:
-    """The row of an attempt whose retry could not be kept: it is the delivery's last. A failure of ours stays one."""
+    """The row of an attempt whose retry Kafka refused: the last attempt. A failure on our side keeps its code."""
     code = record.error_code if record.error_code in OUR_FAILURES else Failure.RETRY_NOT_KEPT
     message = f"{record.error_message} There is no further attempt: it could not be kept ({why})."
     return record._replace(state=State.FAILED, error_code=code, error_message=message, next_attempt_ms=None)
@@ -149,18 +149,19 @@ def _described(outcome: Outcome) -> tuple[int | None, str | None, str | None]:
             return status, failure, message
 
 
-# --- what is left of a record that Postgres refuses
+# --- reducing a record that Postgres refuses
 
 _UNWRITABLE: Final = "The record of this attempt could not be written as it was."
-_LONGEST: Final = 200  # characters: four of them together stay below the 2,704 bytes that an index entry may have
+_LONGEST: Final = 200  # characters: four such values fit into an index entry, which may have 2,704 bytes
 _SMALLINT: Final = 32767
 _BIGINT: Final = 2**63 - 1
 _LAST_MS: Final = 253_402_300_799_999  # of the year 9999
 
 
 def simplify(record: AttemptRecord) -> AttemptRecord | None:
-    """The same attempt with less: first without what a receiver put in it, then with every value cut to what its column
-    takes. None when there is nothing left that could be refused.
+    """The same record with less: first without the receiver's text, then with every value cut to its column's limits.
+
+    None when nothing is left that Postgres could refuse.
     """
     if record.error_message != _UNWRITABLE:
         return record._replace(error_message=_UNWRITABLE, response_excerpt=None, location=None, retry_after=None)
@@ -196,18 +197,18 @@ def _time(ms: int) -> int:
     return max(0, min(ms, _LAST_MS))
 
 
-# --- PostgreSQL's COPY text format: quicker to write than a row at a time through the driver
+# --- PostgreSQL's COPY text format: we write it faster than the driver writes rows
 
 _NULL: Final = "\\N"
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\N{REPLACEMENT CHARACTER}"}
-    | dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")  # surrogates that stand alone: not Unicode text
+    | dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")  # lone surrogates: not valid Unicode text
 )
 
 
 @lru_cache(maxsize=64)
 def _second(epoch_s: int) -> str:
-    from datetime import UTC, datetime  # noqa: PLC0415  # once a second
+    from datetime import UTC, datetime  # noqa: PLC0415  # runs once a second
 
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -221,12 +222,12 @@ def timestamptz(ms: int) -> str:
 def _text(value: str | None) -> str:
     if value is None:
         return _NULL
-    # Almost nothing needs escaping, and to look is a tenth of the cost of translating.
+    # Almost no text needs escaping, and this check costs a tenth of `translate`.
     return value if value.isprintable() and "\\" not in value else value.translate(_ESCAPES)
 
 
 def _hundredths(value: float) -> str:
-    """To two places, without formatting a float: 1.5 is `150e-2`, which Postgres reads as the same number."""
+    """The value with two decimals, without the cost of formatting a float: Postgres reads `150e-2` as 1.5."""
     return f"{int(value * 100 + 0.5)}e-2"
 
 
@@ -242,7 +243,7 @@ def copy_line(record: AttemptRecord) -> str:
     ) = record  # fmt: skip
     place = f"{_NULL}\t{_NULL}\t{_NULL}" if position is None else _place(*position)
     names = f"{webhook_id}{delivery_id}{account_id}{event_id}{event}{kind}"
-    if not names.isprintable() or "\\" in names:  # looked at together: almost never is one to be escaped
+    if not names.isprintable() or "\\" in names:  # one check for all of them: escapes are very rare
         webhook_id, delivery_id, account_id = _text(webhook_id), _text(delivery_id), _text(account_id)
         event_id, event, kind = _text(event_id), _text(event), _text(kind)
     return (

@@ -1,4 +1,4 @@
-"""What a replay sends again: which deliveries, under which attempt numbers, from which partitions of the log."""
+"""Decides what a replay sends again: which deliveries, with which attempt numbers, from which partitions."""
 
 from collections.abc import Container
 from enum import StrEnum
@@ -11,12 +11,12 @@ from go2hooks.core.domain.outcome import State
 
 
 class Selection(StrEnum):
-    """Which deliveries of the range."""
+    """Which deliveries of the time range a replay sends."""
 
-    FAILED = "failed"  #: those that have used up their retries
-    SKIPPED = "skipped"  #: those that came while the webhook was disabled, or did not want them
-    MISSED = "missed"  #: what the webhook would get, and there is no delivery of: events from before it existed
-    ALL = "all"  #: both, and what was delivered
+    FAILED = "failed"  #: deliveries that have used up their retries
+    SKIPPED = "skipped"  #: deliveries that were not attempted because the webhook was disabled or did not want them
+    MISSED = "missed"  #: events that the webhook would get and that have no delivery, such as those before it existed
+    ALL = "all"  #: all of these, and what was delivered
 
 
 class ReplayStatus(StrEnum):
@@ -29,25 +29,26 @@ class ReplayStatus(StrEnum):
     FAILED = "failed"
 
 
-#: Selections that follow from the records, each of which names its message; the others are looked for in the log.
+#: Selections that need only the records, because each record names its message. The others read the log.
 FROM_RECORDS: Final = (Selection.FAILED, Selection.SKIPPED)
-#: States after which nothing more comes by itself.
+#: States after which a delivery has no further attempt by itself.
 FINAL: Final = (State.DELIVERED, State.FAILED, State.SKIPPED)
 
 
 class Planned(NamedTuple):
-    """One delivery that is to be sent again."""
+    """One delivery that will be sent again."""
 
     delivery_id: str
-    created_ms: int  #: when Kafka accepted the event: dates its records
+    created_ms: int  #: when Kafka accepted the event, milliseconds since the epoch; part of the records' key
     attempt: int
-    position: Position  #: of a message from which the delivery can be made: an event or a delivery
+    position: Position  #: of the message from which the delivery is made: an event or a delivery
 
 
 def next_attempt(selection: str, last_attempt: int, last_state: str | None) -> int | None:
-    """The number of a delivery's next attempt, from its last record (0 and None without one); None when it is not selected.
+    """The number of a delivery's next attempt; None when the delivery is not selected.
 
-    What is still under way is not: it comes by itself.
+    `last_attempt` and `last_state` are from its last record; 0 and None without a record. A delivery that still has
+    attempts to come is not selected.
     """
     if last_state is None:
         return 1 if selection in (Selection.MISSED, Selection.ALL) else None
@@ -57,14 +58,14 @@ def next_attempt(selection: str, last_attempt: int, last_state: str | None) -> i
 
 
 def is_wanted(event: str, subscribed: Container[str], asked: Container[str] | None) -> bool:
-    """Whether it was asked for (all are by None), and the webhook still subscribes to it."""
+    """Whether the event was asked for (None asks for all), and the webhook still subscribes to it."""
     is_asked = asked is None or event in asked or WILDCARD in asked
     return is_asked and (event in subscribed or WILDCARD in subscribed)
 
 
 @lru_cache(maxsize=8192)
 def key_partition(key: bytes, partitions: int) -> int:
-    """Where Kafka's Java client, and `murmur2_random` of librdkafka, place a key."""
+    """The partition to which Kafka's Java client, and librdkafka's `murmur2_random`, send a key."""
     return (_murmur2(key) & 0x7FFF_FFFF) % partitions
 
 

@@ -1,4 +1,4 @@
-"""The retry schedule: which tier comes after which failure, and when."""
+"""The retry schedule: in which tier, and until when, a failed delivery waits."""
 
 from dataclasses import dataclass
 from typing import assert_never
@@ -9,7 +9,7 @@ from go2hooks.core.domain.outcome import DeadLetter, Delivered, Done, Failed, Fa
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Delays in seconds, one per retry, each counted from the failure before it. At most `len(delays_s) + 1` attempts."""
+    """Delays in seconds, one per retry, each from the previous failure on. At most `len(delays_s) + 1` attempts."""
 
     delays_s: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
 
@@ -19,29 +19,29 @@ class RetryPolicy:
 
     @property
     def span_s(self) -> float:
-        """From the first failure to the last retry falling due, in seconds."""
+        """Seconds from the first failure until the last retry is due."""
         return sum(self.delays_s)
 
     def attempt_in_round(self, attempt: int, first: int) -> int:
-        """The place of an attempt, from 1, in its round, which began with attempt `first`.
+        """The number of an attempt, from 1, within its round, which began with attempt `first`.
 
-        Former versions did not say with which (0): there a round began with attempt 1, 7, 13 and so on.
+        Messages of older versions do not say so (`first` is 0): their rounds begin with attempt 1, 7, 13 and so on.
         """
         return (attempt - max(1, first)) % self.max_attempts + 1
 
     def after_failure(self, attempt: int, now_ms: int, wait_s: float = 0.0) -> RetryAt | DeadLetter:
-        """What follows when attempt number `attempt` (from 1) failed at `now_ms`.
+        """The next step when attempt number `attempt` (from 1) has failed at `now_ms`.
 
-        `wait_s` is what the receiver asked for (Retry-After): a longer tier is taken where the scheduled one is too short.
+        `wait_s` is the receiver's Retry-After in seconds: if the scheduled tier is too short, a longer one is used.
         """
         if attempt >= self.max_attempts:
             return DeadLetter()
         return self.wait(attempt - 1, wait_s, now_ms)
 
     def wait(self, first_tier: int, wait_s: float, now_ms: int) -> RetryAt:
-        """Wait at least `wait_s` in the first tier from `first_tier` on that is long enough, or in the longest.
+        """Wait in the first tier from `first_tier` on whose delay is at least `wait_s`, or in the longest of them.
 
-        A tier's delay is always its own, never less: so each of its partitions stays in order of due time.
+        The wait is always exactly the tier's delay, so each of its partitions stays in order of due time.
         """
         candidates = range(first_tier, len(self.delays_s))
         longest = max(candidates, key=self.delays_s.__getitem__)
@@ -50,7 +50,7 @@ class RetryPolicy:
 
 
 def next_step(delivery: Delivery, outcome: Outcome, now_ms: int, policy: RetryPolicy) -> Step:
-    """What happens to a delivery after this outcome of an attempt that ended at `now_ms`."""
+    """The next step of a delivery whose attempt ended at `now_ms` with this outcome."""
     match outcome:
         case Delivered():
             return Done()

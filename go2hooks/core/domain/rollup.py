@@ -1,8 +1,8 @@
-"""Statistics of attempts: counts by outcome, and a histogram of response times that can be merged.
+"""Statistics of attempts: counts by outcome, and a mergeable histogram of response times.
 
-The histogram's buckets are spaced logarithmically, each a tenth wider than the one before: so a percentile that is read
-from them is within 5 % of the exact one, whatever was merged. A response time is that of an attempt that was answered,
-from the first step (pool or connect) to the end of the response's head.
+The histogram's buckets are logarithmic: each is a tenth wider than the previous one. So a percentile from the histogram
+is within 5 % of the exact one, also after merging. A response time is measured for an answered attempt, from the first
+step (pool or connect) to the end of the response's head.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, Final
 from go2hooks.core.domain.outcome import State
 from go2hooks.core.domain.record import AttemptRecord
 
-#: Lengths that rollups are kept in, seconds. Each divides the next, and a day.
+#: The steps of rollups, in seconds. Each divides the next one, and a day.
 STEPS_S: Final = (60, 300, 3600, 86400)
 MINUTE_MS: Final = 60_000
 
@@ -20,28 +20,28 @@ _GROWTH: Final = 1.1
 _PER_BUCKET: Final = 1 / math.log(_GROWTH)
 _FIRST_MS: Final = 0.01  # response times are recorded in hundredths
 _FIRST_LOG: Final = math.log(_FIRST_MS)
-_WITHIN: Final = 2 * _GROWTH / (_GROWTH + 1)  # from a bucket's lower end to where both ends are equally far, relatively
+_WITHIN: Final = 2 * _GROWTH / (_GROWTH + 1)  # times a bucket's lower end: as far from both ends, relatively
 _DELIVERED: Final = State.DELIVERED
 _FAILED: Final = State.FAILED
 _RETRYING: Final = State.RETRYING
 _SKIPPED: Final = State.SKIPPED
-_HISTOGRAM: Final = 6  # where a line's buckets begin
+_HISTOGRAM: Final = 6  # index at which a line's buckets begin
 
 
 class Rollup:
-    """What the attempts of one webhook came to in some time."""
+    """Totals of one webhook's attempts in one step."""
 
     __slots__ = ("delivered", "failed", "histogram", "retried", "skipped")
 
     def __init__(self) -> None:
         self.delivered = 0
-        self.failed = 0  #: for good
+        self.failed = 0  #: last attempts that failed
         self.skipped = 0
-        self.retried = 0  #: attempts that failed and were to be repeated
-        self.histogram: dict[int, int] = {}  #: how many response times, by bucket
+        self.retried = 0  #: attempts that failed and had a retry
+        self.histogram: dict[int, int] = {}  #: number of response times by bucket
 
     def add(self, state: State, duration_ms: float | None) -> None:
-        """One attempt; `duration_ms` when it was answered."""
+        """Count one attempt. `duration_ms` is None when it was not answered."""
         if state is _DELIVERED:
             self.delivered += 1
         elif state is _RETRYING:
@@ -66,7 +66,7 @@ class Rollup:
             self.histogram[bucket] = self.histogram.get(bucket, 0) + count
 
     def percentiles(self, fractions: Sequence[float]) -> list[float | None]:
-        """Response times in milliseconds that these fractions, ascending, do not exceed (nearest rank); None without any."""
+        """Percentiles (nearest rank) in milliseconds for these ascending fractions; None without response times."""
         found: list[float | None] = []
         total, seen, at = sum(self.histogram.values()), 0, -1
         buckets = sorted(self.histogram)
@@ -79,22 +79,22 @@ class Rollup:
 
 
 def bucket_of(duration_ms: float) -> int:
-    """Not negative."""
+    """The bucket of a response time, from 0."""
     if duration_ms <= _FIRST_MS:
         return 0
     return int((math.log(duration_ms) - _FIRST_LOG) * _PER_BUCKET)
 
 
 def value_of(bucket: int) -> float:
-    """Milliseconds, within 5 % of all that fall into the bucket."""
+    """A response time in milliseconds that is within 5 % of all in the bucket."""
     return float(_FIRST_MS * _GROWTH**bucket * _WITHIN)
 
 
-# --- of a batch of records, as lines: webhook, minute, delivered, failed, skipped, retried, and pairs of bucket and count
+# --- lines: webhook, minute, delivered, failed, skipped, retried, then pairs of bucket and count
 
 
 def roll_up(records: Sequence[AttemptRecord]) -> list[list[Any]]:
-    """A line for each webhook and minute in which attempts of the batch began. Those that only wait are none."""
+    """A line for each webhook and minute in which attempts of the batch began. Pending records are no attempts."""
     rollups: dict[tuple[str, int], Rollup] = {}
     for record in records:
         state, status, duration_ms = record.state, record.status_code, record.duration_ms
@@ -109,7 +109,7 @@ def roll_up(records: Sequence[AttemptRecord]) -> list[list[Any]]:
 
 
 def _line(webhook_id: str, minute: int, rollup: Rollup) -> list[Any]:
-    # No id of ours has anything else; what a foreign one might hold, JSON or Postgres would refuse.
+    # Our own ids are printable. JSON or Postgres could refuse other characters in a foreign id.
     name = webhook_id if webhook_id.isprintable() else ascii(webhook_id)
     line: list[Any] = [name, minute, rollup.delivered, rollup.failed, rollup.skipped, rollup.retried]
     for bucket, count in rollup.histogram.items():
@@ -119,7 +119,7 @@ def _line(webhook_id: str, minute: int, rollup: Rollup) -> list[Any]:
 
 
 class Gathered:
-    """Lines of many batches, merged; by webhook and minute."""
+    """Lines of many batches, merged by webhook and minute."""
 
     __slots__ = ("_rollups",)
 
@@ -141,7 +141,7 @@ class Gathered:
                 histogram[bucket] = histogram.get(bucket, 0) + count
 
     def steps(self) -> Iterator[tuple[str, int, int, Rollup]]:
-        """Webhook, a step's length, its beginning in seconds since the epoch: in the order of these, for every length."""
+        """Webhook, step in seconds, begin of the step in seconds since the epoch, totals; sorted, for every step."""
         by_step: dict[tuple[str, int, int], Rollup] = {}
         for (webhook_id, minute), rollup in self._rollups.items():
             for step_s in STEPS_S:

@@ -1,4 +1,4 @@
-"""Events that look real: for `emit`, test events, the documentation and the demo."""
+"""Realistic sample events for `emit`, test events, the documentation and the demo."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -9,7 +9,7 @@ _T = TypeVar("_T")
 
 
 class RandomSource(Protocol):
-    """What is used of `random.Random`: the caller owns the source, so the same seed gives the same samples."""
+    """The part of `random.Random` that is used. The caller owns the source, so a seed always gives the same samples."""
 
     def choice(self, seq: Sequence[_T], /) -> _T: ...
     def getrandbits(self, k: int, /) -> int: ...
@@ -102,13 +102,13 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
 
 
 def example_payload(event_type: str) -> Event:
-    """The one event of this type that the documentation shows. Raises KeyError for an unknown type."""
+    """The event of this type that the documentation shows. Raises KeyError for an unknown type."""
     data = {name: list(value) if isinstance(value, list) else value for name, value in _EXAMPLES[event_type].items()}
     return Event(EXAMPLE_EVENT_ID, EXAMPLE_ACCOUNT_ID, str(event_type), EXAMPLE_TIMESTAMP_MS, data)
 
 
 def sample_data(event_type: str, random: RandomSource) -> dict[str, Any]:
-    """The `data` of a made-up event, in the order of the contract. Raises ValueError for an unknown type."""
+    """The `data` of an invented event, in the order of the schema. Raises ValueError for an unknown type."""
     made = _MADE_UP.get(event_type)
     if made is None:
         raise ValueError(f"unknown event type {event_type!r}")

@@ -1,4 +1,4 @@
-"""The rules of the contract that a decoded event must obey and a schema cannot express."""
+"""The rules for a decoded event that its schema cannot express."""
 
 import re
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ from go2hooks.core.errors import InvalidEventError
 
 MAX_ID_CHARS: Final = 128
 
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # nor what UTF-8 cannot carry
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and surrogates: UTF-8 has none
 _KNOWN: Final = frozenset(str(kind) for kind in EventType)
 _EARLIEST_MS: Final = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1000
 _LATEST_MS: Final = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000 + 999
 
 
 def validate(event: Event) -> None:
-    """Return when the event may be delivered; raise InvalidEventError, whose message names the rule, when not."""
+    """Return if the event is valid. Raises InvalidEventError otherwise; the message names the rule."""
     _check_id("id", event.id)
     _check_id("accountId", event.account_id)
     if event.type not in _KNOWN:

@@ -1,7 +1,8 @@
-"""Reads Avro records of plain fields; compiled, in a fraction of the time of fastavro, which walks the schema for every message.
+"""Reads Avro records with plain fields. Compiled, it is much faster than fastavro.
 
-A `Plan` is made once of a schema. It reads what is whole and as the schema says; of anything else it says no more than that
-it is not: fastavro then names the fault, and reads what has no plan (arrays, maps, floating point, other unions).
+fastavro walks the schema for every message; a `Plan` is made once per schema. It reads complete, valid messages; for
+any other message it returns None. The caller then uses fastavro, which names the fault. fastavro also reads schemas
+without a plan (arrays, maps, floats, other unions).
 """
 
 from typing import Any, Final
@@ -17,7 +18,7 @@ _KINDS: Final = {
 }  # fmt: skip
 
 _LONG_BITS: Final = 64
-_BRANCHES: Final = 2  # of a union that has a plan: null and one other
+_BRANCHES: Final = 2  # a union with a plan has two branches: null and another type
 
 
 class _Field:
@@ -26,13 +27,13 @@ class _Field:
     def __init__(self, name: str, kind: int, null_branch: int, symbols: list[str], plan: "Plan | None") -> None:
         self.name = name
         self.kind = kind
-        self.null_branch = null_branch  # the number of the union's branch that is null; -1 where it is no union
+        self.null_branch = null_branch  # index of the union's null branch; -1 if the field is no union
         self.symbols = symbols
         self.plan = plan
 
 
 class Plan:
-    """How the messages of one record schema are read. Immutable once built; safe to share between threads."""
+    """How to read messages of one record schema. Immutable; threads may share it."""
 
     __slots__ = ("_fields",)
 
@@ -40,18 +41,18 @@ class Plan:
         self._fields = fields
 
     def read(self, raw: bytes, at: int) -> dict[str, Any] | None:
-        """The record that begins at `at` and takes all the rest, as fastavro would read it; None where it might not."""
+        """The record from `at` to the end of `raw`, exactly as fastavro reads it; None if fastavro might refuse it."""
         try:
             record, end = self.read_part(raw, at)
-        # Cut off, or no such symbol; no UTF-8, or what cannot be; compiled, a size that no memory has.
+        # Truncated, or an unknown symbol; invalid UTF-8, or an invalid value; compiled, a size too large for memory.
         except (IndexError, ValueError, OverflowError):
             return None
         return record if end == len(raw) else None
 
     def read_part(self, raw: bytes, at: int) -> tuple[dict[str, Any], int]:
-        """The record that begins at `at`, and where it ends: beyond `raw` when it is cut off.
+        """The record that begins at `at`, and its end, which is beyond `raw` if the record is truncated.
 
-        Raises IndexError, ValueError or OverflowError when it is none.
+        Raises IndexError, ValueError or OverflowError if there is no valid record.
         """
         record: dict[str, Any] = {}
         for field in self._fields:
@@ -82,7 +83,7 @@ class Plan:
 
 
 def make_plan(schema: dict[str, Any]) -> Plan | None:
-    """The plan for a record schema as fastavro parses it; None when a field is of a kind that has none."""
+    """The plan for a record schema that fastavro has parsed; None if a field's type is not supported."""
     fields: list[_Field] = []
     for field in schema["fields"]:
         made = _make_field(field["name"], field["type"])
@@ -109,7 +110,7 @@ def _make_field(name: str, schema: Any) -> _Field | None:
 
 
 def _span(raw: bytes, at: int) -> tuple[int, int]:
-    """Where what follows its own size begins and ends."""
+    """Begin and end of a value that is preceded by its size."""
     size, begin = _long(raw, at)
     return begin, begin + _not_negative(size)
 
@@ -127,10 +128,10 @@ def _truth(byte: int) -> bool:
 
 
 def _long(raw: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where the next field begins."""
+    """The number at `at`, and the position of the next field."""
     byte = raw[at]
     value, shift = byte & 0x7F, 7
-    while byte > 0x7F and shift < _LONG_BITS:  # noqa: PLR2004  # seven bits a byte; more follow
+    while byte > 0x7F and shift < _LONG_BITS:  # noqa: PLR2004  # 7 bits per byte; the high bit says that more follow
         at += 1
         byte = raw[at]
         value |= (byte & 0x7F) << shift

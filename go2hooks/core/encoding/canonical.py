@@ -1,7 +1,7 @@
-"""JSON exactly as JavaScript writes it.
+"""Writes JSON exactly as JavaScript does.
 
-Go2's own verifier re-serialises the parsed body with `JSON.stringify` before it checks the HMAC. So the bytes that we
-sign and send must equal `JSON.stringify(JSON.parse(bytes))`, bit for bit.
+Go2's own verifier serialises the parsed body again with `JSON.stringify` before it checks the HMAC. So the bytes that
+we sign and send must equal `JSON.stringify(JSON.parse(bytes))`, byte for byte.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-_SCALARS: Final = frozenset((str, type(None), bool))  # what orjson and JSON.stringify write alike
+_SCALARS: Final = frozenset((str, type(None), bool))  # orjson and JSON.stringify write these alike
 _FIRST_AFTER_DIGITS: Final = ":"  # a key at or above it in code point order cannot be an array index
 _ARRAY_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _ARRAY_INDEX_LIMIT: Final = 2**32 - 1
@@ -31,22 +31,22 @@ _SMALLEST_PLAIN_EXPONENT: Final = -6  # and what is below 1e-6
 
 
 def dumps(value: Any) -> bytes:
-    """What `JSON.stringify(value)` would return, in UTF-8.
+    """The result of `JSON.stringify(value)`, in UTF-8.
 
-    Takes None, bool, int, float, str, list, tuple and dicts with string keys. As in JavaScript every number is a
-    double: an integer beyond 2^53 is rounded to one, what no finite double can hold becomes null. Raises TypeError for
-    any other type.
+    Accepts None, bool, int, float, str, list, tuple and dicts with string keys. As in JavaScript, every number is a
+    double: an integer beyond 2^53 is rounded to one, and a number beyond the range of doubles becomes null. Raises
+    TypeError for any other type.
     """
     if _is_plain(value):
         try:
             return orjson.dumps(value)
-        except orjson.JSONEncodeError:  # a lone surrogate, or deeper than orjson goes
+        except orjson.JSONEncodeError:  # a lone surrogate, or nested more deeply than orjson allows
             pass
     return _write(value).encode()
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether orjson's bytes are JavaScript's: no numbers, and no key that JavaScript might move to the front."""
+    """Whether orjson writes the same bytes as JavaScript: no numbers, and no key that JavaScript may move."""
     kind = type(value)
     if kind in _SCALARS:
         return True
@@ -58,15 +58,15 @@ def _is_plain(value: Any) -> bool:
         items = value
     else:
         return False
-    for item in items:  # noqa: SIM110  # compiled, a loop is quicker than `all`
+    for item in items:  # noqa: SIM110  # compiled, a loop is faster than `all`
         if type(item) not in _SCALARS and not _is_plain(item):
             return False
     return True
 
 
 def _keys_stay(value: dict[Any, Any]) -> bool:
-    for key in value:  # noqa: SIM110  # likewise
-        if not isinstance(key, str) or key < _FIRST_AFTER_DIGITS:  # what is no string, _write names
+    for key in value:  # noqa: SIM110  # as above
+        if not isinstance(key, str) or key < _FIRST_AFTER_DIGITS:  # `_write` refuses a key that is no string
             return False
     return True
 
@@ -100,14 +100,14 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _joined(text: str) -> str:
-    """Two surrogates that form a pair are one character to JavaScript, whose strings are UTF-16."""
+    """Join surrogate pairs: in JavaScript, whose strings are UTF-16, a pair is one character."""
     if _SURROGATE.search(text):
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return str(text)
 
 
 def _in_javascript_order(value: dict[Any, Any]) -> list[tuple[str, Any]]:
-    """Array indices ascending, then the other keys as they were inserted."""
+    """Array indices in ascending order, then the other keys in insertion order."""
     members: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
@@ -123,7 +123,7 @@ def _is_array_index(key: str) -> bool:
 
 
 def _number(value: Any) -> str:
-    """ECMA-262, Number::toString: the shortest digits that read back as the same double, laid out its own way."""
+    """ECMA-262, Number::toString: the shortest digits that parse to the same double, in JavaScript's layout."""
     try:
         double = float(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""An event's deliveries: rendered once, one for each webhook that wants it."""
+"""Makes an event's deliveries, one for each webhook that wants it, all with the same rendered body."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -7,19 +7,22 @@ from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.domain.event import Event
 from go2hooks.core.encoding.payload import Rendered
 
-# Kafka's time of an event dates its records; a topic of somebody else's making may have none, or a producer's wrong one.
+# A topic that somebody else created may have no timestamps, or those of a producer with a wrong clock.
 _CREDIBLE_MS: Final = range(946_684_800_000, 253_402_300_800_000)  # years 2000 to 9999
 
 
 def origin_of(event: Event, accepted_ms: int) -> int:
-    """By what the records of the event's deliveries are dated, in milliseconds since the epoch: whenever it is read, the same."""
+    """When Kafka accepted the event, milliseconds since the epoch: part of the records' key, the same on every read.
+
+    The event's own timestamp if Kafka's is not credible.
+    """
     return accepted_ms if accepted_ms in _CREDIBLE_MS else event.timestamp_ms
 
 
 def first_deliveries(
     event: Event, rendered: Rendered, webhook_ids: Iterable[str], origin_ms: int, *, suspect: bool, deployment: str = ""
 ) -> list[Delivery]:
-    """One delivery per webhook, for its first attempt, at once."""
+    """One delivery per webhook: its first attempt, due at once."""
     return [
         Delivery(
             delivery_id(event.id, webhook_id), webhook_id, event.account_id, event.id, event.type, rendered.timestamp,
@@ -30,6 +33,6 @@ def first_deliveries(
 
 
 def others(webhook_ids: tuple[str, ...], event: Event) -> tuple[str, ...]:
-    """Without the webhook that the event is about: what is wrong with it would keep it from hearing of it."""
+    """All but the webhook that the event is about: its receiver fails, so the event would not arrive."""
     about = event.data["webhookId"]
     return tuple(webhook_id for webhook_id in webhook_ids if webhook_id != about)

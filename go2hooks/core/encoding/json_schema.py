@@ -1,4 +1,4 @@
-"""Avro's schemas as JSON Schema: what a receiver finds in a payload's `data`."""
+"""Converts Avro schemas to JSON Schema, to describe a payload's `data` to receivers."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,10 +12,10 @@ _SIMPLE: Final = {
 
 
 def json_schema(avro: Any) -> dict[str, Any]:
-    """Of an Avro type whose named types stand where they are used. Raises ValueError for one that has no JSON.
+    """The JSON Schema of an Avro type; named types must be defined at their use. Raises ValueError for other types.
 
-    Every field of a record is required: what is not known is null, never left out. Further ones are allowed, since a
-    newer version may add some.
+    Every field of a record is required, because an unknown value is null and never missing. Additional fields are
+    allowed, because a newer version may add some.
     """
     if isinstance(avro, list):
         return _union(avro)
@@ -44,11 +44,11 @@ def _record(avro: Mapping[str, Any]) -> dict[str, Any]:
 def _union(branches: list[Any]) -> dict[str, Any]:
     kinds = [json_schema(branch) for branch in branches]
     if all(set(kind) == {"type"} for kind in kinds):
-        return {"type": [kind["type"] for kind in reversed(kinds)]}  # Avro has null first, for its default
+        return {"type": [kind["type"] for kind in reversed(kinds)]}  # Avro puts null first, because its default is null
     return {"anyOf": kinds}
 
 
 def _documented(schema: dict[str, Any], avro: Mapping[str, Any]) -> dict[str, Any]:
-    """With what Avro says of it; a field's words come before those of its type."""
+    """The schema with Avro's documentation: first the field's, then its type's."""
     words = [doc for doc in (avro.get("doc"), schema.get("description")) if doc]
     return schema | ({"description": "; ".join(words)} if words else {})

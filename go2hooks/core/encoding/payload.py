@@ -1,4 +1,4 @@
-"""The payload that receivers get: rendered once per event, then signed and sent as these bytes."""
+"""Renders the payload for receivers, once per event; these bytes are signed and sent."""
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -8,14 +8,14 @@ from go2hooks.core.domain.event import Event
 from go2hooks.core.encoding.canonical import dumps
 from go2hooks.core.errors import InvalidEventError
 
-#: Longest payload. An event within Kafka's own limit of a mebibyte can grow sixfold by JSON's escapes.
+#: The longest payload. JSON's escapes can make an event six times as long as in Kafka, whose limit is a mebibyte.
 MAX_BODY_BYTES: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SECONDS_REMEMBERED: Final = 4096  # events of one second share its text
+_SECONDS_REMEMBERED: Final = 4096  # events of the same second share its text
 
 
 class Rendered(NamedTuple):
-    """An event as it is sent."""
+    """An event in the form in which it is sent."""
 
     timestamp: str  #: as in the body; also the X-Webhook-Timestamp header
     body: bytes  #: canonical JSON in UTF-8
@@ -34,7 +34,7 @@ def render(event: Event) -> Rendered:
 
 
 def format_timestamp(ms: int) -> str:
-    """Milliseconds since the epoch as ISO 8601 in UTC; milliseconds appear only where they are not zero.
+    """Milliseconds since the epoch as ISO 8601 in UTC; milliseconds appear only if they are not zero.
 
     Raises OverflowError outside the years 1 to 9999.
     """

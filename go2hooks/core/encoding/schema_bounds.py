@@ -1,27 +1,27 @@
-"""What a writer's schema may not have, since a short message could then keep whoever reads it busy without bound.
+"""Refuses a writer's schema with which a short message could keep a reader busy without bound.
 
-Each byte of a message pays for a bounded piece of work: unless a type contains itself, whose levels are calls within
-calls, until the stack is full; or the items of an array take no bytes, as a number says how many they are. A map's
-entries always do: each has a key.
+Normally each byte of a message causes a bounded amount of work. There are two exceptions: a type that contains itself,
+because each level is a nested call, until the stack is full; and an array whose items take no bytes, because a few
+bytes give the number of items. A map is bounded: each entry has a key, which takes bytes.
 """
 
 from typing import Any
 
 
 def check_bounds(schema: dict[str, Any]) -> None:
-    """Raises ValueError, saying what and where, unless reading takes a time that is bounded by the message's length.
+    """Raises ValueError, which names the type and the place, unless the message's length bounds the time to read it.
 
-    `schema` is one that fastavro has parsed: types are named in full, and described where they come first.
+    `schema` must be parsed by fastavro: types have full names, and are defined at their first use.
     """
     _Walk().may_be_empty(schema, str(schema.get("name")))
 
 
 class _Walk:
-    """Through one schema, each named type once."""
+    """Walks through one schema and visits each named type once."""
 
     def __init__(self) -> None:
-        self._inside: set[str] = set()  # of these records
-        self._empty: dict[str, bool] = {}  # of the named types that were passed: whether one may take no bytes
+        self._inside: set[str] = set()  # names of the records that contain the current type
+        self._empty: dict[str, bool] = {}  # by named type: whether a value may take no bytes
 
     def may_be_empty(self, schema: Any, where: str) -> bool:
         """Whether a value may take no bytes."""
@@ -45,7 +45,7 @@ class _Walk:
                 self.may_be_empty(values, where)
             case _:
                 return bool(schema["type"] == "null")
-        return False  # the number of the branch, or of the entries, takes one
+        return False  # a union has the index of its branch, an array or a map its count: at least one byte
 
     def _record_may_be_empty(self, name: str, fields: list[dict[str, Any]]) -> bool:
         self._inside.add(name)

@@ -1,8 +1,8 @@
-"""What waits for its time: a bounded buffer per partition of a retry tier.
+"""Holds retries that are not due yet: a bounded buffer per partition of a retry tier.
 
-A tier's delay is constant, so its partitions are nearly in order of due time; the heap takes care of the rest. When a
-buffer is full, by items or by bytes, its partition is paused, and resumed once half of it is gone: Kafka keeps what does
-not fit.
+A tier's delay is constant, so its partitions are almost in order of due time; a heap sorts the rest. When a buffer is
+full, in items or bytes, its owner pauses the partition, and resumes it when the buffer is half empty. Meanwhile further
+messages stay in Kafka.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class DueBuffer(Generic[T]):
-    """Items of one partition by due time, milliseconds since the epoch. Not thread-safe."""
+    """Items of one partition, sorted by due time in milliseconds since the epoch. Not thread-safe."""
 
     __slots__ = ("_heap", "_order", "bytes", "capacity", "capacity_bytes", "paused")
 
@@ -38,7 +38,7 @@ class DueBuffer(Generic[T]):
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now_ms: int) -> Iterator[T]:
-        """Take out what is due, earliest first, as far as the caller asks."""
+        """Take out the items that are due, earliest first, one for each step of the iterator."""
         while self._heap and self._heap[0][0] <= now_ms:
             _due_ms, _order, size, item = heappop(self._heap)
             self.bytes -= size

@@ -1,13 +1,13 @@
-"""How often somebody may do something: a bucket of tokens each, filled at a constant rate, in bounded memory."""
+"""Limits how often each key may do something: a token bucket per key, in bounded memory."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
 
 
 class TokenBuckets:
-    """Buckets by key, each of `burst` tokens, `rate_per_s` of which grow back a second. Not thread-safe.
+    """Buckets by key. Each holds up to `burst` tokens and gains `rate_per_s` tokens per second. Not thread-safe.
 
-    At most `remembered` are kept; the one that was used longest ago is forgotten first, which fills it.
+    At most `remembered` buckets are kept. The least recently used one is forgotten first; a forgotten bucket is full.
     """
 
     __slots__ = ("_buckets", "_burst", "_rate_per_s", "_remembered")
@@ -16,13 +16,13 @@ class TokenBuckets:
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._remembered = remembered
-        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens, and when that was true
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens, and the time of that count
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def wait_s(self, key: Hashable, now: float) -> float:
-        """Seconds until there is a token; 0 when there is one. Takes none."""
+        """Seconds until there is a token; 0 if there is one. Does not take it."""
         return max(0.0, (1.0 - self._tokens(key, now)) / self._rate_per_s)
 
     def take(self, key: Hashable, now: float) -> float:
@@ -36,7 +36,7 @@ class TokenBuckets:
         return wait_s
 
     def left(self, key: Hashable, now: float) -> tuple[float, float]:
-        """Tokens that there are, and the seconds until the bucket is full."""
+        """The number of tokens, and the seconds until the bucket is full."""
         tokens = self._tokens(key, now)
         return tokens, (self._burst - tokens) / self._rate_per_s
 

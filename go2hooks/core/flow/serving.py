@@ -1,13 +1,14 @@
-"""How many connections a receiver serves at once, as far as it has shown.
+"""Estimates how many connections a receiver serves at once.
 
-A server whose workers serve one connection each (Apache's prefork, gunicorn's sync workers, Python's `HTTPServer`) answers
-what it reads at once, on as many connections as it has workers. The kernel accepts the others, and what is written on them
-is read when a worker is free: when another connection is closed. So:
+Some servers have workers that serve one connection each (Apache's prefork, gunicorn's sync workers, Python's
+`HTTPServer`). Such a server answers on as many connections as it has workers. The kernel accepts further connections,
+but requests on them are read only when a worker is free, that is, when another connection is closed. So:
 
-- No connection should be opened while one that was opened is overtaken: it is still without an answer, though another was
-  answered when it should have been.
-- One that is without an answer for long is overdue and given room: another connection is closed. If it is answered then,
-  the receiver has few workers: as many as the most connections that were answered on at once. No more should be opened.
+- No connection should be opened while an open one is overtaken: it has no answer yet, although another connection was
+  answered when this one should have been.
+- A connection that has no answer for long is overdue, and another connection is closed to free a worker. If it is then
+  answered, the receiver has few workers: as many as the most connections that it answered on at once. No more
+  connections should be opened.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
@@ -15,34 +16,34 @@ Pure: time comes in as `now`, in seconds of any monotonic clock.
 from itertools import islice
 from typing import Final
 
-_TOLERATED: Final = 4  # of so many that are answered on, one may be overtaken: a packet was lost
-_LONGER: Final = 4.0  # a first answer may take as many times as long as others: connecting takes three round trips more
-_FADES: Final = 16  # answers until a slow one is forgotten by half, or so
+_TOLERATED: Final = 4  # one of this many served connections may be overtaken, because a packet may be lost
+_LONGER: Final = 4.0  # times a usual answer: a first answer takes up to three more round trips, to connect
+_FADES: Final = 16  # weight 1/16 for each new answer: about half of a slow one is forgotten after 11 answers
 
 
 class Opening:
-    """A connection that is being opened, or has not been answered on yet."""
+    """A connection that is being opened, or has no answer yet."""
 
     __slots__ = ("began", "has_room")
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self.has_room = False  #: another connection was closed for it
+        self.has_room = False  #: another connection was closed to free a worker for it
 
 
 class Serving:
-    """Of one receiver."""
+    """What is known about one receiver."""
 
     __slots__ = ("_answered_at", "_answers_s", "_first_answers_s", "_unanswered", "answered", "is_few", "most")
 
     def __init__(self) -> None:
-        self.answered = 0  #: open connections that have been answered on
-        self.most = 0  #: the most that there were at once
-        self.is_few = False  #: whether more are not served
+        self.answered = 0  #: open connections that have had an answer
+        self.most = 0  #: the most such connections at once
+        self.is_few = False  #: whether the receiver has few workers: it serves no more than `most`
         self._unanswered: dict[Opening, None] = {}  # the oldest first
         self._answered_at = 0.0  # the latest answer
-        self._answers_s = 0.0  # what answers take lately, but for the first on each connection; 0: not known
-        self._first_answers_s = float("inf")  # the shortest of these, which may have waited for a worker
+        self._answers_s = 0.0  # recent response time, without first answers; 0 if unknown
+        self._first_answers_s = float("inf")  # the shortest first answer; others may have waited for a worker
 
     @property
     def has_unanswered(self) -> bool:
@@ -50,7 +51,7 @@ class Serving:
 
     @property
     def is_unproven(self) -> bool:
-        """Whether it has served one connection, and neither two at once nor shown that it does not."""
+        """Whether it has served one connection at a time, and it is unknown whether it can serve two."""
         return self.most == 1 and not self.is_few and not self._unanswered
 
     def begin(self, now: float) -> Opening:
@@ -60,7 +61,7 @@ class Serving:
         return opening
 
     def first_answer(self, opening: Opening, now: float) -> None:
-        """On a connection that stays open."""
+        """The first answer has arrived, on a connection that stays open."""
         del self._unanswered[opening]
         self._answered_at = now
         self.answered += 1
@@ -69,7 +70,7 @@ class Serving:
         self._first_answers_s = min(self._first_answers_s, now - opening.began)
 
     def answer(self, asked: float, now: float) -> None:
-        """On a connection that was answered on before, to what was asked then."""
+        """A later answer has arrived, to a request that was sent at `asked`."""
         self._answered_at = now
         took_s = now - asked
         if took_s > self._answers_s:
@@ -78,20 +79,20 @@ class Serving:
             self._answers_s += (took_s - self._answers_s) / _FADES
 
     def give_up(self, opening: Opening) -> None:
-        """It could not be opened, or is gone: it was not answered on, or only once."""
+        """The connection could not be opened, or is closed before it counted as answered."""
         del self._unanswered[opening]
 
     def lose(self) -> None:
-        """A connection that was answered on is gone."""
+        """A connection that had an answer is closed."""
         self.answered -= 1
 
     def forget(self) -> None:
-        """How many it serves was learnt too long ago."""
+        """The estimate is too old: start again from the connections that are open now."""
         self.is_few = False
         self.most = self.answered
 
     def may_open(self) -> bool:
-        """Whether another connection is likely to be served."""
+        """Whether the receiver would probably serve another connection."""
         if self.is_few and self.answered + len(self._unanswered) >= self.most:
             return False
         if not self.answered:
@@ -100,9 +101,9 @@ class Serving:
         return opening is None or not self.is_overtaken(opening)
 
     def overdue(self, now: float, patience_s: float) -> Opening | None:
-        """The first that is without an answer for so long, and longer than is usual, and got no room.
+        """The oldest connection without an answer for `patience_s` and longer than usual that got no room yet.
 
-        None while no connection is answered on.
+        None while no connection has had an answer.
         """
         if not self.answered:
             return None
@@ -115,10 +116,10 @@ class Serving:
         return None
 
     def is_overtaken(self, opening: Opening) -> bool:
-        """Whether another one was answered when this should have been."""
+        """Whether another connection was answered when this one should have been."""
         return self._answered_at > opening.began + self._usual_s
 
     @property
     def _usual_s(self) -> float:
-        """What a first answer takes at most, where nothing is wrong."""
+        """The longest time of a first answer, in seconds, when nothing is wrong."""
         return _LONGER * (self._answers_s or self._first_answers_s)

@@ -1,4 +1,4 @@
-"""Whether one key has been the only one for a while: then there is nobody to protect from it.
+"""Detects that a single key has caused all traffic for a second; fairness limits may then be lifted.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
@@ -11,19 +11,19 @@ _ALONE_S: Final = 1.0
 
 
 class SoleKeyDetector(Generic[K]):
-    """Of the keys that something comes for, in the order in which it comes."""
+    """Sees the keys of all traffic, in the order of arrival."""
 
     __slots__ = ("_latest", "changed_at")
 
     def __init__(self) -> None:
         self._latest: K | None = None
-        self.changed_at = 0.0  #: since when it has been the latest key
+        self.changed_at = 0.0  #: since when all traffic has been for the latest key
 
     def note(self, key: K, now: float) -> None:
-        """Something has come for `key`."""
+        """Something has arrived for `key`."""
         if key != self._latest:
             self._latest, self.changed_at = key, now
 
     def is_sole(self, key: K, now: float) -> bool:
-        """Whether nothing but this key's has come for a second."""
+        """Whether all traffic of the last second was for this key."""
         return key == self._latest and now - self.changed_at > _ALONE_S

@@ -150,9 +150,9 @@ class FromRecords:
 class FromEvents:
     """Events of the account that the webhook wants, in Kafka's order.
 
-    The account's events lie in one partition of each topic, to which its key is hashed. That holds for the whole range if every
-    partition had messages before it began, so that none was added since. Otherwise all partitions are read; and also as soon as
-    a key lies in a wrong partition, because a producer uses another hash.
+    The account's events lie in one partition of each topic, to which its key is hashed. That holds for the whole range
+    if every partition had messages before it began, so that none was added since. Otherwise all partitions are read;
+    and also as soon as a key lies in a wrong partition, because a producer uses another hash.
     """
 
     def __init__(self, job: Job, log: Log) -> None:

@@ -1,4 +1,4 @@
-"""Writes deliveries to Kafka in batches, each of which is there when the next one is written."""
+"""Writes deliveries to Kafka in batches; a batch is acknowledged before the next one is written."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -26,9 +26,9 @@ class Outbox:
         self._refused: KafkaError | None = None
 
     def write(self, deliveries: Sequence[Delivery]) -> bool:
-        """Return once every in-sync replica has them all; False when the process is to stop before that.
+        """Return True once all in-sync replicas have all deliveries; False if the process has to stop before.
 
-        Waits for a Kafka that is away. Raises UnavailableError when it refuses one for good.
+        Waits while Kafka is away. Raises UnavailableError when Kafka refuses a delivery for good.
         """
         kafka, stopping = self._kafka, self._stopping
         for delivery in deliveries:

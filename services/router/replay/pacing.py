@@ -14,7 +14,7 @@ _AHEAD_S: Final = 2.0  # seconds of the rate that may wait for dispatchers; a re
 
 
 class Backlog:
-    """How many deliveries dispatchers have not finished, in the main topic and in the overflow. Raises UnavailableError."""
+    """The number of unfinished deliveries in the main and overflow topics. Raises UnavailableError."""
 
     def __init__(self, reader: LogReader, topics: TopicNames, groups: GroupNames) -> None:
         self._reader = reader

@@ -1,7 +1,7 @@
-"""Carries out replays in turns: claim, find, write down, send, note that Kafka has it; and note how the deliveries ended.
+"""Carries out replays in turns: claim, find, write down, send, note that Kafka has it, note how the deliveries ended.
 
-A batch is written down before it is sent, with how far the reading has come (`postgres/replaying.py`). So after a crash at most the
-last batch is sent a second time, under the same attempt numbers, by which dispatchers recognise it.
+A batch is written down before it is sent, with how far the reading has come (`postgres/replaying.py`). So after a crash
+at most the last batch is sent a second time, under the same attempt numbers, by which dispatchers recognise it.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class Replayer:
         return self._is_working
 
     def step(self) -> None:
-        """One turn for each replay that is under way. Waits when there is nothing to do, or Postgres or Kafka is away."""
+        """One turn for each replay under way. Waits when there is nothing to do, or Postgres or Kafka is away."""
         try:
             with self._pool.connection() as connection:
                 self._step(connection)
@@ -99,7 +99,7 @@ class Replayer:
         self._sources.clear()
 
     def _keep_leases(self) -> None:
-        """However long a turn takes. When Postgres is away the leases end, and another process may go on: duplicates are recognised."""
+        """Renew the leases, however long a turn takes. Without Postgres they end, and another process may go on."""
         while not self._closing.wait(replaying.KEEP_S):
             if self._sources:
                 with contextlib.suppress(psycopg.Error), self._pool.connection() as connection:
@@ -156,7 +156,7 @@ class Replayer:
         return not found.is_end
 
     def _send_last(self, connection: Connection[Any], job: Job) -> bool:
-        """Send again the last batch, which Kafka may not have, or only in part. False when the process is to stop."""
+        """Send again the last batch, which Kafka may not have, or only in part. False when the process has to stop."""
         planned = replaying.unsent(connection, job.id, job.batch)
         deliveries = self._log.again(job.webhook_id, planned)
         if not self._outbox.write(deliveries):
@@ -167,7 +167,7 @@ class Replayer:
         return True
 
     def _send(self, connection: Connection[Any], job: Job, found: NextDeliveries) -> bool:
-        """False when another process has the replay, or this one is to stop."""
+        """Send a batch. False when another process has the replay, or this one has to stop."""
         planned = [each.planned for each in found.selected]
         batch = replaying.write_batch(connection, job.id, self._name, found.step, planned)
         if batch is None:

@@ -133,12 +133,12 @@ class Dispatcher:
     async def drain(self, timeout_s: float) -> None:
         """Start nothing new, finish and record what is under way, commit, leave. Bounded by `timeout_s`."""
         self._stopping.set()
-        log.info("draining", under_way=self._lanes.in_flight)
+        log.info("draining", under_way=self._lanes.sends.in_flight)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._intakes.stop()
         except TimeoutError:
-            log.warning("drain cut short; what was under way will be sent again", under_way=self._lanes.in_flight)
+            log.warning("drain cut short; what was under way will be sent again", under_way=self._lanes.sends.in_flight)
         await self._producer.stop()
         await _cancel(self._tasks)
         await self._sender.close()
@@ -157,13 +157,13 @@ class Dispatcher:
     def _expose(self) -> None:
         for delay in self._settings.retry_delays:
             metrics.RETRIES.add(0, delay_label(delay))
-        metrics.IN_FLIGHT.read_from(lambda: {(): self._lanes.in_flight})
+        metrics.IN_FLIGHT.read_from(lambda: {(): self._lanes.sends.in_flight})
         metrics.CIRCUITS_OPEN.read_from(lambda: {(): self._lanes.open_circuits()})
         metrics.CONNECTIONS.read_from(lambda: {(s,): n for s, n in self._sender.connections().items()})
         metrics.WEBHOOKS.read_from(self._webhooks.count_by_state)
         metrics.REPLICA_AGE_SECONDS.read_from(lambda: {(): self._follower.age_s()})
         metrics.QUEUED.read_from(
-            lambda: {("lanes",): self._lanes.queued, ("records",): len(self._recorder), **self._intakes.waiting()}
+            lambda: {("lanes",): self._lanes.queues.items, ("records",): len(self._recorder), **self._intakes.waiting()}
         )
 
     def _on_webhook(self, webhook: Webhook) -> None:
@@ -183,7 +183,7 @@ class Dispatcher:
 
     def _shed(self) -> None:
         """Move aside what fills the window behind receivers that have become slow: others are to be read."""
-        for item in self._lanes.surplus(time.monotonic(), SCHEDULE.shed_items):
+        for item in self._lanes.queues.surplus(time.monotonic(), SCHEDULE.shed_items):
             self._pipeline.deferral.overflow(item, "busy")
 
 

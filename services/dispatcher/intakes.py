@@ -32,7 +32,7 @@ class Intakes:
     ) -> None:  # fmt: skip
         self._settings = settings
         self._pipeline = pipeline
-        self._services = IntakeServices(lanes.evict, pipeline.bury, claims, deployments)
+        self._services = IntakeServices(lanes.queues.evict, pipeline.bury, claims, deployments)
         self._find_states = find_states
         topics = TopicNames(settings.kafka_prefix)
         self._main = self._build_main(topics)

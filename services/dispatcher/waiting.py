@@ -29,10 +29,10 @@ class Waiting:
         """Once for all that end in this turn of the loop; by then a connection that its receiver has closed is known to be."""
         if self._starting:
             return
-        if self._lanes.has_startable:
+        if self._lanes.turns.has_any:
             self._starting = True
             self._loop.call_soon(self._start_all)
-        elif self._lanes.next_turn_at < self._turn_at:
+        elif self._lanes.turns.next_at < self._turn_at:
             self._wait_for_turn()
 
     def give_up(self, item: WorkItem) -> None:
@@ -44,7 +44,7 @@ class Waiting:
         """Start what waits as soon as an allowance lets it."""
         if self._turn is not None:
             self._turn.cancel()
-        self._turn_at = self._lanes.next_turn_at
+        self._turn_at = self._lanes.turns.next_at
         self._turn = self._loop.call_later(max(0.0, self._turn_at - time.monotonic()), self._turn_has_come)
 
     def _turn_has_come(self) -> None:
@@ -65,9 +65,9 @@ class Waiting:
                     self._start(item)
         finally:
             self._sender.uncork()
-        if self._ageing is None and self._lanes.has_startable:
+        if self._ageing is None and self._lanes.turns.has_any:
             self._ageing = self._loop.call_later(YOUNG_S, self._aged)
-        if self._lanes.next_turn_at < self._turn_at:
+        if self._lanes.turns.next_at < self._turn_at:
             self._wait_for_turn()
 
     def _aged(self) -> None:

@@ -22,7 +22,7 @@ from go2hooks.core.domain.classify import classify
 from go2hooks.core.domain.delivery import Delivery, Kind, delivery_id
 from go2hooks.core.domain.outcome import Answer, Outcome, Response
 from go2hooks.core.errors import UnavailableError
-from go2hooks.core.flow.lanes import Lanes
+from go2hooks.core.flow.lane_queues import LaneQueues
 from go2hooks.core.security.request import SignedRequest
 from go2hooks.core.security.signing import generate_secret
 from go2hooks.kafka import topic_ids
@@ -235,10 +235,10 @@ async def test_what_another_process_made_while_its_second_message_waited_in_its_
     first = [put() for _ in range(int(lanes._limits.webhook_first_sends))]
     await until(lambda: len(sender.sent) == len(first))
     waits, made = put(topic, suspect=True), put(topic, suspect=True)
-    await until(lambda: lanes.queued == 2)
+    await until(lambda: lanes.queues.items == 2)
     record(made, 1, "delivered")
     answer.set()
-    await until(lambda: records(waits) and not lanes.in_flight and not lanes.queued)
+    await until(lambda: records(waits) and not lanes.sends.in_flight and not lanes.queues.items)
     assert (sender.attempts(waits), sender.attempts(made)) == (["1"], [])
     assert {dispatcher._claims.claim(delivery.id, 1, None) for delivery in (waits, made)} == {False}  # both are done
 
@@ -285,7 +285,7 @@ async def test_an_answer_that_cannot_be_judged_is_a_failed_attempt(run, put, rec
     dispatcher = await run(ScriptedSender(lambda headers: 599 if headers["X-Webhook-Attempt"] == "1" else 200))
     delivery = put()
     await until(lambda: records(delivery) == [(1, "retrying"), (2, "delivered")])
-    assert dispatcher._lanes.in_flight == 0
+    assert dispatcher._lanes.sends.in_flight == 0
 
 
 @pytest.mark.plain
@@ -293,8 +293,8 @@ async def test_what_is_shed_comes_round_again_and_is_sent_once(run, put, records
     """When a lane has more than it would be given now is seen in `unit/test_lanes.py`; here all that waits is too much, once."""
     released, shed = asyncio.Event(), []
 
-    def surplus(lanes: Lanes[WorkItem], _now: float, _most: int) -> list[WorkItem]:
-        evicted = [] if shed or lanes.queued < 16 else lanes.evict(lambda _: True)
+    def surplus(queues: LaneQueues[WorkItem], _now: float, _most: int) -> list[WorkItem]:
+        evicted = [] if shed or queues.items < 16 else queues.evict(lambda _: True)
         shed.extend(evicted)
         return evicted
 
@@ -302,7 +302,7 @@ async def test_what_is_shed_comes_round_again_and_is_sent_once(run, put, records
         await released.wait()
         return 200
 
-    monkeypatch.setattr(Lanes, "surplus", surplus)
+    monkeypatch.setattr(LaneQueues, "surplus", surplus)
     sender = ScriptedSender(lambda _: answer())
     await run(sender)
     deliveries = [put() for _ in range(20)]

@@ -136,7 +136,7 @@ class Scene:
         self.change()
 
     def _intake(self, source: Source) -> Intake:
-        services = IntakeServices(self.lanes.evict, self.pipeline.bury, self.claims)
+        services = IntakeServices(self.lanes.queues.evict, self.pipeline.bury, self.claims)
         consumer = Consumer()
         lookup = Lookup(self._find, consumer)  # type: ignore[arg-type]
         intake = Intake(

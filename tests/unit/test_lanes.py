@@ -64,7 +64,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     def _begin(self, item: tuple[str, int]) -> None:
         if self.lanes._lanes[item[0]].standing == SLOW:
-            assert self.lanes._sends._by_standing[SLOW] <= LIMITS.max_sends * LIMITS.slow_share
+            assert self.lanes.sends._by_standing[SLOW] <= LIMITS.max_sends * LIMITS.slow_share
         self.under_way.append(item)
         self.began[item] = self.now
 
@@ -111,13 +111,13 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(remainder=st.integers(0, 2))
     def evict(self, remainder: int) -> None:
-        evicted = self.lanes.evict(lambda item: item[1] % 3 == remainder)
+        evicted = self.lanes.queues.evict(lambda item: item[1] % 3 == remainder)
         assert sorted(evicted) == sorted(item for item in self.waiting if item[1] % 3 == remainder)
         self.waiting = [item for item in self.waiting if item not in evicted]
 
     @rule(most=st.integers(0, 30))
     def shed(self, most: int) -> None:
-        surplus = self.lanes.surplus(self.now, most)
+        surplus = self.lanes.queues.surplus(self.now, most)
         assert len(surplus) <= most
         assert not surplus or len(self.waiting) > LIMITS.window / 2
         for item in surplus:
@@ -141,29 +141,29 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        assert self.lanes.in_flight == len(self.under_way)
-        assert self.lanes.queued == len(self.waiting)
+        assert self.lanes.sends.in_flight == len(self.under_way)
+        assert self.lanes.queues.items == len(self.waiting)
         assert self.lanes.open_circuits() == sum(map(self._is_open, IDS))
 
     @invariant()
     def standings_are_counted(self) -> None:
         standings = {webhook_id: lane.standing for webhook_id, lane in self.lanes._lanes.items()}
         for standing in range(3):
-            assert self.lanes._sends._by_standing[standing] == sum(
+            assert self.lanes.sends._by_standing[standing] == sum(
                 standings[item[0]] == standing for item in self.under_way
             )
-            assert self.lanes._queues._by_standing[standing] == sum(
+            assert self.lanes.queues._by_standing[standing] == sum(
                 standings[item[0]] == standing for item in self.waiting
             )
 
     @invariant()
     def limits_hold(self) -> None:
-        assert self.lanes.in_flight <= LIMITS.max_sends
+        assert self.lanes.sends.in_flight <= LIMITS.max_sends
         # A probe is let through whatever else has just begun.
         young = [item for item in self.under_way if self.began[item] > self.now - YOUNG_S]
         assert len(young) <= LIMITS.young_sends or self.lanes.open_circuits()
         # Each lane may always have one waiting; a quick one reckons with more than the window, which its consumer bounds.
-        assert self.lanes.queued <= LIMITS.window * LIMITS.quick_room + len(IDS)
+        assert self.lanes.queues.items <= LIMITS.window * LIMITS.quick_room + len(IDS)
         for webhook_id in IDS:
             assert sum(item[0] == webhook_id for item in self.under_way) <= LIMITS.webhook_max_sends
 
@@ -177,7 +177,7 @@ class LanesMachine(RuleBasedStateMachine):
             self.lanes.finish(item[0], ok=True, duration_s=self.now - self.began[item], now=self.now)
             self.start()
         assert self.waiting == self.under_way == []
-        assert (self.lanes.in_flight, self.lanes.queued) == (0, 0)
+        assert (self.lanes.sends.in_flight, self.lanes.queues.items) == (0, 0)
 
 
 TestLanes = LanesMachine.TestCase
@@ -228,13 +228,13 @@ class AllowedLanesMachine(LanesMachine):
     def teardown(self) -> None:
         """Everything that waits gets its turn, whenever that is."""
         for _ in range(200):
-            self.now = max(self.now + 2 * YOUNG_S, min(self.lanes.next_turn_at, self.now + 20.0))
+            self.now = max(self.now + 2 * YOUNG_S, min(self.lanes.turns.next_at, self.now + 20.0))
             self.start()
             for item in self.under_way:
                 self.lanes.finish(item[0], ok=True, duration_s=0.0, now=self.now)
             self.under_way = []
         assert self.waiting == []
-        assert (self.lanes.in_flight, self.lanes.queued) == (0, 0)
+        assert (self.lanes.sends.in_flight, self.lanes.queues.items) == (0, 0)
 
 
 TestAllowedLanes = AllowedLanesMachine.TestCase
@@ -245,9 +245,9 @@ def test_what_a_customer_allows_per_second_is_spaced_evenly():
     began = [0.0] if lanes.offer("a", 0, 0.0) is Admission.START else []
     assert [lanes.offer("a", n, 0.0) for n in range(1, 26)] == [Admission.QUEUED] * 25
     assert lanes.offer("a", 26, 0.0) is Admission.FULL  # five seconds' worth waits in memory
-    while lanes.queued:
-        assert not lanes.has_startable
-        now = lanes.next_turn_at
+    while lanes.queues.items:
+        assert not lanes.turns.has_any
+        now = lanes.turns.next_at
         for _ in lanes.startable(now):
             began.append(now)
             lanes.finish("a", ok=True, duration_s=0.01, now=now + 0.01)
@@ -268,10 +268,10 @@ def test_a_higher_limit_is_in_force_at_once():
     lanes: Lanes[int] = Lanes(LaneLimits(), allowance=lambda _: allowance[0])
     for n in range(2):
         lanes.offer("a", n, 0.0)
-    assert lanes.next_turn_at == pytest.approx(10.0)
+    assert lanes.turns.next_at == pytest.approx(10.0)
     allowance[0] = Allowance(100.0, None)
     lanes.allow("a", 1.0)
-    assert lanes.next_turn_at == pytest.approx(1.01)
+    assert lanes.turns.next_at == pytest.approx(1.01)
     assert list(lanes.startable(1.01)) == [1]
 
 
@@ -303,7 +303,7 @@ def test_a_flooded_lane_leaves_room_for_the_others():
     limits = LaneLimits(max_sends=100, window=1000)
     lanes: Lanes[int] = Lanes(limits)
     assert fill(lanes, "flooded", 5000)[-1] is Admission.FULL
-    assert lanes.queued <= limits.window // 2
+    assert lanes.queues.items <= limits.window // 2
     assert fill(lanes, "other", 4) == [Admission.START] * 4
     assert fill(lanes, "third", 5)[-1] is Admission.QUEUED
 
@@ -322,8 +322,8 @@ def test_receivers_that_never_answer_leave_a_share_to_those_that_do():
             lanes.sweep(now)
         assert lanes.offer("healthy", "", now) is Admission.START
         lanes.finish("healthy", ok=True, duration_s=0.01, now=now + 0.01)
-    assert lanes.in_flight <= 0.75 * limits.max_sends
-    assert lanes.queued <= 0.75 * limits.window
+    assert lanes.sends.in_flight <= 0.75 * limits.max_sends
+    assert lanes.queues.items <= 0.75 * limits.window
 
 
 def test_a_receiver_that_hangs_is_slow_though_more_comes_for_it_now_and_then():
@@ -344,7 +344,7 @@ def test_a_receiver_that_answers_in_time_again_is_no_longer_slow():
     assert len(list(lanes.startable(2.0))) == 1
     lanes.finish("slow", ok=True, duration_s=0.01, now=2.1)
     assert len(list(lanes.startable(2.1))) == 2
-    assert lanes.in_flight == 5
+    assert lanes.sends.in_flight == 5
 
 
 def test_lanes_take_turns():
@@ -356,7 +356,7 @@ def test_lanes_take_turns():
     for name in ("second", "second", "second", "third", "third", "third"):
         assert lanes.offer(name, name, 0.0) is Admission.QUEUED
     turns = ["first"]
-    while lanes.queued:
+    while lanes.queues.items:
         lanes.finish(turns[-1], ok=True, duration_s=0.1, now=0.0)
         turns += lanes.startable(0.0)
     assert turns == ["first", "second", "third", "second", "third", "second", "third"]
@@ -381,14 +381,14 @@ def test_a_lane_earns_more_sends_by_quick_answers_and_loses_half_by_a_failure():
     for n in range(100):
         lanes.finish("a", ok=True, duration_s=0.01, now=n / 100)
         list(lanes.startable(n / 100))
-        most = max(most, lanes.in_flight)
-    before = lanes.in_flight
+        most = max(most, lanes.sends.in_flight)
+    before = lanes.sends.in_flight
     assert before == most == 64
     for _ in range(40):
         lanes.finish("a", ok=True, duration_s=0.01, now=1.0)
     lanes.finish("a", ok=False, duration_s=0.01, now=1.1)
     list(lanes.startable(2.0))
-    assert lanes.in_flight <= before // 2
+    assert lanes.sends.in_flight <= before // 2
 
 
 def test_so_many_begin_at_once_and_the_others_when_those_have_ended_or_are_older():
@@ -400,7 +400,7 @@ def test_so_many_begin_at_once_and_the_others_when_those_have_ended_or_are_older
     assert list(lanes.startable(5.002)) == [10, 11, 12]
     assert list(lanes.startable(5.0 + YOUNG_S)) == []
     assert list(lanes.startable(5.002 + 2 * YOUNG_S)) == list(range(13, 23))
-    assert lanes.in_flight == 20
+    assert lanes.sends.in_flight == 20
 
 
 def test_what_ends_after_it_no_longer_counts_makes_no_room_for_more():
@@ -418,7 +418,7 @@ def test_slow_answers_earn_a_lane_nothing():
     for n in range(50):
         lanes.finish("a", ok=True, duration_s=9.0, now=n)
         list(lanes.startable(n))
-    assert lanes.in_flight == 4
+    assert lanes.sends.in_flight == 4
 
 
 def open_circuit(lanes: Lanes[int], now: float = 0.0) -> None:
@@ -448,7 +448,7 @@ def test_what_was_under_way_when_the_circuit_opened_does_not_put_the_first_probe
     for n in range(100):
         lanes.finish("a", ok=True, duration_s=0.01, now=n / 100)
         list(lanes.startable(n / 100))
-    assert lanes.in_flight == 64
+    assert lanes.sends.in_flight == 64
     for n in range(64):  # the receiver starts again: each fails after half a second
         lanes.finish("a", ok=False, duration_s=0.5, now=1.5 + n / 1000)
     assert lanes.is_blocked("a")
@@ -552,14 +552,14 @@ def test_who_filled_the_window_while_quick_does_not_keep_it_when_slow(names):
     limits = LaneLimits()
     lanes: Lanes[int] = Lanes(limits)
     quick_until(lanes, names, 3.0)
-    assert lanes.queued > 0.9 * limits.window
-    assert lanes.surplus(3.0, 10_000) == []
+    assert lanes.queues.items > 0.9 * limits.window
+    assert lanes.queues.surplus(3.0, 10_000) == []
     lanes.sweep(4.2)  # no answer for more than a second
-    first = lanes.surplus(4.2, 200)
+    first = lanes.queues.surplus(4.2, 200)
     assert len(first) == 200
-    while lanes.surplus(4.2, 200):
+    while lanes.queues.surplus(4.2, 200):
         pass
-    assert lanes.queued <= limits.window / 2
+    assert lanes.queues.items <= limits.window / 2
     assert lanes.offer("other", 0, 4.2) is Admission.START
 
 
@@ -575,14 +575,14 @@ def test_receivers_that_answer_steadily_and_have_more_than_they_work_off_leave_a
                 lanes.offer(name, n, 0.3 * tick)
             lanes.finish(name, ok=True, duration_s=0.3, now=0.3 * tick)
         assert len(list(lanes.startable(0.3 * tick))) == len(names)
-    assert limits.window / 2 < lanes.queued <= limits.window * 0.61  # w each, where w = (1000 - 6 w) / 4
+    assert limits.window / 2 < lanes.queues.items <= limits.window * 0.61  # w each, where w = (1000 - 6 w) / 4
 
 
 def test_who_works_off_what_waits_keeps_it():
     lanes: Lanes[int] = Lanes(LaneLimits())
     quick_until(lanes, ("a",), 3.0)
-    assert lanes.queued > 3600
-    assert lanes.surplus(3.3, 10_000) == []  # a moment without an answer
+    assert lanes.queues.items > 3600
+    assert lanes.queues.surplus(3.3, 10_000) == []  # a moment without an answer
 
 
 def test_large_items_take_more_of_the_window_and_give_it_back():
@@ -592,9 +592,9 @@ def test_large_items_take_more_of_the_window_and_give_it_back():
     assert lanes.offer("large", 30, 0.0) is Admission.QUEUED
     assert lanes.offer("large", 30, 0.0) is Admission.FULL
     assert [lanes.offer("small", 1, 0.0) for _ in range(10)][-1] is Admission.QUEUED
-    assert lanes.queued == 10
+    assert lanes.queues.items == 10
     lanes.finish("large", ok=True, duration_s=5.0, now=1.0)
     assert list(lanes.startable(1.0)) == [30]
     assert lanes.offer("large", 24, 1.0) is Admission.QUEUED
-    assert lanes.evict(lambda item: item > 1) == [24]
+    assert lanes.queues.evict(lambda item: item > 1) == [24]
     assert lanes.offer("large", 24, 1.0) is Admission.QUEUED

@@ -94,7 +94,7 @@ async def test_what_was_asked_for_is_sent_at_once_whatever_state_its_webhook_is_
     assert not record.counts
     assert scene.finished() == LIMITS.circuit.failures + 1
     assert scene.is_at_rest()
-    assert scene.lanes.in_flight == 0
+    assert scene.lanes.sends.in_flight == 0
 
 
 async def test_a_webhooks_own_headers_go_out_with_every_attempt_as_they_are_by_then(scene):
@@ -143,7 +143,7 @@ async def test_what_is_not_wanted_any_more_when_its_turn_comes_is_skipped_and_le
     assert (record.delivery_id, record.state, record.error_code) == ("dlv_waits", "skipped", code)
     assert scene.finished() == 2
     assert scene.is_at_rest()
-    assert scene.lanes.in_flight == 0
+    assert scene.lanes.sends.in_flight == 0
 
 
 @pytest.mark.parametrize("is_known_to_postgres", [True, False])
@@ -176,7 +176,7 @@ async def test_what_cannot_be_signed_is_a_failed_attempt_that_gives_its_place_ba
     scene.kept()
     record = scene.recorded()
     assert (record.state, record.error_code) == ("retrying", Failure.SECRET_UNAVAILABLE)
-    assert (scene.finished(), scene.lanes.in_flight) == (1, 0)
+    assert (scene.finished(), scene.lanes.sends.in_flight) == (1, 0)
     assert scene.is_at_rest()
 
 

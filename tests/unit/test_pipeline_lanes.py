@@ -72,7 +72,7 @@ async def test_what_may_have_been_made_elsewhere_while_it_waited_is_asked_about_
     assert asked(scene) == ["dlv_behind" if is_recorded else "dlv_waits"]
     scene.receivers.answer(200)
     await turn()
-    assert scene.lanes.in_flight == len(scene.receivers.asked) == (0 if is_recorded else 1)
+    assert scene.lanes.sends.in_flight == len(scene.receivers.asked) == (0 if is_recorded else 1)
 
 
 async def test_what_waits_when_its_partition_is_lost_is_neither_sent_nor_recorded(scene):
@@ -96,7 +96,7 @@ async def test_what_is_asked_about_when_its_partition_is_lost_is_not_sent_and_le
     scene.intakes["main"].on_lost([PartitionKey(NAMES.deliveries, 0)])
     await turn()
     assert asked(scene) == []
-    assert scene.lanes.in_flight == 0
+    assert scene.lanes.sends.in_flight == 0
     assert scene.claims.claim("dlv_waits", 1, None)
 
 

@@ -25,11 +25,12 @@ T = TypeVar("T")
 class LaneQueues(Generic[T]):
     """Counts what waits in all lanes, in items and by weight."""
 
-    __slots__ = ("_by_standing", "_limits", "_sole_key", "_weigh", "items", "weight")
+    __slots__ = ("_busy", "_by_standing", "_limits", "_sole_key", "_weigh", "items", "weight")
 
     def __init__(self, limits: LaneLimits, weigh: Callable[[T], int]) -> None:
-        self.items = 0
-        self.weight = 0
+        self.items = 0  #: that wait
+        self.weight = 0  #: of the window, that they take
+        self._busy: dict[Lane[T], None] = {}  # lanes in which something waits
         self._limits = limits
         self._weigh = weigh
         self._by_standing = [0, 0, 0]  # weight
@@ -58,6 +59,7 @@ class LaneQueues(Generic[T]):
     def put(self, lane: Lane[T], item: T, *, first: bool) -> None:
         if lane.queue is None:
             lane.queue = deque()
+            self._busy[lane] = None
         if first:
             lane.queue.appendleft(item)
         else:
@@ -69,40 +71,45 @@ class LaneQueues(Generic[T]):
         item = queue.popleft()
         self._count(lane, -1, -self._weigh(item))
         if not queue:
-            lane.queue = None
+            self._empty(lane)
         return item
 
     def clear(self, lane: Lane[T]) -> list[T]:
         """Everything that waits in the lane."""
-        waiting = list(lane.queue or ())
-        lane.queue = None
+        if lane.queue is None:
+            return []
+        waiting = list(lane.queue)
         self._count(lane, -len(waiting), -lane.waiting)
+        self._empty(lane)
         return waiting
 
-    def remove(self, lane: Lane[T], unwanted: Callable[[T], bool]) -> list[T]:
-        gone = [item for item in lane.queue or () if unwanted(item)]
-        if gone:
-            lane.queue = deque(item for item in lane.queue or () if not unwanted(item)) or None
-            self._count(lane, -len(gone), -sum(map(self._weigh, gone)))
-        return gone
+    def evict(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Take items out, whatever their lane."""
+        evicted: list[T] = []
+        for lane in list(self._busy):
+            waiting = self.clear(lane)
+            for item in waiting:
+                if unwanted(item):
+                    evicted.append(item)
+                else:
+                    self.put(lane, item, first=False)
+        return evicted
 
-    def shed(self, lane: Lane[T], now: float, most: int) -> list[T]:
-        """Take out what exceeds the lane's share, the latest first, at most `most` items and never the last.
+    def surplus(self, now: float, most: int) -> list[T]:
+        """Take out at most so many items that exceed their lane's share, the latest first, and never a lane's last.
 
         Nothing while half of the window is free, nor of a lane that works it off by itself in good time.
         """
-        shed: list[T] = []
-        queue = lane.queue
-        while queue is not None and len(shed) < most and self._has_surplus(lane, len(queue), now):
-            item = queue.pop()
-            self._count(lane, -1, -self._weigh(item))
-            shed.append(item)
-        return shed
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether half of the window is full."""
-        return self.weight > self._limits.window * self._limits.slow_share
+        surplus: list[T] = []
+        if self.weight <= self._limits.window * self._limits.slow_share:
+            return surplus
+        for lane in self._busy:
+            queue = lane.queue
+            while queue is not None and len(surplus) < most and self._has_surplus(lane, len(queue), now):
+                item = queue.pop()
+                self._count(lane, -1, -self._weigh(item))
+                surplus.append(item)
+        return surplus
 
     def move(self, lane: Lane[T], standing: int) -> None:
         """The lane's standing is about to change."""
@@ -111,6 +118,10 @@ class LaneQueues(Generic[T]):
 
     def _has_surplus(self, lane: Lane[T], items: int, now: float) -> bool:
         return items > 1 and lane.is_slow and lane.waiting > self.allowed(lane, now)
+
+    def _empty(self, lane: Lane[T]) -> None:
+        lane.queue = None
+        del self._busy[lane]
 
     def _count(self, lane: Lane[T], items: int, weight: int) -> None:
         self.items += items

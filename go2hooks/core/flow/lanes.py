@@ -51,43 +51,23 @@ class Lanes(LaneTable[T]):
     ) -> None:
         """`weigh` says how much of the window an item takes, `allowance` what a webhook's customer allows."""
         super().__init__(limits, allowance)
-        self._sends = SendBudget(limits)
-        self._queues: LaneQueues[T] = LaneQueues(limits, weigh)
-        self._turns: Turns[T] = Turns(self._sends)
-
-    @property
-    def in_flight(self) -> int:
-        """Attempts under way."""
-        return self._sends.in_flight
-
-    @property
-    def queued(self) -> int:
-        """Items that wait."""
-        return self._queues.items
-
-    @property
-    def has_startable(self) -> bool:
-        """Whether something waits that may start now, or as soon as those that have just begun are older."""
-        return self._turns.has_any
-
-    @property
-    def next_turn_at(self) -> float:
-        """When the next allowance has a request for one that waits; infinity when none is waited for."""
-        return self._turns.next_at
+        self.sends = SendBudget(limits)
+        self.queues: LaneQueues[T] = LaneQueues(limits, weigh)
+        self.turns: Turns[T] = Turns(self.sends)
 
     # --- an item's way
 
     def offer(self, webhook_id: str, item: T, now: float) -> Admission:
         """Start it, queue it, or say why neither."""
         lane = self._use(webhook_id, now)
-        self._sends.age(now)
-        self._queues.note(lane, now)
+        self.sends.age(now)
+        self.queues.note(lane, now)
         self._becomes_slow(lane, now)
         if lane.circuit.is_open:
             return self._start(lane, now) if self._may_probe(lane, now) else Admission.BLOCKED
-        if not lane.queue and self._sends.may_start(lane.standing) and self._has_send(lane, now):
+        if not lane.queue and self.sends.may_start(lane.standing) and self._has_send(lane, now):
             return self._start(lane, now)
-        if lane.waiting >= self._queues.allowed(lane, now):
+        if lane.waiting >= self.queues.allowed(lane, now):
             return Admission.FULL
         return self._enqueue(lane, item, first=False)
 
@@ -98,22 +78,22 @@ class Lanes(LaneTable[T]):
 
     def startable(self, now: float) -> Iterator[T]:
         """What may start now, lane by lane in turn; each counts as under way once given out."""
-        self._sends.age(now)
-        while (lane := self._turns.next(now)) is not None:
+        self.sends.age(now)
+        while (lane := self.turns.next(now)) is not None:
             if self._becomes_slow(lane, now):  # it waits with these from now on
                 continue
             if not lane.may_begin(now):
-                self._turns.rest(lane)
-            elif lane.queue and lane.in_flight < self._sends.allowed(lane):
-                item = self._queues.take(lane, lane.queue)
+                self.turns.rest(lane)
+            elif lane.queue and lane.in_flight < self.sends.allowed(lane):
+                item = self.queues.take(lane, lane.queue)
                 self._start(lane, now)
-                self._turns.add(lane)
+                self.turns.add(lane)
                 yield item
 
     def finish(self, webhook_id: str, *, ok: bool, duration_s: float, now: float) -> list[T]:
         """An attempt has ended. Returns what can no longer wait in memory because the circuit has opened."""
         lane = self._lanes[webhook_id]
-        self._sends.end(lane, now - duration_s)
+        self.sends.end(lane, now - duration_s)
         lane.used_at = now
         lane.measure(now)
         self._judge(lane, SLOW if duration_s > self._limits.quick_s or lane.is_behind else FAST)
@@ -122,29 +102,15 @@ class Lanes(LaneTable[T]):
         else:
             lane.punish(now - duration_s, now)
             if lane.circuit.is_open:
-                return self._queues.clear(lane)
-        self._turns.add(lane)
+                return self.queues.clear(lane)
+        self.turns.add(lane)
         return []
 
     def release_slot(self, webhook_id: str) -> None:
         """What was given out to be started was not attempted after all: its place is free, and nothing is learnt."""
         lane = self._lanes[webhook_id]
-        self._sends.release(lane)
-        self._turns.add(lane)
-
-    def evict(self, unwanted: Callable[[T], bool]) -> list[T]:
-        """Take queued items out, whatever their lane."""
-        return [item for lane in self._lanes.values() if lane.queue for item in self._queues.remove(lane, unwanted)]
-
-    def surplus(self, now: float, most: int) -> list[T]:
-        """Take out at most so many items of lanes that have become slow and hold more than they would be given now."""
-        surplus: list[T] = []
-        if self._queues.is_crowded:
-            for lane in self._lanes.values():
-                surplus += self._queues.shed(lane, now, most - len(surplus))
-                if len(surplus) >= most:
-                    break
-        return surplus
+        self.sends.release(lane)
+        self.turns.add(lane)
 
     # --- what is asked and told about a webhook
 
@@ -152,13 +118,13 @@ class Lanes(LaneTable[T]):
         """What weight `offer` would take of this webhook now, to start or to queue; of many items, a little less than that."""
         lane = self._lanes.get(webhook_id) or self._new_lane(webhook_id, now)
         self._becomes_slow(lane, now)
-        self._sends.age(now)
+        self.sends.age(now)
         if lane.circuit.is_open:
             return int(self._may_probe(lane, now))
-        queue = max(0, ceil(self._queues.allowed(lane, now)) - lane.waiting)
-        if lane.queue or not self._sends.may_start(lane.standing):
+        queue = max(0, ceil(self.queues.allowed(lane, now)) - lane.waiting)
+        if lane.queue or not self.sends.may_start(lane.standing):
             return queue
-        return queue + max(0, min(self._sends.free(lane.standing), ceil(self._sends.allowed(lane)) - lane.in_flight))
+        return queue + max(0, min(self.sends.free(lane.standing), ceil(self.sends.allowed(lane)) - lane.in_flight))
 
     def turn_in_s(self, webhook_id: str, now: float, most_s: float) -> float:
         """Seconds until one that is moved aside may come back: its circuit's probe, or its turn by the webhook's allowance, in
@@ -179,7 +145,7 @@ class Lanes(LaneTable[T]):
         if lane is not None:
             lane.allow(self._allowance(webhook_id), now)
             lane.is_resting = False  # until then, which may be too long: what it has been given is looked at anew
-            self._turns.add(lane)
+            self.turns.add(lane)
 
     def sweep(self, now: float, idle_s: float = 60.0) -> None:
         """See who has become slow. Forget lanes that have been idle for `idle_s` and have nothing against them."""
@@ -192,28 +158,28 @@ class Lanes(LaneTable[T]):
     # --- one lane
 
     def _has_send(self, lane: Lane[T], now: float) -> bool:
-        return lane.in_flight < self._sends.allowed(lane) and lane.may_begin(now)
+        return lane.in_flight < self.sends.allowed(lane) and lane.may_begin(now)
 
     def _may_probe(self, lane: Lane[T], now: float) -> bool:
         is_time = now >= lane.circuit.probe_at and lane.may_begin(now)
-        return is_time and not lane.in_flight and self._sends.free(lane.standing) > 0
+        return is_time and not lane.in_flight and self.sends.free(lane.standing) > 0
 
     def _start(self, lane: Lane[T], now: float) -> Admission:
-        self._sends.begin(lane)
+        self.sends.begin(lane)
         if lane.allowance is not None:
             lane.allowance.take(now)
         return Admission.START
 
     def _enqueue(self, lane: Lane[T], item: T, *, first: bool) -> Admission:
-        self._queues.put(lane, item, first=first)
-        self._turns.add(lane)
+        self.queues.put(lane, item, first=first)
+        self.turns.add(lane)
         return Admission.QUEUED
 
     def _becomes_slow(self, lane: Lane[T], now: float) -> bool:
         if lane.standing == SLOW:
             return False
         is_stuck = (lane.in_flight > 0 and now - lane.progress_at > self._limits.quick_s) or lane.is_behind
-        if not is_stuck and (lane.standing == FAST or self._sends.free(UNPROVEN) > 0):
+        if not is_stuck and (lane.standing == FAST or self.sends.free(UNPROVEN) > 0):
             return False
         self._judge(lane, SLOW)
         return True
@@ -221,8 +187,8 @@ class Lanes(LaneTable[T]):
     def _judge(self, lane: Lane[T], standing: int) -> None:
         if standing == lane.standing:
             return
-        self._turns.remove(lane)
-        self._sends.move(lane, standing)
-        self._queues.move(lane, standing)
+        self.turns.remove(lane)
+        self.sends.move(lane, standing)
+        self.queues.move(lane, standing)
         lane.standing = standing
-        self._turns.add(lane)
+        self.turns.add(lane)

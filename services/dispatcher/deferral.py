@@ -35,6 +35,19 @@ class Deferral:
         self._send_anyway = send_anyway
         self._longest_s = max(policy.delays_s)
 
+    def set_aside(self, item: WorkItem, *, is_blocked: bool, is_limited: bool) -> None:
+        """Its lane has no room, or (`is_blocked`) its circuit is open; `is_limited`: its customer allows so many requests."""
+        if is_limited:
+            self.park(item)
+        elif item.source == "overflow":
+            item.origin.stage.take(item)  # it waits there on
+        elif not is_blocked:
+            self.overflow(item, "busy")
+        elif item.source == "main":
+            self.overflow(item, "circuit")
+        else:
+            self.park(item)
+
     def overflow(self, item: WorkItem, why: Literal["busy", "circuit", "handed_on"]) -> None:
         """Its lane has no room, or its partition is being given back: let it come round again by the overflow topic."""
         metrics.OVERFLOWED.add(1, why)
@@ -54,7 +67,9 @@ class Deferral:
         self._move(item, topic, item.delivery._replace(due_ms=due_ms), on_kept)
 
     def to_main(self, item: WorkItem) -> None:
-        """The process that has the webhook's partition of the main topic makes all its attempts."""
+        """Its customer allows only so many requests: one process counts them all, the one that has the webhook's partition of
+        the main topic.
+        """
         metrics.OVERFLOWED.add(1, "limited")
         moved = item.delivery._replace(suspect=True)  # looked up there, as it has been here
         self._move(item, self._topics.deliveries, moved, item.finish)

@@ -82,50 +82,33 @@ class Pipeline:
             self._tasks.spawn(self._admit_unknown(item))
             return
         skip = self._webhooks.reason_to_skip(delivery)
+        is_limited = self._webhooks.is_limited(delivery.webhook_id)
         if skip is not None:
             self._settlement.skip(item, skip)
-        elif self._webhooks.is_limited(delivery.webhook_id):
-            self._offer_limited(item)
-        elif delivery.kind in ON_REQUEST:  # somebody is waiting to see it, whatever state the lane is in
+        elif is_limited and item.source != "main":
+            self.deferral.to_main(item)
+        elif is_limited or delivery.kind not in ON_REQUEST:
+            self._offer(item, is_limited=is_limited)
+        else:  # somebody is waiting to see it, whatever state the lane is in
             self._begin(item, in_lane=False)
-        else:
-            self._offer(item)
 
     async def _admit_unknown(self, item: WorkItem) -> None:
         """Created a moment ago, or deleted: only Postgres knows."""
         await self._webhooks.fetch(item.delivery.webhook_id)
         self.admit(item)
 
-    def _offer(self, item: WorkItem) -> None:
-        match self._lanes.offer(item.delivery.webhook_id, item, time.monotonic()):
-            case Admission.START:
-                self._begin(item, in_lane=True)
-            case Admission.QUEUED:
-                self._waiting.start_soon()
-            case Admission.FULL | Admission.BLOCKED if item.source == "overflow":
-                item.origin.stage.take(item)  # still no room: it waits there
-            case Admission.FULL:
-                self.deferral.overflow(item, "busy")
-            case Admission.BLOCKED if item.source == "main":
-                self.deferral.overflow(item, "circuit")
-            case Admission.BLOCKED:
-                self.deferral.park(item)
-
-    def _offer_limited(self, item: WorkItem) -> None:
-        """Its customer allows only so many requests. Whoever has the webhook's partition of the main topic makes them all, so
-        that one process counts them: what has come by another topic goes on to there.
-        """
-        if item.source != "main":
-            self.deferral.to_main(item)
-            return
-        offer = self._lanes.offer_first if item.delivery.kind in ON_REQUEST else self._lanes.offer
-        match offer(item.delivery.webhook_id, item, time.monotonic()):
-            case Admission.START:
-                self._begin(item, in_lane=True)
-            case Admission.QUEUED:
-                self._waiting.start_soon()
-            case Admission.FULL | Admission.BLOCKED:
-                self.deferral.park(item)
+    def _offer(self, item: WorkItem, *, is_limited: bool) -> None:
+        webhook_id, now = item.delivery.webhook_id, time.monotonic()
+        if item.delivery.kind in ON_REQUEST:
+            admission = self._lanes.offer_first(webhook_id, item, now)
+        else:
+            admission = self._lanes.offer(webhook_id, item, now)
+        if admission is Admission.START:
+            self._begin(item, in_lane=True)
+        elif admission is Admission.QUEUED:
+            self._waiting.start_soon()
+        else:
+            self.deferral.set_aside(item, is_blocked=admission is Admission.BLOCKED, is_limited=is_limited)
 
     def room(self, item: WorkItem) -> float:
         """How many deliveries like this one would not be moved aside if they were admitted now."""

@@ -60,12 +60,14 @@ def test_what_was_skipped_while_a_webhook_was_disabled_is_brought_back(account, 
     endpoint = receiver.endpoint()
     webhook = account.subscribe(endpoint.url)
     account.change(webhook, isActive=False)
-    for _ in range(3):
+    for emitted in range(1, 100):  # until the dispatcher knows, deliveries are still sent
         account.emit()
-    account.wait_history(webhook, *["skipped"] * 3)
+        eventually(lambda emitted=emitted: len(account.history(webhook)) == emitted)
+        if [delivery["status"] for delivery in account.history(webhook)].count("skipped") == 3:
+            break
     account.change(webhook, isActive=True)
     assert counts(done(account, begin(account, webhook, "skipped"))) == [3, 3, 3, 0, 0, 0]
-    assert Counter(request.attempt for request in endpoint.requests) == {2: 3}
+    assert Counter(request.attempt for request in endpoint.requests)[2] == 3
 
 
 def test_a_new_webhook_is_filled_with_what_lies_in_the_log_though_the_replayer_is_killed(

@@ -5,6 +5,7 @@ it counts as refused for what it is: then no broker will take it the next time e
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -120,9 +121,10 @@ class InternalProducer:
             self._alone.poll(0)
 
     def flush(self, timeout_s: float) -> int:
-        """Wait until every report is served, twice `timeout_s` at most. Returns how many messages have none."""
+        """Wait until every report is served, for `timeout_s` at most. Returns how many messages have none."""
+        until = time.monotonic() + timeout_s
         left: int = self.client.flush(timeout_s)
-        return left if self._alone is None else left + int(self._alone.flush(timeout_s))
+        return left if self._alone is None else left + int(self._alone.flush(max(0.0, until - time.monotonic())))
 
     def _fail(self, error: KafkaError, message: Message) -> None:
         log.error("kafka refused a message for good", topic=message.topic(), error=error.str())

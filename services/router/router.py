@@ -19,6 +19,7 @@ from go2hooks.core.domain.matching import SubscriptionIndex
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.membership import Membership
 from go2hooks.kafka.partitions import Assignment, Partition, PartitionKey, take_committable
+from go2hooks.kafka.producing import InternalProducer
 from go2hooks.kafka.topics import TopicNames
 from go2hooks.telemetry import metrics
 from services.router.batch import Batch
@@ -68,13 +69,13 @@ class Router:
         self._membership = Membership(
             consumer_config | {"enable.partition.eof": True}, topics.events, self, finish_s=_WAIT.flush_s
         )
-        self._writer = Writer(producer_config, topics, stopping)
+        self._kafka = InternalProducer(producer_config)
         self._scheduler = Scheduler(bounds)
         self._reader = Reader(self._membership, self._partitions, self._scheduler)
-        self._fan_out = FanOut(index, codec, self._writer, topics, deployment)
+        self._fan_out = FanOut(index, codec, Writer(self._kafka, topics, stopping), topics, deployment)
         self._flush_until = float("inf")
         self._reported_at = 0.0
-        metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._writer.in_flight})
+        metrics.ROUTER_IN_FLIGHT.read_from(lambda: {(): self._kafka.in_flight})
 
     @property
     def ready(self) -> bool:
@@ -89,20 +90,20 @@ class Router:
 
         Raises UnavailableError when Kafka refuses a delivery for good, or does not let this process read.
         """
-        self._writer.poll(_WAIT.idle_s if self._is_full() else 0)
+        self._kafka.poll(_WAIT.idle_s if self._is_full() else 0)
         self._reader.read(self._patience_s())
         if len(self._scheduler) and not self._is_full():
             self._route_turn()
         self._membership.store(self._collect_finished())
         self._membership.tend()
         self._report_lag()
-        if self._writer.failure is not None:
-            raise UnavailableError(f"Kafka refused a delivery for good: {self._writer.failure}")
+        if self._kafka.failure is not None:
+            raise UnavailableError(f"Kafka refused a delivery for good: {self._kafka.failure}")
 
     def close(self, timeout_s: float) -> None:
         """Wait for the acknowledgements of what is written, commit, leave the group. Bounded by `timeout_s`."""
         self._flush_until = time.monotonic() + timeout_s
-        unacknowledged = self._writer.flush(timeout_s)
+        unacknowledged = self._kafka.flush(timeout_s)
         if unacknowledged:
             log.warning(
                 "stopping with deliveries unacknowledged; their events will be routed again", count=unacknowledged
@@ -111,11 +112,11 @@ class Router:
         self._membership.consumer.close()
 
     def _is_full(self) -> bool:
-        return self._writer.in_flight >= self._bounds.window
+        return self._kafka.in_flight >= self._bounds.window
 
     def _patience_s(self) -> float:
         """How long to wait for a first message: not at all when there is something to route."""
-        longest = _WAIT.reports_s if self._writer.in_flight else _WAIT.idle_s
+        longest = _WAIT.reports_s if self._kafka.in_flight else _WAIT.idle_s
         return longest if self._is_full() else min(longest, self._scheduler.wait_s(time.monotonic()))
 
     def _route_turn(self) -> None:
@@ -148,7 +149,7 @@ class Router:
 
     def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         # `close` revokes too, and has flushed before.
-        self._writer.flush(max(0.0, min(_WAIT.flush_s, self._flush_until - time.monotonic())))
+        self._kafka.flush(max(0.0, min(_WAIT.flush_s, self._flush_until - time.monotonic())))
         finished = self._collect_finished()
         self.on_lost(keys)
         return finished

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from confluent_kafka import KafkaError, Message
@@ -21,31 +21,13 @@ _KEPT_BYTES: Final = MAX_INTERNAL_MESSAGE_BYTES - 4096
 
 
 class Writer:
-    """The router's producer. Not thread-safe."""
+    """Writes with the router's producer. Not thread-safe."""
 
-    def __init__(self, config: dict[str, Any], topics: TopicNames, stopping: Callable[[], bool]) -> None:
+    def __init__(self, kafka: InternalProducer, topics: TopicNames, stopping: Callable[[], bool]) -> None:
         """`stopping` is asked while librdkafka has no room: one event's fan-out may be more than it holds."""
-        self._kafka = InternalProducer(config)
+        self._kafka = kafka
         self._topics = topics
         self._stopping = stopping
-
-    @property
-    def in_flight(self) -> int:
-        """Messages written and not yet acknowledged."""
-        return self._kafka.in_flight
-
-    @property
-    def failure(self) -> str | None:
-        """What Kafka refuses for good, though not for what it is."""
-        return self._kafka.failure
-
-    def poll(self, timeout_s: float) -> None:
-        """Serve delivery reports."""
-        self._kafka.poll(timeout_s)
-
-    def flush(self, timeout_s: float) -> int:
-        """Wait until all is acknowledged. Returns how many messages are not."""
-        return self._kafka.flush(timeout_s)
 
     def write(
         self,

@@ -92,7 +92,7 @@ def test_an_event_whose_deliveries_are_too_large_is_buried_once_and_the_others_a
     (letter,) = letters(settings)
     assert letter.reason == "unkeepable"
     assert (large.encode() in letter.value) is not grave_is_small
-    assert router._writer.in_flight == 0
+    assert router._kafka.in_flight == 0
 
 
 @pytest.mark.plain

@@ -136,7 +136,7 @@ def test_nothing_is_committed_that_kafka_has_not_acknowledged(build, emit, deliv
     cut_off = Router(consumer_config(settings, group), producer_config(nowhere), NAMES, index, EventCodec(), BOUNDS)
     emit(20)
     cut_off.start()
-    step_until(cut_off.step, lambda: cut_off._writer.in_flight >= 20, 20)
+    step_until(cut_off.step, lambda: cut_off._kafka.in_flight >= 20, 20)
     committing_until = time.monotonic() + 1.5  # three times the interval of commits
     while time.monotonic() < committing_until:
         cut_off.step()
@@ -215,7 +215,7 @@ def test_what_a_router_was_about_when_its_partitions_move_is_routed_once(build, 
             producer.poll(0)
         step()
 
-    step_until(step_while_more_comes, lambda: first._scheduler and first._writer.in_flight)
+    step_until(step_while_more_comes, lambda: first._scheduler and first._kafka.in_flight)
     routers.append(second := build(hook))
     step_until(step_while_more_comes, lambda: second.ready and second._membership.owned)
     assert producer.flush(10) == 0

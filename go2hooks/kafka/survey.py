@@ -39,7 +39,7 @@ _DENIED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GR
 _NO_GROUP: Final = frozenset((KafkaError.GROUP_ID_NOT_FOUND,))
 
 
-class Stage(NamedTuple):
+class TopicFigures(NamedTuple):
     """A topic, between its writers and the group that reads it. None for figures that Kafka did not tell."""
 
     written: int | None  #: messages in the last RATE_S seconds
@@ -62,7 +62,7 @@ class Survey(NamedTuple):
     """What Kafka answered, exact to a second or two."""
 
     at: float  #: seconds since the epoch
-    stages: dict[str, Stage]  #: by topic
+    stages: dict[str, TopicFigures]  #: by topic
     dead: dict[str, int]  #: messages in the dead-letter topics, markers included, by topic
     processes: list[Process]
     faults: list[str]  #: what is unknown and why, in one sentence each
@@ -255,12 +255,12 @@ class _Offsets:
                     found[key] = at
         return found
 
-    def stage(self, topic: str, group: str, heads: Mapping[PartitionKey, int]) -> Stage:
+    def stage(self, topic: str, group: str, heads: Mapping[PartitionKey, int]) -> TopicFigures:
         def waits(key: PartitionKey) -> int:
             return max(0, self._ends[key] - self._at(group, key))
 
         waiting = self._sum(topic, waits)
-        return Stage(
+        return TopicFigures(
             self._sum(topic, self._recent), waiting, self._sum(topic, lambda key: self._at(group, key)),
             self._late_s(topic, waiting, heads),
         )  # fmt: skip

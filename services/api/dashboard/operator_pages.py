@@ -12,7 +12,7 @@ from go2hooks.build import BUILD
 from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.dead import DeadMessage, describe
-from go2hooks.kafka.survey import RATE_S, Process, Stage, Survey
+from go2hooks.kafka.survey import RATE_S, Process, TopicFigures, Survey
 from go2hooks.kafka.topics import delay_label
 from go2hooks.postgres.audit import Actor
 from services.api import operating
@@ -44,12 +44,12 @@ class RunningBuild(NamedTuple):
 class PipelineFigures(NamedTuple):
     """The pipeline's figures, in the order of processing. None for unknown ones."""
 
-    events: Stage
+    events: TopicFigures
     routers: int
-    deliveries: Stage
+    deliveries: TopicFigures
     dispatchers: int
-    tiers: list[tuple[str, Stage]]
-    overflow: Stage
+    tiers: list[tuple[str, TopicFigures]]
+    overflow: TopicFigures
     dead: dict[str, int | None]  #: by kind
 
 
@@ -197,10 +197,10 @@ def _pipeline(survey: Survey, box: Operating) -> PipelineFigures:
     )
 
 
-def _together(stages: list[Stage]) -> Stage:
+def _together(stages: list[TopicFigures]) -> TopicFigures:
     """The sum for several topics; None when one is unknown."""
     written, waiting, handled, late = zip(*stages, strict=True)
-    return Stage(_all(written, sum), _all(waiting, sum), _all(handled, sum), _all(late, max))
+    return TopicFigures(_all(written, sum), _all(waiting, sum), _all(handled, sum), _all(late, max))
 
 
 def _all(values: Iterable[Any], of: Callable[[Any], Any]) -> Any:

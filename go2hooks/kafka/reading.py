@@ -1,7 +1,8 @@
 """Reads parts of a log beside the services: joins no group, commits nothing."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
+from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
@@ -53,10 +54,8 @@ class LogReader:
 
     def partitions(self, topics: Iterable[str]) -> list[PartitionKey]:
         """The partitions of these topics; a topic that does not exist has none."""
-        try:
+        with self._asking():
             there = self._consumer.list_topics(timeout=self._timeout_s).topics
-        except KafkaException as error:
-            raise self._away(error) from error
         return [PartitionKey(name, number) for name in topics if name in there for number in there[name].partitions]
 
     def starts(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
@@ -72,19 +71,15 @@ class LogReader:
     def committed(self, group: str, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
         """The committed offsets of this group; 0 where it has committed nothing."""
         consumer = self._of_groups.get(group) or self._of_groups.setdefault(group, self._consumer_of(group))
-        try:
+        with self._asking():
             found = consumer.committed([TopicPartition(*key) for key in keys], timeout=self._timeout_s) if keys else []
-        except KafkaException as error:
-            raise self._away(error) from error
         return {PartitionKey(p.topic, p.partition): max(0, p.offset) for p in found}
 
     def read(self, ranges: Collection[OffsetRange]) -> Iterator[Message]:
         """The messages in these ranges, in order within each; without those that have expired."""
         left = {each.key: each for each in ranges if each.start < each.end}
         starts = [TopicPartition(*each.key, each.start) for each in left.values()]
-        for message, _consumer in self._read_while(left, starts):
-            if _belongs(message, left):
-                yield message
+        return self._read_while(left, starts, lambda message, _: _belongs(message, left))
 
     def read_at(self, positions: Iterable[Position]) -> Iterator[Message]:
         """The messages at these positions, in order within each partition; without those that have expired.
@@ -95,39 +90,31 @@ class LogReader:
         for position in sorted(set(positions)):
             wanted.setdefault(PartitionKey(position.topic, position.partition), deque()).append(position.offset)
         starts = [TopicPartition(*key, offsets[0]) for key, offsets in wanted.items()]
-        for message, consumer in self._read_while(wanted, starts):
-            if _is_wanted(message, wanted, consumer):
-                yield message
+        return self._read_while(wanted, starts, lambda message, consumer: _is_wanted(message, wanted, consumer))
 
-    def _read_while(self, left: Sized, starts: list[TopicPartition]) -> Iterator[tuple[Message, Consumer]]:
-        """What a new consumer reads from there on, until nothing is `left`. A new one has nothing left over from an earlier read."""
+    def _read_while(
+        self, left: Sized, starts: list[TopicPartition], is_wanted: Callable[[Message, Consumer], bool]
+    ) -> Iterator[Message]:
+        """The wanted messages from there on, until nothing is `left`. A new consumer has nothing left over from an earlier read."""
         if not left:
             return
-        consumer = self._consumer_of(self._reader)
-        try:
+        with self._asking(), closing(self._consumer_of(self._reader)) as consumer:
             consumer.assign(starts)
             while left:
-                first = consumer.poll(
-                    self._timeout_s
-                )  # `consume` would wait until it has as many as it is allowed to give
+                # `consume` would wait until it has as many as it is allowed to give.
+                first = consumer.poll(self._timeout_s)
                 if first is None:
                     raise UnavailableError(why_away(self._config(self._reader)))
-                for message in (first, *consumer.consume(_BATCH, 0)):
-                    yield message, consumer
-        except KafkaException as error:
-            raise self._away(error) from error
-        finally:
-            consumer.close()
+                messages = (first, *consumer.consume(_BATCH, 0))
+                yield from [message for message in messages if is_wanted(message, consumer)]
 
     def _look_up(self, keys: Sequence[PartitionKey], when: int) -> dict[PartitionKey, int]:
         asked = [TopicPartition(*key, when) for key in keys]
-        try:
+        with self._asking():
             found = self._consumer.offsets_for_times(asked, timeout=self._timeout_s) if asked else []
-        except KafkaException as error:
-            raise self._away(error) from error
-        for partition in found:
-            if partition.error is not None:
-                raise self._away(KafkaException(partition.error))
+            for partition in found:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
         offsets = {PartitionKey(p.topic, p.partition): p.offset for p in found}
         if any(offset < 0 for offset in offsets.values()):  # nothing was written since
             return {key: offsets[key] if offsets[key] >= 0 else end for key, end in self.ends(keys).items()}
@@ -140,8 +127,12 @@ class LogReader:
     def _consumer_of(self, group: str) -> Consumer:
         return Consumer(self._config(group))
 
-    def _away(self, error: KafkaException) -> UnavailableError:
-        return UnavailableError(explain(error, self._config(self._reader)))
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise UnavailableError(explain(error, self._config(self._reader))) from error
 
 
 def _is_wanted(message: Message, wanted: dict[PartitionKey, deque[int]], consumer: Consumer) -> bool:

@@ -100,14 +100,9 @@ def _needs(settings: Settings, service: Principal) -> Iterator[_Need]:
                 yield from (("topic", topic, read, write) for topic in (topics.events_dead, topics.deliveries_dead))
                 yield from (("group", group, AclOperation.DESCRIBE) for group in groups.of_services)
         case Principal.OPERATOR:
-            every = (
-                read,
-                write,
-                AclOperation.CREATE,
-                AclOperation.ALTER,
-                AclOperation.DESCRIBE_CONFIGS,
-                AclOperation.ALTER_CONFIGS,
-            )
+            every = [
+                operation for operation in AclOperation if operation != AclOperation.DESCRIBE
+            ]  # which READ implies
             yield "topic", f"{settings.kafka_prefix}.*", *every
             yield "group", f"{settings.kafka_prefix}hooks.*", AclOperation.DESCRIBE
             yield "cluster", CLUSTER, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS

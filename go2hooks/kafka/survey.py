@@ -6,6 +6,7 @@ This is for people. Alerts use what each process tells of itself in `/metrics`.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import (
@@ -250,20 +251,15 @@ class _Offsets:
         found: dict[PartitionKey, int] = {}
         for topic, group in read_by.items():
             for key in self._keys.get(topic, ()):
-                at = self._next(group, key)
-                if at is not None and at < self._ends[key]:
-                    found[key] = at
+                with suppress(KeyError):
+                    if (at := self._next(group, key)) < self._ends[key]:
+                        found[key] = at
         return found
 
     def stage(self, topic: str, group: str, heads: Mapping[PartitionKey, int]) -> TopicFigures:
-        def waits(key: PartitionKey) -> int:
-            return max(0, self._ends[key] - self._at(group, key))
-
-        waiting = self._sum(topic, waits)
-        return TopicFigures(
-            self._sum(topic, self._recent), waiting, self._sum(topic, lambda key: self._at(group, key)),
-            self._late_s(topic, waiting, heads),
-        )  # fmt: skip
+        waiting = self._sum(topic, lambda key: max(0, self._ends[key] - self._next(group, key)))
+        handled = self._sum(topic, lambda key: self._next(group, key))
+        return TopicFigures(self._sum(topic, self._recent), waiting, handled, self._late_s(topic, waiting, heads))
 
     def _late_s(self, topic: str, waiting: int | None, heads: Mapping[PartitionKey, int]) -> float | None:
         if not waiting:
@@ -276,16 +272,8 @@ class _Offsets:
         since = self._before[key]
         return max(0, self._ends[key] - since) if since >= 0 else 0
 
-    def _at(self, group: str, key: PartitionKey) -> int:
-        at = self._next(group, key)
-        if at is None:
-            raise KeyError(key)
-        return at
-
-    def _next(self, group: str, key: PartitionKey) -> int | None:
-        """The group's next offset: the start of the log, unless it has committed an offset that still exists."""
-        if group not in self._committed or key not in self._starts:
-            return None
+    def _next(self, group: str, key: PartitionKey) -> int:
+        """The group's next offset: the start of the log, unless it has committed one that still exists. KeyError when unknown."""
         return max(self._committed[group].get(key, 0), self._starts[key])
 
     def _sum(self, topic: str, of: Callable[[PartitionKey], int]) -> int | None:

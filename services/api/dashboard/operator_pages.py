@@ -12,7 +12,7 @@ from go2hooks.build import BUILD
 from go2hooks.core.encoding.payload import format_timestamp
 from go2hooks.core.errors import UnavailableError
 from go2hooks.kafka.dead import DeadMessage, describe
-from go2hooks.kafka.survey import RATE_S, Process, TopicFigures, Survey
+from go2hooks.kafka.survey import RATE_S, Process, Survey, TopicFigures
 from go2hooks.kafka.topics import delay_label
 from go2hooks.postgres.audit import Actor
 from services.api import operating

@@ -3,7 +3,8 @@
     with EventProducer.from_environment() as producer:
         producer.send(Event(new_event_id(), "acc_1", EventType.CLICK, time.time_ns() // 1_000_000, data))
 
-`from_environment` reads where Kafka is, and how it is reached, from the same `GO2HOOKS_KAFKA_*` variables as the services.
+`from_environment` reads where Kafka is, and how it is reached, from the same `GO2HOOKS_KAFKA_*` variables as the
+services.
 
 At its end the block waits until Kafka has every event, and raises UnavailableError when some could not be delivered.
 """
@@ -50,7 +51,8 @@ DEFAULTS: Final[dict[str, Any]] = {
     "enable.idempotence": True,  # a retry inside librdkafka neither doubles nor reorders
     "acks": "all",
     "linger.ms": 0,  # librdkafka still batches what gathers while a request is under way
-    # A batch is fetched and read whole: a burst in batches of a megabyte, librdkafka's default, would delay other events.
+    # A batch is fetched and read whole: a burst in batches of a megabyte, librdkafka's default, would delay other
+    # events.
     "batch.size": 65_536,
     "message.timeout.ms": 120_000,
     "queue.buffering.max.messages": 100_000,
@@ -72,10 +74,11 @@ def new_event_id() -> str:
 
 
 class _Client:
-    """What of a producer belongs to one process: librdkafka's client, and the counts of its reports. A forked process makes another.
+    """What of a producer belongs to one process: librdkafka's client, and the counts of its reports. A forked process
+    makes another.
 
-    The client is made when it is first needed. Not before: a process that forks while a thread of it looks up an address leaves
-    glibc's resolver locked in the child for ever. A client that has not been used looks nothing up.
+    The client is made when it is first needed. Not before: a process that forks while a thread of it looks up an
+    address leaves glibc's resolver locked in the child for ever. A client that has not been used looks nothing up.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -90,7 +93,8 @@ class _Client:
         self.failed = 0
 
     def begin_anew(self) -> None:
-        """In a child: librdkafka's threads stayed in the parent, which sends what waits there, and a thread there may hold the lock.
+        """In a child: librdkafka's threads stayed in the parent, which sends what waits there, and a thread there may
+        hold the lock.
 
         The inherited client may never be destroyed: that would wait for its threads for ever.
         """
@@ -130,10 +134,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class EventProducer:
-    """Sends events with idempotence on. One per process is enough. Threads may share it; a forked process (gunicorn --preload, Celery)
-    may inherit it, and starts with an empty queue.
+    """Sends events with idempotence on. One per process is enough. Threads may share it; a forked process (gunicorn
+    --preload, Celery) may inherit it, and starts with an empty queue.
 
-    Events that Kafka has not yet acknowledged wait in a bounded queue in memory, for up to `message.timeout.ms` (2 min).
+    Events that Kafka has not yet acknowledged wait in a bounded queue in memory, for up to `message.timeout.ms` (2
+    min).
     """
 
     def __init__(
@@ -164,7 +169,8 @@ class EventProducer:
     def from_environment(
         cls, settings: KafkaSettings | None = None, *, config: dict[str, Any] | None = None, **options: Any
     ) -> Self:
-        """A producer with the `GO2HOOKS_KAFKA_*` variables (or `settings`); `config` and `options` are those of the constructor.
+        """A producer with the `GO2HOOKS_KAFKA_*` variables (or `settings`); `config` and `options` are those of the
+        constructor.
 
         Raises SettingsError, with one line per wrong variable.
         """
@@ -185,11 +191,11 @@ class EventProducer:
     def send(self, event: Event, on_delivery: OnDelivery | None = None) -> None:
         """Queue one event, and serve the reports of earlier ones. Blocks only while the queue is full.
 
-        `on_delivery` gets None once Kafka has the event, or why it was given up: InvalidEventError when a broker found it, or the batch
-        that it was in, too large; UnavailableError otherwise. It is called within a later `send`, `flush` or `close`, in that
-        caller's thread, which gets the exceptions that it raises.
-        Raises InvalidEventError at once when the event breaks the contract or its schema or is too large,
-        UnavailableError when the queue stays full for `send_timeout_s`.
+        `on_delivery` gets None once Kafka has the event, or why it was given up: InvalidEventError when a broker found
+        it, or the batch that it was in, too large; UnavailableError otherwise. It is called within a later `send`,
+        `flush` or `close`, in that caller's thread, which gets the exceptions that it raises. Raises InvalidEventError
+        at once when the event breaks the contract or its schema or is too large, UnavailableError when the queue stays
+        full for `send_timeout_s`.
         """
         validate(event)
         value = self._codec.encode(event)

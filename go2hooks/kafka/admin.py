@@ -48,7 +48,7 @@ def unavailable(error: KafkaException, settings: Settings) -> UnavailableError:
 
 
 def wanted_topics(settings: Settings) -> list[Topic]:
-    """The topics that `ensure_topics` makes sure of. With three replicas or more, a write needs two acknowledgements."""
+    """The topics that `ensure_topics` makes sure of. With three replicas or more, a write needs two of them."""
     names = TopicNames(settings.kafka_prefix)
     topics = all_topics(names, settings.retry_delays, settings.topic_partitions, settings.log_retention_days)
     safe = {"min.insync.replicas": "2"} if settings.topic_replication >= SAFE_REPLICATION else {}

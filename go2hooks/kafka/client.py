@@ -37,7 +37,7 @@ class Running(NamedTuple):
 
 
 def running(client_id: str) -> Running | None:
-    """Reads the `client.id` that `connection_config` makes; None for that of an older version, or of another product."""
+    """Reads the `client.id` that `connection_config` makes; None for one of an older version, or another product."""
     found = _OURS.search(client_id)
     return None if found is None else Running(found["version"], found["build"])
 
@@ -116,36 +116,34 @@ def consumer_config(
 ) -> dict[str, Any]:
     """Settings of a consumer in `group` that stores its offsets by hand. `prefetch_kib` bounds what librdkafka holds.
 
-    With `batch_fetches`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is per request, and
-    messages of a retry tier or of the overflow can wait that long.
+    With `batch_fetches`, Kafka gathers messages for a tenth of a second before it answers a fetch: a broker's cost is
+    per request, and messages of a retry tier or of the overflow can wait that long.
 
-    It uses the classic group protocol, in which the client sets the session timeout: with `group.protocol=consumer` a broker with
-    default settings keeps a dead member's partitions for 45 s.
+    It uses the classic group protocol, in which the client sets the session timeout: with `group.protocol=consumer` a
+    broker with default settings keeps a dead member's partitions for 45 s.
     """
-    return (
-        connection_config(settings, "consumer")
-        | {
-            "group.id": group,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": settings.kafka_session_timeout_ms,
-            "heartbeat.interval.ms": settings.kafka_session_timeout_ms // 3,
-            "max.poll.interval.ms": round(MAX_POLL_INTERVAL_S * 1000),
-            "enable.auto.commit": True,  # commits stored offsets only, and tries again when that fails
-            "auto.commit.interval.ms": 500,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
-            "fetch.queue.backoff.ms": 5,  # the default, a second, would show as latency after every full queue
-            # A fetch names the partitions for which there is room. During a burst these may be only quiet ones, and the others wait until
-            # the fetch is answered. Shorter waits would cost an idle broker more.
-            "fetch.wait.max.ms": 100 if batch_fetches else 50,
-            "fetch.min.bytes": 65_536 if batch_fetches else 1,
-            # A little of each partition at a time: messages of a burst in one partition lie before all others in the queue.
-            "fetch.message.max.bytes": 65_536,
-            "queued.min.messages": 1000,  # for all partitions together, though the documentation says for each; the default is 100,000
-            "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
-            "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
-        }
-    )
+    return connection_config(settings, "consumer") | {
+        "group.id": group,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": settings.kafka_session_timeout_ms,
+        "heartbeat.interval.ms": settings.kafka_session_timeout_ms // 3,
+        "max.poll.interval.ms": round(MAX_POLL_INTERVAL_S * 1000),
+        "enable.auto.commit": True,  # commits stored offsets only, and tries again when that fails
+        "auto.commit.interval.ms": 500,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 5,  # the default, a second, would show as latency after every full queue
+        # A fetch names the partitions for which there is room. During a burst these may be only quiet ones, and the
+        # others wait until the fetch is answered. Shorter waits would cost an idle broker more.
+        "fetch.wait.max.ms": 100 if batch_fetches else 50,
+        "fetch.min.bytes": 65_536 if batch_fetches else 1,
+        # A little of each partition at a time: messages of a burst in one partition lie before all others in the
+        # queue.
+        "fetch.message.max.bytes": 65_536,
+        "queued.min.messages": 1000,  # for all partitions together; the default is 100,000
+        "queued.max.messages.kbytes": prefetch_kib,  # the default is 64 MiB
+        "topic.metadata.refresh.interval.ms": 30_000,  # new tiers and partitions are seen within half a minute
+    }
 
 
 def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]:
@@ -153,11 +151,13 @@ def producer_config(settings: Settings, *, linger_ms: int = 0) -> dict[str, Any]
 
     With `linger_ms` 0 librdkafka still batches the messages that gather while requests are under way.
 
-    `message.timeout.ms` 0 means no limit: the offsets behind waiting messages are not committed, so giving up gains nothing.
+    `message.timeout.ms` 0 means no limit: the offsets behind waiting messages are not committed, so giving up gains
+    nothing.
 
-    Idempotence is off: with it, librdkafka's thread spins while five messages to a partition are unacknowledged and another
-    waits (`rd_kafka_msgq_allow_wakeup_at` asks to be woken at once), which keeps a broker on the same machine from answering for
-    tenths of a second. It is not needed: the readers of these topics recognise duplicates, and order by due time, not by offset.
+    Idempotence is off: with it, librdkafka's thread spins while five messages to a partition are unacknowledged and
+    another waits (`rd_kafka_msgq_allow_wakeup_at` asks to be woken at once), which keeps a broker on the same machine
+    from answering for tenths of a second. It is not needed: the readers of these topics recognise duplicates, and order
+    by due time, not by offset.
     """
     return connection_config(settings, "producer") | {
         "acks": "all",
@@ -190,8 +190,8 @@ def report(error: KafkaError, client: Consumer | Producer) -> None:
 
 
 def renew_login(error: KafkaError, client: Consumer | Producer | AdminClient) -> None:
-    """When the login failed and the password is in a file, read the file again: so a password that was changed in Kafka and in the
-    file takes effect without a restart.
+    """When the login failed and the password is in a file, read the file again: so a password that was changed in Kafka
+    and in the file takes effect without a restart.
     """
     if error.code() != codes.AUTHENTICATION or not os.environ.get(file_variable("kafka_sasl_password")):
         return

@@ -1,7 +1,7 @@
 """What a sink on the event loop asks of the poll thread.
 
-One thread at a time may be inside a Consumer: a call from another would wait until poll returns, every time. And a partition may go,
-and come back, while a command is on its way: then the command is about an assignment that is over.
+One thread at a time may be inside a Consumer: a call from another would wait until poll returns, every time. And a
+partition may go, and come back, while a command is on its way: then the command is about an assignment that is over.
 """
 
 import queue
@@ -22,7 +22,9 @@ class Commands:
         self._heard = 0  # the last one that the sink knows of
 
     def put(self, keys: Collection[PartitionKey], command: Command) -> None:
-        """Have the poll thread call `command` with those of the partitions that are assigned as the sink knows them. Does not block."""
+        """Have the poll thread call `command` with those of the partitions that are assigned as the sink knows them.
+        Does not block.
+        """
         self._queue.put((self._heard, keys, command))
 
     def heard(self, generation: int) -> None:

@@ -2,8 +2,8 @@
 
 `confluent_kafka.AIOConsumer` sends every call through a thread pool; one dedicated thread is cheaper and simpler.
 
-A stored offset is the next one to read after a restart. librdkafka commits stored offsets every half second, on revocation and on
-close. Nothing is stored that the sink has not declared finished.
+A stored offset is the next one to read after a restart. librdkafka commits stored offsets every half second, on
+revocation and on close. Nothing is stored that the sink has not declared finished.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Sink(Protocol):
 
 
 class Pauses:
-    """Which partitions rest: those that the sink has paused, and all of them when the window stays full. Poll thread."""
+    """Which partitions rest: those that the sink has paused, and all while the window stays full. Poll thread."""
 
     def __init__(self, membership: Membership, window: ReadWindow) -> None:
         self._membership = membership
@@ -57,8 +57,8 @@ class Pauses:
         self.stalled: Sequence[PartitionKey] | None = None  #: all partitions, when they rest because of the window
 
     def may_poll(self) -> bool:
-        """Whether to poll now. While the window is full, wait for room instead; but a member that does not poll is removed from its
-        group, so after a second pause all partitions and poll on, until half of the window is free.
+        """Whether to poll now. While the window is full, wait for room instead; but a member that does not poll is
+        removed from its group, so after a second pause all partitions and poll on, until half of the window is free.
         """
         room, half = self._window.room, self._window.size - self._window.size // 2
         if self.stalled is not None and room >= half:
@@ -173,7 +173,9 @@ class PolledConsumer:
         self._commands.put([key], self._pauses.resume)
 
     def _hand_over(self, messages: list[Message]) -> None:
-        """On the event loop. After a defect nothing more is taken: what is finished beyond it would be committed past it."""
+        """On the event loop. After a defect nothing more is taken: what is finished beyond it would be committed past
+        it.
+        """
         if self.failure is not None:
             return
         try:

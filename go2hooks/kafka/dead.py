@@ -1,7 +1,7 @@
 """The dead-letter topics: which messages lie there, why, and how to send them back.
 
-A message that was sent back stays where it is. A marker, written to the same topic, says when that was. So this needs no other
-store, and a message is not sent back twice by mistake.
+A message that was sent back stays where it is. A marker, written to the same topic, says when that was. So this needs
+no other store, and a message is not sent back twice by mistake.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -74,7 +74,8 @@ def dead_topic(kind: str, prefix: str) -> str:
 
 
 def read_dead(reader: LogReader, topic: str, since_ms: int = 0, newest: int | None = None) -> Iterator[DeadMessage]:
-    """The dead messages of a topic, oldest first. Reads it twice: only at its end is it known which ones were sent back.
+    """The dead messages of a topic, oldest first. Reads it twice: only at its end is it known which ones were sent
+    back.
 
     `newest` limits this to so many messages at the end of each partition.
     """
@@ -160,9 +161,9 @@ def told_time(ms: int | None) -> str:
 class WayBack:
     """Sends dead messages back to where they came from. Blocks; raises UnavailableError when Kafka does not take one.
 
-    An event goes to its topic as it came. A delivery goes to `go2.deliveries` and through the whole schedule once more. Its attempts
-    are numbered on from `last_attempt`, so that they collide with none that is recorded. Its id stays, so that the receiver
-    recognises it.
+    An event goes to its topic as it came. A delivery goes to `go2.deliveries` and through the whole schedule once more.
+    Its attempts are numbered on from `last_attempt`, so that they collide with none that is recorded. Its id stays, so
+    that the receiver recognises it.
     """
 
     def __init__(
@@ -173,7 +174,9 @@ class WayBack:
         self._last_attempt = last_attempt
 
     def send(self, letter: DeadMessage) -> Position | None:
-        """Send it back, then mark it. None when that is impossible: its origin is unknown, or it was too large to be kept."""
+        """Send it back, then mark it. None when that is impossible: its origin is unknown, or it was too large to be
+        kept.
+        """
         delivery = letter.delivery()
         if delivery is not None:
             following = max(delivery.attempt, self._last_attempt(delivery)) + 1

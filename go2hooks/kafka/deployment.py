@@ -1,11 +1,11 @@
 """One record in Kafka names the deployment (the database) that owns the topics.
 
-Two deployments that share a cluster and a prefix would take each other's events and deliveries: a process that does not know the
-webhooks would do half of the work, and record it nowhere. So the first deployment claims the topics, and a process of another one
-does not start.
+Two deployments that share a cluster and a prefix would take each other's events and deliveries: a process that does not
+know the webhooks would do half of the work, and record it nowhere. So the first deployment claims the topics, and a
+process of another one does not start.
 
-The topic is compacted by deployment id. The first record that was not taken back is the owner's. An empty record for an id takes its
-claim back (`go2hooks topics adopt`).
+The topic is compacted by deployment id. The first record that was not taken back is the owner's. An empty record for an
+id takes its claim back (`go2hooks topics adopt`).
 """
 
 from typing import NamedTuple
@@ -48,7 +48,8 @@ def claim(settings: Settings, deployment: str) -> Ownership:
 
 
 def own(settings: Settings, deployment: str) -> frozenset[str]:
-    """Make sure that this deployment owns the topics. Returns whose deliveries may lie there: its own, and former owners'.
+    """Make sure that this deployment owns the topics. Returns whose deliveries may lie there: its own, and former
+    owners'.
 
     Raises UnavailableError when another deployment owns them, or Kafka does not answer.
     """

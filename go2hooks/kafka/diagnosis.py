@@ -1,7 +1,7 @@
 """Says in one sentence why Kafka does not answer, and the remedy.
 
-librdkafka says "broker transport failure" for a wrong password, an unknown CA and a plaintext client at a TLS port alike. So we
-take the steps of a client ourselves: the address, TLS, the login.
+librdkafka says "broker transport failure" for a wrong password, an unknown CA and a plaintext client at a TLS port
+alike. So we take the steps of a client ourselves: the address, TLS, the login.
 """
 
 import re

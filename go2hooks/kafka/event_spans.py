@@ -10,7 +10,9 @@ from go2hooks.kafka.topics import TopicNames
 
 
 class EventRange(NamedTuple):
-    """A time range of one topic: where it begins and ends in each partition. A start of 0 means that nothing was written before."""
+    """A time range of one topic: where it begins and ends in each partition. A start of 0 means that nothing was
+    written before.
+    """
 
     starts: dict[PartitionKey, int]
     ends: dict[PartitionKey, int]
@@ -37,7 +39,9 @@ def topics_of(topics: TopicNames, events: Iterable[str]) -> list[str]:
 
 
 def count_events(reader: LogReader, topics: Iterable[str], account_id: str, begin_ms: int, end_ms: int) -> int:
-    """How many messages lie in the partitions of the account's events, other accounts' included. Blocks; raises UnavailableError."""
+    """How many messages lie in the partitions of the account's events, other accounts' included. Blocks; raises
+    UnavailableError.
+    """
     count, key = 0, account_id.encode()
     for topic in topics:
         found = event_range(reader, topic, begin_ms, end_ms)

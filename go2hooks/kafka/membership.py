@@ -1,8 +1,9 @@
 """A consumer in its group: which partitions are assigned to it, and where it begins to read them.
 
-librdkafka asks for committed offsets once. An answer such as "not the coordinator", which a broker gives for some seconds after a
-restart, leaves the partitions assigned and unread for good, with heartbeats that go on. So we ask, until there is an answer, and
-begin to read where it says. What is left of silent standstills ends the process: see `standstill`.
+librdkafka asks for committed offsets once. An answer such as "not the coordinator", which a broker gives for some
+seconds after a restart, leaves the partitions assigned and unread for good, with heartbeats that go on. So we ask,
+until there is an answer, and begin to read where it says. What is left of silent standstills ends the process: see
+`standstill`.
 """
 
 import time
@@ -41,7 +42,9 @@ class PartitionOwner(Protocol):
         """These partitions are ours; their messages follow."""
 
     def on_revoked(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
-        """These go to another process: finish what is under way and give the offsets to commit. Must bound its own time."""
+        """These go to another process: finish what is under way and give the offsets to commit. Must bound its own
+        time.
+        """
         ...
 
     def on_lost(self, keys: Sequence[PartitionKey]) -> None:
@@ -49,7 +52,9 @@ class PartitionOwner(Protocol):
 
 
 class Membership:
-    """Not thread-safe, but for `assigned`, `reachable` and `lags`. Its owner polls the consumer, and calls `tend` between polls."""
+    """Not thread-safe, but for `assigned`, `reachable` and `lags`. Its owner polls the consumer, and calls `tend`
+    between polls.
+    """
 
     def __init__(
         self, config: dict[str, Any], topics: Sequence[str], owner: PartitionOwner, *, finish_s: float
@@ -82,7 +87,8 @@ class Membership:
     def tend(self, paused: Callable[[], Collection[PartitionKey]] = tuple) -> None:
         """Once a second, do what is to be done besides polling; `paused` gives the partitions that are paused.
 
-        Mostly takes no time; up to 15 s when Kafka does not answer. Raises UnavailableError when the process has to end.
+        Mostly takes no time; up to 15 s when Kafka does not answer. Raises UnavailableError when the process has to
+        end.
         """
         now = time.monotonic()
         if now - self._tended_at < _LOOKUP.tend_s:
@@ -99,7 +105,7 @@ class Membership:
         self.lags = measure_lags(self.consumer, self._read, paused() if self.reachable else ())
 
     def lag_unknown_s(self) -> float:
-        """Seconds since all that was ours was read: nobody knows what has come since. 0 while all is read. Any thread."""
+        """Seconds since all our partitions were read: nobody knows what has come since. 0 while they are. Any thread."""
         return 0.0 if self.assigned else time.monotonic() - self._assigned_at
 
     def store(self, offsets: dict[PartitionKey, int]) -> None:

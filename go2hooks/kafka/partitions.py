@@ -1,4 +1,6 @@
-"""Partitions as consumers see them: an assignment, where to read on, which offset may be committed, how much lies ahead."""
+"""Partitions as consumers see them: an assignment, where to read on, which offset may be committed, how much lies
+ahead.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
@@ -41,8 +43,8 @@ class ResumePoint(NamedTuple):
 class Partition:
     """One assignment of one partition: which of its messages this process holds, and which offset may be committed.
 
-    Not thread-safe. It lives as long as the assignment: after another one, completions of the first reach an object that
-    nobody asks any more.
+    Not thread-safe. It lives as long as the assignment: after another one, completions of the first reach an object
+    that nobody asks any more.
     """
 
     __slots__ = ("gone", "held", "key", "leaving", "suspect_until", "tracker", "unfinished")
@@ -93,7 +95,9 @@ def position_of(message: Message) -> Position:
 
 
 def is_data(message: Message) -> bool:
-    """Whether this is a message of the log. A report of librdkafka's is logged; a fatal one is raised as KafkaException."""
+    """Whether this is a message of the log. A report of librdkafka's is logged; a fatal one is raised as
+    KafkaException.
+    """
     error = message.error()
     if error is None:
         return True

@@ -35,7 +35,7 @@ _REFUSED: Final = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.G
 
 
 class KafkaPayloadReader:
-    """Safe to share between threads. Has `consumers` consumers at most, each of which reads for one thread at a time."""
+    """Safe to share between threads. Has `consumers` consumers at most; each reads for one thread at a time."""
 
     def __init__(self, settings: Settings, consumers: int = 4) -> None:
         """Connects to nothing yet: a consumer is made when all others are in use."""
@@ -55,8 +55,8 @@ class KafkaPayloadReader:
     def read(self, delivery_id: str, positions: Iterable[Position]) -> Delivery | None:
         """The delivery from the first of these positions where it still lies; None when all its messages have expired.
 
-        The messages of a delivery differ in attempt number and due time, not in payload. Blocks for five seconds at most. Raises
-        UnavailableError when Kafka does not answer in time, or refuses.
+        The messages of a delivery differ in attempt number and due time, not in payload. Blocks for five seconds at
+        most. Raises UnavailableError when Kafka does not answer in time, or refuses.
         """
         deadline = time.monotonic() + _TIMEOUT_S
         with self._consumer() as consumer:
@@ -103,7 +103,9 @@ class KafkaPayloadReader:
             self._places.release()
 
     def _read_at(self, consumer: Consumer, position: Position, deadline: float) -> Message | None:
-        """The message at this position; None when it has expired, or never existed. Raises UnavailableError, KafkaException."""
+        """The message at this position; None when it has expired, or never existed. Raises UnavailableError,
+        KafkaException.
+        """
         consumer.assign([TopicPartition(*position)])
         silent_since: float | None = time.monotonic()
         while (left_s := deadline - time.monotonic()) > 0:

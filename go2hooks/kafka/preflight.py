@@ -1,7 +1,7 @@
 """Checks before a service starts that Kafka has the topics that it needs, and lets it read and write them.
 
-Without this check, a dispatcher makes an attempt, cannot write the retry because the topic is missing or forbidden, ends, and makes the
-attempt again after its restart, without end. A service that is not ready does no harm.
+Without this check, a dispatcher makes an attempt, cannot write the retry because the topic is missing or forbidden,
+ends, and makes the attempt again after its restart, without end. A service that is not ready does no harm.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,8 +34,8 @@ def wait_until_usable(
 ) -> frozenset[str] | None:
     """Block until nothing is missing and this deployment owns the topics. Logs what is wrong, whenever that changes.
 
-    `pause` waits so many seconds, and returns whether to give up. Returns None then; otherwise the deployments whose deliveries may
-    lie there: this one, and those that it replaced.
+    `pause` waits so many seconds, and returns whether to give up. Returns None then; otherwise the deployments whose
+    deliveries may lie there: this one, and those that it replaced.
     """
     said: list[str] = []
     while True:

@@ -20,8 +20,8 @@ OnRefused = Callable[[str], None]
 
 
 class LoopProducer:
-    """Kafka acknowledges each message, or refuses it for what it is (a topic may take less than we send). Any other refusal sets
-    `failure`.
+    """Kafka acknowledges each message, or refuses it for what it is (a topic may take less than we send). Any other
+    refusal sets `failure`.
     """
 
     def __init__(self, config: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:

@@ -1,7 +1,9 @@
-"""What all our producers do: wait for room in librdkafka's queue, send again what was refused in a batch, keep the first failure.
+"""What all our producers do: wait for room in librdkafka's queue, send again what was refused in a batch, keep the
+first failure.
 
-Brokers refuse a whole batch. Which messages share a batch is chance, so a refused one is sent again, in a batch of its own, before
-it counts as refused for what it is: then no broker will take it the next time either, and nobody may wait for that.
+Brokers refuse a whole batch. Which messages share a batch is chance, so a refused one is sent again, in a batch of its
+own, before it counts as refused for what it is: then no broker will take it the next time either, and nobody may wait
+for that.
 """
 
 import threading
@@ -76,7 +78,8 @@ def enqueue(
 
 
 class InternalProducer:
-    """A producer of a service, which never gives up: see `producer_config`. Any thread may `enqueue` to its client; one polls.
+    """A producer of a service, which never gives up: see `producer_config`. Any thread may `enqueue` to its client; one
+    polls.
 
     An error that a delivery report tells belongs to `send_again`.
     """
@@ -86,8 +89,8 @@ class InternalProducer:
         self.client = Producer(config | {"error_cb": self._on_error})
         self._alone: Producer | None = None  # of which each message has a batch of its own; connects when there is one
         self._lock = threading.Lock()
-        #: The first reason for which Kafka refuses a message for good, though not for what it is. The process is expected to stop,
-        #: since nothing that depends on the message may be committed.
+        #: The first reason for which Kafka refuses a message for good, though not for what it is. The process is
+        #: expected to stop, since nothing that depends on the message may be committed.
         self.failure: str | None = None
 
     @property
@@ -96,9 +99,11 @@ class InternalProducer:
         return len(self.client) if self._alone is None else len(self.client) + len(self._alone)
 
     def send_again(self, error: KafkaError, message: Message, headers: Headers | None, settle: OnDelivery) -> None:
-        """A broker has refused the message. Where that may be another's fault, send it again, alone; else keep the failure.
+        """A broker has refused the message. Where that may be another's fault, send it again, alone; else keep the
+        failure.
 
-        `settle` gets None once Kafka has the message, or why it refuses it for what it is. A report does not tell its headers.
+        `settle` gets None once Kafka has the message, or why it refuses it for what it is. A report does not tell its
+        headers.
         """
         if not is_about_the_message(error):
             self._fail(error, message)

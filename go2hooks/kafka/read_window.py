@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 
 class ReadWindow:
-    """Messages that weigh `size` together, at most, are handed over and not yet released; beyond that Kafka has to wait.
+    """Messages that weigh `size` together, at most, are handed over and not yet released; beyond that Kafka has to
+    wait.
 
     A message weighs 1 for every `unit_bytes` that it has begun, so the window is bounded by messages and by bytes.
     """
@@ -38,7 +39,9 @@ class ReadWindow:
             self._freed.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a release, or for `wake`. Poll thread; it is to look at `room` afterwards, so that none in between is missed."""
+        """Wait for a release, or for `wake`. Poll thread; it is to look at `room` afterwards, so that none in between
+        is missed.
+        """
         self._freed.wait(timeout_s)
         self._freed.clear()
 

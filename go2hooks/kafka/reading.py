@@ -35,7 +35,7 @@ class LogReader:
     """
 
     def __init__(self, settings: Settings, timeout_s: float = _TIMEOUT_S) -> None:
-        """Kafka has `timeout_s` for each answer. When it gives none, it takes up to ten seconds more to find out why."""
+        """Kafka has `timeout_s` for each answer. Without one, it takes up to ten seconds more to find out why."""
         self._settings = settings
         self._timeout_s = timeout_s
         self._reader = GroupNames(settings.kafka_prefix).reader
@@ -95,7 +95,9 @@ class LogReader:
     def _read_while(
         self, left: Sized, starts: list[TopicPartition], is_wanted: Callable[[Message, Consumer], bool]
     ) -> Iterator[Message]:
-        """The wanted messages from there on, until nothing is `left`. A new consumer has nothing left over from an earlier read."""
+        """The wanted messages from there on, until nothing is `left`. A new consumer has nothing left over from an
+        earlier read.
+        """
         if not left:
             return
         with self._asking(), closing(self._consumer_of(self._reader)) as consumer:

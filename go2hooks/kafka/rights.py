@@ -1,4 +1,6 @@
-"""The rights that each service needs in Kafka, and no others. They are printed as ACLs, and checked before a service starts."""
+"""The rights that each service needs in Kafka, and no others. They are printed as ACLs, and checked before a service
+starts.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,7 +111,9 @@ def _needs(settings: Settings, service: Principal) -> Iterator[_Need]:
 
 
 def _ownership(settings: Settings) -> Iterator[_Need]:
-    """To read who owns the topics, and to claim them. The reader joins no group, but librdkafka looks its group's name up."""
+    """To read who owns the topics, and to claim them. The reader joins no group, but librdkafka looks its group's name
+    up.
+    """
     yield "topic", TopicNames(settings.kafka_prefix).deployment, AclOperation.READ, AclOperation.WRITE
     yield "group", GroupNames(settings.kafka_prefix).reader, AclOperation.DESCRIBE
 

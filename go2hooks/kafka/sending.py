@@ -25,7 +25,7 @@ class WaitingProducer:
         self._producer = Producer(producer_config(settings) | patience)
 
     def send(self, topic: str, key: bytes | None, value: bytes, headers: Headers | None = None) -> Position:
-        """Return where it lies once every in-sync replica has it. Raises UnavailableError when Kafka does not take it."""
+        """Return its position once every in-sync replica has it. Raises UnavailableError when Kafka refuses it."""
         reports: list[tuple[KafkaError | None, Message]] = []
         until = time.monotonic() + self._give_up_s
         try:

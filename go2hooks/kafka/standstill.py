@@ -1,7 +1,8 @@
 """Ends a consumer that silently stands still, so that its supervisor starts the process again.
 
-It has lost its place in the group, or has partitions that it cannot read, or none although it is the only member: each for longer
-than any rebalance takes while brokers answer. With fewer partitions than members, it is right that one has none.
+It has lost its place in the group, or has partitions that it cannot read, or none although it is the only member: each
+for longer than any rebalance takes while brokers answer. With fewer partitions than members, it is right that one has
+none.
 """
 
 import time
@@ -23,7 +24,8 @@ class StandstillLimits:
     rebalance_s: float = 30.0  #: what a rebalance may take besides a session's end and the slowest member's last work
     answer_s: float = 0.5  #: what a broker has for an answer; nothing is read meanwhile
     count_s: float = 2.0  #: what the group's coordinator has for one
-    #: librdkafka's own limit for that, which is never reached: a request that it gives up itself may end the process by SIGABRT.
+    #: librdkafka's own limit for that, which is never reached: a request that it gives up itself may end the process by
+    #: SIGABRT.
     count_kept_s: float = 60.0
 
 
@@ -34,7 +36,7 @@ class Standstill:
     """Not thread-safe: used by the thread that polls."""
 
     def __init__(self, consumer: Consumer, config: dict[str, Any], topics: Sequence[str], finish_s: float) -> None:
-        """`finish_s` is what a member of the group takes at most to finish its work on partitions that it gives back."""
+        """`finish_s` is what a member takes at most to finish its work on partitions that are revoked."""
         self._consumer = consumer
         self._config = config
         self._topics = topics
@@ -44,7 +46,8 @@ class Standstill:
         self._served_at = time.monotonic()  # last with partitions, or last seen to be one of several members
 
     def ask_for_brokers(self, now: float, *, is_member: bool, assigned: bool) -> bool:
-        """Whether brokers answer for our topics: librdkafka reconnects by itself, but does not say so. Blocks for half a second.
+        """Whether brokers answer for our topics: librdkafka reconnects by itself, but does not say so. Blocks for half
+        a second.
 
         Raises UnavailableError when they have done so for long, and not all that is ours is `assigned`.
         """
@@ -63,7 +66,9 @@ class Standstill:
         return True
 
     def check_share(self, now: float, *, has_partitions: bool) -> None:
-        """For a member that reads all that is its own. Raises UnavailableError when that is nothing, and nobody else is there."""
+        """For a member that reads all that is its own. Raises UnavailableError when that is nothing, and nobody else is
+        there.
+        """
         self._missed_since = None
         if has_partitions:
             self._served_at = now
@@ -75,8 +80,8 @@ class Standstill:
     def _count_members(self) -> int:
         """0 when Kafka does not say in time; blocks up to 2 s, on a connection of its own.
 
-        librdkafka 2.16 forgets whom it asked for the coordinator when the request's own time is up first, and fails an assertion
-        at the answer. So we stop waiting by ourselves, and close the client with the request under way.
+        librdkafka 2.16 forgets whom it asked for the coordinator when the request's own time is up first, and fails an
+        assertion at the answer. So we stop waiting by ourselves, and close the client with the request under way.
         """
         admin = AdminClient({**self._config, "log_level": 0})
         group = self._config["group.id"]

@@ -148,7 +148,8 @@ class Surveyor:
             yield Process(service, *(runs or ("", "")), member.host.removeprefix("/"), held)
 
     def _heads(self, wanted: dict[PartitionKey, int], faults: dict[str, None]) -> dict[PartitionKey, int]:
-        """When the message at each position was due, or written, in milliseconds; without those that did not come in time.
+        """When the message at each position was due, or written, in milliseconds; without those that did not come in
+        time.
 
         A position that has not moved since the last time is not read again.
         """
@@ -273,7 +274,9 @@ class _Offsets:
         return max(0, self._ends[key] - since) if since >= 0 else 0
 
     def _next(self, group: str, key: PartitionKey) -> int:
-        """The group's next offset: the start of the log, unless it has committed one that still exists. KeyError when unknown."""
+        """The group's next offset: the start of the log, unless it has committed one that still exists. KeyError when
+        unknown.
+        """
         return max(self._committed[group].get(key, 0), self._starts[key])
 
     def _sum(self, topic: str, of: Callable[[PartitionKey], int]) -> int | None:

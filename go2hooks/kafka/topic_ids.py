@@ -1,8 +1,9 @@
 """Kafka gives each topic an id. A topic that was deleted and made again has another one.
 
-An offset means nothing in another log of the same name: there it may lie behind messages that nobody has read. So each commit names
-its topic's id, in its metadata. A consumer that finds a commit about another topic begins at the start instead. A consumer that is
-reading already ends its process: its client holds positions, epochs and commits that are about the first topic.
+An offset means nothing in another log of the same name: there it may lie behind messages that nobody has read. So each
+commit names its topic's id, in its metadata. A consumer that finds a commit about another topic begins at the start
+instead. A consumer that is reading already ends its process: its client holds positions, epochs and commits that are
+about the first topic.
 """
 
 import time
@@ -44,8 +45,8 @@ class TopicIds:
     def ask(self, keys: Iterable[PartitionKey]) -> Asked:
         """Ask for the ids of their topics. `begin` reads the answers. Blocks for a second at most.
 
-        The controller answers. After it has died, librdkafka goes on asking it until its next look at the cluster, which may be
-        half a minute away: so it is made to look now.
+        The controller answers. After it has died, librdkafka goes on asking it until its next look at the cluster,
+        which may be half a minute away: so it is made to look now.
         """
         topics = {key.topic for key in keys}
         if topics:

@@ -47,8 +47,8 @@ class TopicNames:
         return [self.retry(delay_s) for delay_s in dict.fromkeys(delays_s)]
 
 
-# Set whatever the brokers' defaults are. Only time deletes: compaction would keep one delivery per webhook, and a limit in bytes
-# would delete messages that still wait. And no replica that lags becomes leader.
+# Set whatever the brokers' defaults are. Only time deletes: compaction would keep one delivery per webhook, and a limit
+# in bytes would delete messages that still wait. And no replica that lags becomes leader.
 _KEEP: Final = {"cleanup.policy": "delete", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
 
 
@@ -83,7 +83,8 @@ def delay_label(delay_s: float) -> str:
 def all_topics(names: TopicNames, delays_s: tuple[float, ...], partitions: int, retention_days: int) -> list[Topic]:
     """Every topic of the system."""
     kept = str(retention_days * DAY_MS)
-    # Append time is the broker's clock: a producer with a wrong clock can neither misdate the records nor expire the log.
+    # Append time is the broker's clock: a producer with a wrong clock can neither misdate the records nor expire the
+    # log.
     events = {
         **_KEEP,
         "retention.ms": kept,

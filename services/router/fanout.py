@@ -36,8 +36,8 @@ class FanOut:
     def route(self, read: ReadEvent, batch: Batch, *, crowding: bool) -> None:
         """Write what comes of an event, as part of `batch`.
 
-        An account that crowds out the others has its deliveries in the overflow: in `go2.deliveries` they would lie before
-        the others' again.
+        An account that crowds out the others has its deliveries in the overflow: in `go2.deliveries` they would lie
+        before the others' again.
         """
         batch.events.append(read)
         try:

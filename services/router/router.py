@@ -1,8 +1,9 @@
-"""Events in, deliveries out: read ahead, give each account its turn, fan out, store the offsets of what Kafka acknowledged.
+"""Events in, deliveries out: read ahead, give each account its turn, fan out, store the offsets of what Kafka
+acknowledged.
 
-Commit rule: an event's offset is stored when Kafka has acknowledged every delivery or dead letter that came of it, and of
-all events before it in its partition. A crash routes the rest again. Delivery ids are deterministic, and the deliveries of
-an event that may have been routed before say so, so dispatchers look them up before they send.
+Commit rule: an event's offset is stored when Kafka has acknowledged every delivery or dead letter that came of it, and
+of all events before it in its partition. A crash routes the rest again. Delivery ids are deterministic, and the
+deliveries of an event that may have been routed before say so, so dispatchers look them up before they send.
 """
 
 import time

@@ -1,11 +1,12 @@
-"""Decides which event is routed next. Reads no clock but the thread's own: time comes in as `now`, in monotonic seconds.
+"""Decides which event is routed next. Reads no clock but the thread's own: time comes in as `now`, in monotonic
+seconds.
 
-Events are keyed by account, so a burst of one account lies in one partition, before the events of others. Each turn routes
-one event of each account that has any, then another, until the turn is full.
+Events are keyed by account, so a burst of one account lies in one partition, before the events of others. Each turn
+routes one event of each account that has any, then another, until the turn is full.
 
-An account that brings a third of all events is heavy, and has turns of its own, every few milliseconds: events that gather
-until then cost Kafka and the dispatchers much less. How much of its backlog is routed in one turn depends on whether a
-processor is free.
+An account that brings a third of all events is heavy, and has turns of its own, every few milliseconds: events that
+gather until then cost Kafka and the dispatchers much less. How much of its backlog is routed in one turn depends on
+whether a processor is free.
 """
 
 import time
@@ -34,8 +35,9 @@ class TurnLimits:
     """When a turn ends, and which account crowds out others."""
 
     events: int = 200  #: of accounts that are not heavy; between turns the router reads, and stores offsets
-    #: Fan-outs to a thousand webhooks wait for room in librdkafka, and a consumer that has not polled for minutes loses its
-    #: partitions with nothing committed, again and again. So a turn ends after this time, however few events it routed.
+    #: Fan-outs to a thousand webhooks wait for room in librdkafka, and a consumer that has not polled for minutes loses
+    #: its partitions with nothing committed, again and again. So a turn ends after this time, however few events it
+    #: routed.
     longest_s: float = 1.0
     crowd: int = 1000  #: waiting events of one account, which others' later events would have to wait for
     tick_s: float = 0.001  #: librdkafka does not wait for less
@@ -49,7 +51,8 @@ class HeavyLimits:
     most: int = 200  #: likewise; as many as the other accounts may route
     step: int = 2  #: more of them each time that a processor was free
     hindered: float = 0.1  #: share of a turn's time in which another thread had the processor: then half as many
-    #: More events than this that came since the last turn: the router reads on first, since others' events lie behind them.
+    #: More events than this that came since the last turn: the router reads on first, since others' events lie behind
+    #: them.
     rush: int = 200
 
 

@@ -16,7 +16,8 @@ from services.router.batch import Batch
 
 log = structlog.get_logger(__name__)
 
-# Of a larger event only its place is kept: compressed, an event may be larger than Kafka takes from us. 4 KiB are for headers.
+# Of a larger event only its place is kept: compressed, an event may be larger than Kafka takes from us. 4 KiB are for
+# headers.
 _KEPT_BYTES: Final = MAX_INTERNAL_MESSAGE_BYTES - 4096
 
 
@@ -38,8 +39,8 @@ class Writer:
         value: bytes | None,
         headers: Headers | None = None,
     ) -> None:
-        """Have Kafka keep what came of an event of this batch. While the process stops, it may find no room: then the batch stays
-        unfinished, so its events are routed again.
+        """Have Kafka keep what came of an event of this batch. While the process stops, it may find no room: then the
+        batch stays unfinished, so its events are routed again.
         """
 
         def acknowledge(error: KafkaError | None, sent: Message) -> None:

@@ -1,4 +1,6 @@
-"""How many items to handle at a time beside work that must not wait: more while nothing hinders, half as many once something does."""
+"""How many items to handle at a time beside work that must not wait: more while nothing hinders, half as many once
+something does.
+"""
 
 
 class AdaptiveBatch:

@@ -1,7 +1,7 @@
 """A queue that gives each key its turn, so a key with many items does not delay a key with few.
 
-Heavy keys, which bring much beside others, are given out apart: their items may gather for a moment, since items that are handled
-together cost less, and what they cost is taken from all keys.
+Heavy keys, which bring much beside others, are given out apart: their items may gather for a moment, since items that
+are handled together cost less, and what they cost is taken from all keys.
 
 Items of one key keep their order. Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
@@ -34,8 +34,9 @@ _HEAVY: Final = HeavyRule()
 class FairQueue(Generic[K, T]):
     """A queue per key, a ring of the keys that have items, and a ring of the heavy ones among them.
 
-    A key is heavy when it brings a third of all items, and more than a few, beside other keys of the last second. It stays heavy
-    while more than a few of its items wait. Unbounded: the caller checks the length before it puts something in.
+    A key is heavy when it brings a third of all items, and more than a few, beside other keys of the last second. It
+    stays heavy while more than a few of its items wait. Unbounded: the caller checks the length before it puts
+    something in.
     """
 
     __slots__ = (
@@ -99,7 +100,9 @@ class FairQueue(Generic[K, T]):
         return None
 
     def take_heavy(self) -> tuple[K, T] | None:
-        """The next item of the heavy key whose turn it is; None when no heavy key has items that `take` has passed over."""
+        """The next item of the heavy key whose turn it is; None when no heavy key has items that `take` has passed
+        over.
+        """
         return self._take_of(self._heavy_ring.popleft()) if self._heavy_ring else None
 
     def is_crowding(self, key: K, least: int, now: float) -> bool:

@@ -1,7 +1,8 @@
 """How far a consumer is behind, in seconds: two ages that a log does not tell by itself.
 
-Kafka says how many messages lie ahead, not how old they are, and to ask would cost a read. Both ages are bounds that follow from
-the messages that were seen: exact to a second, and never more than that below the truth. Pure: time comes in as `now_ms`.
+Kafka says how many messages lie ahead, not how old they are, and to ask would cost a read. Both ages are bounds that
+follow from the messages that were seen: exact to a second, and never more than that below the truth. Pure: time comes
+in as `now_ms`.
 """
 
 from collections import deque
@@ -13,8 +14,8 @@ _MARK_EVERY_MS: Final = 250  # exact enough for ages in seconds
 class UnreadAge:
     """Age of the oldest message that lies ahead in a topic.
 
-    It is younger than the message that was read last, and than the moment when nothing lay ahead: after an idle night, the first
-    event is not a night old. Not thread-safe, but for `read`, which may run on another thread.
+    It is younger than the message that was read last, and than the moment when nothing lay ahead: after an idle night,
+    the first event is not a night old. Not thread-safe, but for `read`, which may run on another thread.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,9 @@ class UnreadAge:
         self._read_ms[topic] = timestamp_ms
 
     def seconds(self, topic: str, backlog: int, now_ms: int) -> float:
-        """The age, while `backlog` messages lie ahead. To be called every second or so: it is exact to the time between two calls."""
+        """The age, while `backlog` messages lie ahead. To be called every second or so: it is exact to the time between
+        two calls.
+        """
         if not backlog:
             self._empty_ms[topic] = now_ms
             return 0.0

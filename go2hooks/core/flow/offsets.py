@@ -1,8 +1,8 @@
 """Which offset of a partition may be committed, when deliveries finish out of order.
 
-A partition's messages are begun in offset order and completed in any order. The committable offset is the lowest one that is
-still incomplete: after a crash, reading restarts there, so nothing unfinished is skipped. Messages above it that were completed
-may be read again; the recorded attempts tell which.
+A partition's messages are begun in offset order and completed in any order. The committable offset is the lowest one
+that is still incomplete: after a crash, reading restarts there, so nothing unfinished is skipped. Messages above it
+that were completed may be read again; the recorded attempts tell which.
 """
 
 from collections import deque
@@ -11,8 +11,8 @@ from collections import deque
 class OffsetTracker:
     """Offsets of one partition during one assignment. Not thread-safe.
 
-    `begin` must be called in ascending order. `begin` and `complete` are O(1) amortised: a deque of begun offsets, whose head is
-    dropped once it is complete.
+    `begin` must be called in ascending order. `begin` and `complete` are O(1) amortised: a deque of begun offsets,
+    whose head is dropped once it is complete.
     """
 
     __slots__ = ("_begun", "_committed", "_incomplete", "_next")

@@ -23,7 +23,7 @@ from go2hooks.devstack.broker import Broker
 from go2hooks.devstack.data_dir import DataDir
 from go2hooks.devstack.database import Database
 from go2hooks.devstack.errors import StackError
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 from go2hooks.kafka.admin import ensure_topics
 from go2hooks.postgres.migrate import migrate
 from go2hooks.postgres.secrets import SecretBox
@@ -73,7 +73,7 @@ class Stack:
         self.database = Database(directory / "postgres")
         self.partitions = partitions
         self._env = env
-        self._running: dict[str, list[Service]] = {"router": [], "replayer": [], "dispatcher": []}
+        self._running: dict[str, list[ServiceProcess]] = {"router": [], "replayer": [], "dispatcher": []}
         self._started_with: tuple[Any, ...] = ()
 
     def start(self) -> None:
@@ -145,10 +145,10 @@ class Stack:
         for service in self._running[kind]:
             service.wait_ready()
 
-    def services(self) -> list[Service]:
+    def services(self) -> list[ServiceProcess]:
         return [service for group in self._running.values() for service in group]
 
-    def _service(self, kind: str, number: int, env: dict[str, str]) -> Service:
+    def _service(self, kind: str, number: int, env: dict[str, str]) -> ServiceProcess:
         settings = {
             "GO2HOOKS_KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
             "GO2HOOKS_DATABASE_URL": self.database.url(),
@@ -160,7 +160,7 @@ class Stack:
             **env,
         }
         module = "router.replay" if kind == "replayer" else kind
-        return Service(f"{kind}-{number}", f"services.{module}", self.dir, settings, drain_timeout_s=25.0)
+        return ServiceProcess(f"{kind}-{number}", f"services.{module}", self.dir, settings, drain_timeout_s=25.0)
 
     def pids(self) -> dict[str, list[int]]:
         """Process ids by name of part, without producer and receiver."""

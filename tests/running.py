@@ -21,7 +21,7 @@ from go2hooks.core.domain.samples import example_payload
 from go2hooks.devstack.broker import Broker
 from go2hooks.devstack.data_dir import DataDir
 from go2hooks.devstack.database import Database
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 from go2hooks.postgres.api_keys import create_key
 from go2hooks.postgres.migrate import migrate
 from go2hooks.producer import EventProducer, new_event_id
@@ -171,9 +171,9 @@ class Stack:
         self.dispatcher = self.service("dispatcher")
         self.mend()
 
-    def service(self, kind: str, suffix: str = "", **env: str) -> Service:
+    def service(self, kind: str, suffix: str = "", **env: str) -> ServiceProcess:
         """One more of a kind, not started. `env` changes its settings."""
-        return Service(f"{kind}{suffix}", f"services.{kind}", self.dir, self.env | env, drain_timeout_s=25.0)
+        return ServiceProcess(f"{kind}{suffix}", f"services.{kind}", self.dir, self.env | env, drain_timeout_s=25.0)
 
     def mend(self) -> None:
         """Start again what a test has left dead."""
@@ -209,7 +209,7 @@ class Stack:
         eventually(lambda: metric(self.router, 'go2hooks_webhooks{state="routed"}') == self.query(statement)[0][0])
 
 
-def metric(service: Service, series: str) -> float:
+def metric(service: ServiceProcess, series: str) -> float:
     """The present value of one series."""
     with urlopen(f"{service.url}/metrics", timeout=10) as answer:
         text = answer.read().decode()
@@ -217,7 +217,7 @@ def metric(service: Service, series: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def kill(service: Service) -> None:
+def kill(service: ServiceProcess) -> None:
     """`kill -9`, and wait until it is dead."""
     assert service.pid is not None
     os.kill(service.pid, signal.SIGKILL)

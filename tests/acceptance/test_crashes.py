@@ -11,7 +11,7 @@ from recording import Endpoint, Reply
 from running import DELAYS_S, Account, Stack, assert_not_early, kill, metric
 from waiting import eventually
 
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 
 STREAM = 2000
 UNDER_WAY = 64 + 200  # sends at once to one webhook, and what was sent but not yet recorded
@@ -53,7 +53,7 @@ def stream(stack: Stack, account: Account, receiver, record_property) -> Callabl
 
 @pytest.mark.parametrize("name", ["router", "dispatcher", "api"])
 def test_nothing_is_lost_when_a_service_is_killed(stack, stream, name):
-    service: Service = getattr(stack, name)
+    service: ServiceProcess = getattr(stack, name)
 
     def interrupt() -> None:
         kill(service)
@@ -66,7 +66,7 @@ def test_nothing_is_lost_when_a_service_is_killed(stack, stream, name):
 
 @pytest.mark.parametrize("name", ["router", "dispatcher"])
 def test_nothing_is_lost_or_repeated_when_a_service_is_stopped(stack, stream, name):
-    service: Service = getattr(stack, name)
+    service: ServiceProcess = getattr(stack, name)
 
     def interrupt() -> None:
         service.ask_to_stop()
@@ -91,12 +91,12 @@ def test_a_waiting_retry_is_neither_lost_nor_hurried_by_a_restart(stack, account
 
 
 @pytest.fixture
-def second_dispatcher(stack: Stack) -> Iterator[Service]:
+def second_dispatcher(stack: Stack) -> Iterator[ServiceProcess]:
     with stack.service("dispatcher", "-2") as service:
         yield service
 
 
-def attempts(service: Service) -> float:
+def attempts(service: ServiceProcess) -> float:
     return metric(service, 'go2hooks_attempts_total{outcome="delivered"}')
 
 

@@ -12,12 +12,12 @@ from running import Stack, metric
 from waiting import eventually
 
 from go2hooks.devstack.server import Server
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 
 EVENTS = 600
 
 
-def services(stack: Stack) -> tuple[Service, ...]:
+def services(stack: Stack) -> tuple[ServiceProcess, ...]:
     return stack.api, stack.router, stack.dispatcher
 
 

@@ -9,11 +9,11 @@ import pytest
 from running import DELAYS_S, Account, Stack, assert_not_early, kill
 from waiting import eventually
 
-from go2hooks.devstack.service import Service
+from go2hooks.devstack.service import ServiceProcess
 
 
 @pytest.fixture
-def replayer(stack: Stack) -> Iterator[Service]:
+def replayer(stack: Stack) -> Iterator[ServiceProcess]:
     with stack.service("router.replay", GO2HOOKS_REPLAY_PER_S="500") as service:
         yield service
 

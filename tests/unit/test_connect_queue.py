@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,21 +11,20 @@ from connections import A, B, connection_to, is_closed
 from waiting import until
 
 from go2hooks.core.flow.serving import Opening
-from services.dispatcher.http.connect_queue import ConnectQueue
+from services.dispatcher.http.connect_queue import ConnectQueues
 from services.dispatcher.http.connection import Connection, Origin
 from services.dispatcher.http.deadlines import Bucket
-from services.dispatcher.http.line import Times
+from services.dispatcher.http.few_workers import QueueLimits
 
-TIMES = Times.within(10.0, 60.0)
-SHORT = Times.within(0.2, 0.3)
+LIMITS = QueueLimits.within(10.0, 60.0)
+SHORT = QueueLimits.within(0.2, 0.3)
 
 
 class Scene:
     """A queue, and who keeps the connections that become idle."""
 
-    def __init__(self, at_once: int = 1, times: Times = TIMES) -> None:
-        self.turns = ConnectQueue(times, at_once)
-        self.turns.close_idle = self._close_idle
+    def __init__(self, at_once: int = 1, limits: QueueLimits = LIMITS) -> None:
+        self.queues = ConnectQueues(replace(limits, at_once=at_once), self._close_idle)
         self.idle: list[Connection] = []
 
     def _close_idle(self, origin: Origin) -> bool:
@@ -32,17 +32,17 @@ class Scene:
             return False
         connection = self.idle.pop(0)
         connection.close()
-        self.turns.lost(connection)
+        self.queues.of(connection.origin).lost(connection)
         return True
 
     async def opening(self, origin: Origin = A) -> Opening:
-        opening = await self.turns.enter(origin, Bucket())
+        opening = await self.queues.of(origin).enter(Bucket())
         assert isinstance(opening, Opening)
         return opening
 
     def made(self, opening: Opening, origin: Origin = A) -> Connection:
         connection = connection_to(origin)
-        self.turns.made(connection, opening)
+        self.queues.of(connection.origin).made(connection, opening)
         return connection
 
     def answer(self, connection: Connection, took_s: float = 0.0) -> Connection:
@@ -50,7 +50,7 @@ class Scene:
         connection.asked_at = connection.idle_since - took_s
         if not connection.connected_at:
             connection.connected_at = connection.asked_at
-        if not self.turns.release(connection):
+        if not self.queues.of(connection.origin).release(connection):
             self.idle.append(connection)
         return connection
 
@@ -77,9 +77,9 @@ async def full(at_once: int = 1) -> tuple[Scene, list[Opening]]:
 
 async def test_so_many_open_at_once_and_the_next_waits_until_one_has_ended() -> None:
     scene, (first, second) = await full(at_once=2)
-    third, fourth = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
+    third, fourth = await started(scene.queues.of(A).enter(Bucket()), scene.queues.of(A).enter(Bucket()))
     assert not third.done()
-    scene.turns.failed(A, first)
+    scene.queues.of(A).failed(first)
     assert isinstance(await third, Opening)
     assert not fourth.done()
     scene.made(second)
@@ -88,10 +88,10 @@ async def test_so_many_open_at_once_and_the_next_waits_until_one_has_ended() -> 
 
 async def test_origins_do_not_wait_for_each_other() -> None:
     scene, (opening,) = await full()
-    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    (waiting,) = await started(scene.queues.of(A).enter(Bucket()))
     await scene.opening(B)
     assert not waiting.done()
-    scene.turns.failed(A, opening)
+    scene.queues.of(A).failed(opening)
     assert isinstance(await waiting, Opening)
 
 
@@ -99,10 +99,10 @@ async def test_who_waits_longest_gets_the_connection_that_becomes_idle_first() -
     scene = Scene()
     one, other = await scene.served(2)
     await scene.opening()
-    first, second = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
-    assert scene.turns.release(one)
-    assert scene.turns.release(other)
-    assert not scene.turns.release(one)
+    first, second = await started(scene.queues.of(A).enter(Bucket()), scene.queues.of(A).enter(Bucket()))
+    assert scene.queues.of(one.origin).release(one)
+    assert scene.queues.of(other.origin).release(other)
+    assert not scene.queues.of(one.origin).release(one)
     assert await first is one
     assert await second is other
 
@@ -111,27 +111,26 @@ async def test_the_more_are_open_the_more_may_be_opened_at_once() -> None:
     scene = Scene()
     served = await scene.served(12)
     openings = [await scene.opening() for _ in range(3)]
-    (fourth,) = await started(scene.turns.enter(A, Bucket()))
+    (fourth,) = await started(scene.queues.of(A).enter(Bucket()))
     assert not fourth.done()
-    scene.turns.lost(served[0])
-    scene.turns.failed(A, openings[0])  # two under way, eleven open
+    scene.queues.of(A).lost(served[0])
+    scene.queues.of(A).failed(openings[0])  # two under way, eleven open
     await asyncio.sleep(0)
     assert not fourth.done()
-    scene.turns.failed(A, openings[1])
+    scene.queues.of(A).failed(openings[1])
     assert isinstance(await fourth, Opening)
 
 
 async def test_who_waits_in_vain_is_told_and_leaves_the_line() -> None:
     scene, (opening,) = await full()
     bucket = Bucket()
-    late, patient = await started(scene.turns.enter(A, bucket), scene.turns.enter(A, Bucket()))
+    late, patient = await started(scene.queues.of(A).enter(bucket), scene.queues.of(A).enter(Bucket()))
     bucket.expired = True
     for item in tuple(bucket):
         item.expire()
     assert await late is None
     assert not bucket
-    assert await scene.turns.enter(A, bucket) is None
-    scene.turns.failed(A, opening)
+    scene.queues.of(A).failed(opening)
     assert isinstance(await patient, Opening)
 
 
@@ -140,11 +139,11 @@ async def test_what_somebody_got_who_was_cancelled_goes_to_the_next(given: str) 
     scene = Scene()
     (connection,) = await scene.served(1)
     opening = await scene.opening()
-    first, second = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
+    first, second = await started(scene.queues.of(A).enter(Bucket()), scene.queues.of(A).enter(Bucket()))
     if given == "connection":
-        assert scene.turns.release(connection)
+        assert scene.queues.of(connection.origin).release(connection)
     else:
-        scene.turns.failed(A, opening)
+        scene.queues.of(A).failed(opening)
     first.cancel()
     await asyncio.wait([first])
     assert first.cancelled()
@@ -157,8 +156,8 @@ async def test_a_connection_that_nobody_takes_after_all_is_closed() -> None:
     scene = Scene()
     (connection,) = await scene.served(1)
     await scene.opening()
-    (only,) = await started(scene.turns.enter(A, Bucket()))
-    assert scene.turns.release(connection)
+    (only,) = await started(scene.queues.of(A).enter(Bucket()))
+    assert scene.queues.of(connection.origin).release(connection)
     only.cancel()
     await asyncio.wait([only])
     assert is_closed(connection)
@@ -166,30 +165,29 @@ async def test_a_connection_that_nobody_takes_after_all_is_closed() -> None:
 
 async def test_who_was_cancelled_while_waiting_is_passed_over() -> None:
     scene, (opening,) = await full()
-    first, second = await started(scene.turns.enter(A, Bucket()), scene.turns.enter(A, Bucket()))
+    first, second = await started(scene.queues.of(A).enter(Bucket()), scene.queues.of(A).enter(Bucket()))
     first.cancel()
     await asyncio.wait([first])
-    scene.turns.failed(A, opening)
+    scene.queues.of(A).failed(opening)
     assert isinstance(await second, Opening)
 
 
 async def test_closing_ends_the_waiting() -> None:
     scene, _ = await full()
-    (waiting,) = await started(scene.turns.enter(A, Bucket()))
-    scene.turns.close()
+    (waiting,) = await started(scene.queues.of(A).enter(Bucket()))
+    scene.queues.close()
     assert await waiting is None
-    assert await scene.turns.enter(A, Bucket()) is None
 
 
 async def test_nothing_is_remembered_of_an_origin_where_nothing_is_left() -> None:
     scene, (opening,) = await full()
-    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    (waiting,) = await started(scene.queues.of(A).enter(Bucket()))
     waiting.cancel()
     await asyncio.wait([waiting])
     connection = scene.made(opening)
-    assert len(scene.turns) == 1
-    scene.turns.lost(connection)
-    assert len(scene.turns) == 0
+    assert len(scene.queues) == 1
+    scene.queues.of(connection.origin).lost(connection)
+    assert len(scene.queues) == 0
 
 
 # --- few workers
@@ -201,20 +199,20 @@ async def test_who_would_open_one_beside_one_that_is_overtaken_waits_for_one_tha
     scene.made(await scene.opening())
     await asyncio.sleep(0.01)
     scene.answer(connection, took_s=0.001)
-    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    (waiting,) = await started(scene.queues.of(A).enter(Bucket()))
     assert not waiting.done()
-    assert scene.turns.release(connection)
+    assert scene.queues.of(connection.origin).release(connection)
     assert await waiting is connection
 
 
 async def test_nobody_waits_for_long_for_a_connection_that_others_use() -> None:
-    scene = Scene(at_once=16, times=SHORT)
+    scene = Scene(at_once=16, limits=SHORT)
     (connection,) = await scene.served(1)
     scene.made(await scene.opening())
     await asyncio.sleep(0.01)
     scene.answer(connection, took_s=0.001)
     scene.idle.clear()  # somebody has taken it
-    assert isinstance(await asyncio.wait_for(scene.turns.enter(A, Bucket()), 10), Opening)
+    assert isinstance(await asyncio.wait_for(scene.queues.of(A).enter(Bucket()), 10), Opening)
 
 
 async def overdue(scene: Scene) -> Connection:
@@ -226,13 +224,13 @@ async def overdue(scene: Scene) -> Connection:
 
 
 async def test_an_idle_connection_is_closed_for_one_that_waits_for_long() -> None:
-    scene = Scene(at_once=16, times=SHORT)
+    scene = Scene(at_once=16, limits=SHORT)
     await overdue(scene)
     assert scene.idle == []  # it has been open for long itself: others may wait for the worker
 
 
 async def test_a_connection_in_use_is_closed_for_one_that_waits_for_long_when_it_becomes_idle() -> None:
-    scene = Scene(at_once=16, times=SHORT)
+    scene = Scene(at_once=16, limits=SHORT)
     (used,) = await scene.served(1)
     scene.idle.clear()
     scene.made(await scene.opening())
@@ -246,53 +244,53 @@ async def test_a_connection_in_use_is_closed_for_one_that_waits_for_long_when_it
 
 
 async def test_where_workers_are_few_a_connection_is_used_for_a_moment_and_no_others_are_opened() -> None:
-    scene = Scene(at_once=16, times=SHORT)
-    scene.turns.lost(await overdue(scene))
+    scene = Scene(at_once=16, limits=SHORT)
+    scene.queues.of(A).lost(await overdue(scene))
     (connection,) = await scene.served(1)
-    assert scene.turns.one_idle_s(A) == SHORT.brief_s
-    (waiting,) = await started(scene.turns.enter(A, Bucket()))
+    assert scene.queues.one_idle_s(A) == SHORT.brief_s
+    (waiting,) = await started(scene.queues.of(A).enter(Bucket()))
     assert not waiting.done()
     connection.connected_at -= 2 * SHORT.brief_s
-    assert scene.turns.release(connection)
+    assert scene.queues.of(connection.origin).release(connection)
     assert is_closed(connection)
     assert not waiting.done()
-    scene.turns.lost(connection)
+    scene.queues.of(connection.origin).lost(connection)
     assert isinstance(await waiting, Opening)
 
 
 async def test_few_workers_are_remembered_without_a_connection_and_then_forgotten() -> None:
-    scene = Scene(at_once=16, times=SHORT)
-    scene.turns.lost(await overdue(scene))
-    assert len(scene.turns) == 1
-    await until(lambda: len(scene.turns) == 0, 10)
+    scene = Scene(at_once=16, limits=SHORT)
+    scene.queues.of(A).lost(await overdue(scene))
+    assert len(scene.queues) == 1
+    await until(lambda: len(scene.queues) == 0, 10)
 
 
 async def test_a_second_worker_is_looked_for_once_a_connection_alone_has_been_open_for_a_moment() -> None:
     scene = Scene()
     (connection,) = await scene.served(1)
     assert not connection.is_alone
-    connection.connected_at -= 2 * TIMES.overdue_s
+    connection.connected_at -= 2 * LIMITS.overdue_s
     scene.answer(connection)
     assert connection.is_alone
-    assert scene.turns.wants_another(A)
+    assert scene.queues.of(A).serving.is_unproven
     second = scene.made(await scene.opening())
-    assert not scene.turns.wants_another(A)  # it is being looked for
+    assert not scene.queues.of(A).serving.is_unproven  # it is being looked for
     scene.answer(second)
-    assert not scene.turns.wants_another(A)
+    assert not scene.queues.of(A).serving.is_unproven
     assert not scene.answer(connection).is_alone
 
 
 async def test_the_last_worker_that_a_receiver_has_shown_is_not_kept_idle_for_long() -> None:
     scene = Scene()
     await scene.served(3)
-    assert scene.turns.one_idle_s(A) == TIMES.last_s
-    scene.turns.lost(scene.idle.pop())
-    assert scene.turns.one_idle_s(A) == TIMES.idle_s
-    assert scene.turns.one_idle_s(B) == TIMES.idle_s
+    assert scene.queues.one_idle_s(A) == LIMITS.last_s
+    scene.queues.of(A).lost(scene.idle.pop())
+    assert scene.queues.one_idle_s(A) == LIMITS.idle_s
+    assert scene.queues.one_idle_s(B) == LIMITS.idle_s
 
 
 def test_nobody_times_out_who_waits_for_what_another_dispatcher_keeps() -> None:
-    times = Times.within(10.0, 60.0)
-    assert times.last_s + times.overdue_s + times.watch_s < 10.0
-    assert times.brief_s < times.overdue_s < times.last_s <= times.idle_s
-    assert Times.within(10.0, 2.0).last_s == 2.0
+    limits = QueueLimits.within(10.0, 60.0)
+    assert limits.last_s + limits.overdue_s + limits.watch_s < 10.0
+    assert limits.brief_s < limits.overdue_s < limits.last_s <= limits.idle_s
+    assert QueueLimits.within(10.0, 2.0).last_s == 2.0

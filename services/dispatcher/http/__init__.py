@@ -1,8 +1,8 @@
 """Senders: carry signed requests to receivers. `HttpClient` is the fast one, `AiohttpSender` the reference."""
 
 from go2hooks.settings import Settings
+from services.dispatcher.http.client import HttpClient
 from services.dispatcher.http.guard import Guard, RememberingPolicy
-from services.dispatcher.http.protocol import HttpClient
 from services.dispatcher.http.proxy import EgressProxy
 from services.dispatcher.http.resolver import AresLookup, Resolver
 from services.dispatcher.http.response import Limits

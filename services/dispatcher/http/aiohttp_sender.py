@@ -24,10 +24,10 @@ from go2hooks.core.domain.outcome import Answer, NoAnswer, Response
 from go2hooks.core.security.egress import ProxyAddress, meaning
 from go2hooks.core.security.request import SignedRequest
 from services.dispatcher.http import failures, wire
+from services.dispatcher.http.client import STALE_WITHIN_S
 from services.dispatcher.http.failures import Cause, Phase
 from services.dispatcher.http.guard import Guard
 from services.dispatcher.http.identity import Identity
-from services.dispatcher.http.protocol import STALE_WITHIN_S
 from services.dispatcher.http.proxy import EgressProxy, judged_host
 from services.dispatcher.http.resolver import Resolver
 from services.dispatcher.http.response import HEAD_LIMIT_BYTES, Limits

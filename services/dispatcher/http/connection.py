@@ -1,7 +1,7 @@
 """One connection to a receiver: writes a request at once, reports one response, says whether it may be used again.
 
-`exchange` writes the request. What arrives goes to the `ResponseReader`, which says when the response is over. `_settle` or
-`_fail` then end the exchange and report exactly once.
+`exchange` writes the request. What arrives goes to the `ResponseReader`, which says when the response is over. `_settle`
+or `_fail` then end the exchange and report exactly once.
 
 A connection may be used again only after an answer that is complete, asks for no close, and is followed by nothing.
 """
@@ -57,15 +57,15 @@ class Connection(asyncio.BaseProtocol):
     """One exchange at a time. Belongs to one event loop. Made as a `PlainConnection` or a `TlsConnection`."""
 
     __slots__ = (
-        "_body_bucket", "_bucket", "_limits", "_loss", "_owner", "_report", "_response", "_started", "_transport", "asked_at",
-        "connected_at", "idle_since", "is_alone", "opening", "origin", "remote_address", "state",
+        "_body_bucket", "_bucket", "_limits", "_loss", "_owner", "_report", "_response", "_started", "_transport",
+        "asked_at", "connected_at", "idle_since", "is_alone", "opening", "origin", "remote_address", "state",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, origin: Origin, limits: Limits) -> None:
         self.state = State.CONNECTING
         self.origin = origin
         self.connected_at = self.asked_at = self.idle_since = 0.0
-        self.opening: Opening | None = None  #: set until the first answer that leaves the connection open
+        self.opening: Opening | None = None  #: until it has been used: the first answer that leaves it open ends that
         self.remote_address: str | None = None  #: the receiver's; None where a proxy connected to it
         self.is_alone = False  #: when it became idle, the receiver had not yet served two connections at once
         self._owner = owner

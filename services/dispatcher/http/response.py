@@ -14,9 +14,7 @@ from services.dispatcher.http import failures, wire
 from services.dispatcher.http.failures import Cause
 from services.dispatcher.http.lenient import INTERIM_LIMIT, LenientReader, UnreadableError
 
-HEAD_LIMIT_BYTES: Final = (
-    65536  #: of all heads of an answer, interim ones included; servers themselves stop at 8 to 32 KiB
-)
+HEAD_LIMIT_BYTES: Final = 65536  #: of all heads of an answer, interim ones included; real ones have a few KiB
 
 
 class Limits(NamedTuple):
@@ -32,8 +30,8 @@ class ResponseReader:
     """Parses what a connection receives. `feed` until it returns True, then `reset` for the next response."""
 
     __slots__ = (
-        "_body_bytes", "_body_limit", "_excerpt", "_excerpt_bytes", "_head", "_interim", "_is_complete", "_lenient", "_parser",
-        "_received", "cause", "head_at", "is_reusable", "status",
+        "_body_bytes", "_body_limit", "_excerpt", "_excerpt_bytes", "_head", "_interim", "_is_complete", "_lenient",
+        "_parser", "_received", "cause", "head_at", "is_reusable", "status",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -121,7 +119,7 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         if self.status:
             self._is_complete = True
-            self.is_reusable = self._parser.should_keep_alive()  # type: ignore[union-attr]  # it forgets right after this
+            self.is_reusable = self._parser.should_keep_alive()  # type: ignore[union-attr]  # forgotten right after
 
     # --- internal
 
@@ -174,5 +172,5 @@ class ResponseReader:
         return self._parse(head.strict + body)
 
     def _has_enough(self) -> bool:
-        """Whether the body's limit is reached. Raw bytes count too: a body may come in tiny chunks or endless trailers."""
+        """Whether the body's limit is reached. Raw bytes count, too: of tiny chunks, or endless trailers."""
         return self._body_bytes > self._body_limit or self._received > self._body_limit + HEAD_LIMIT_BYTES

@@ -1,7 +1,8 @@
 """A connection over TLS: it is the protocol of the TCP transport itself, and passes OpenSSL the bytes in memory.
 
-An event loop's own TLS transport calls OpenSSL once more after everything that it has read, and catches the exception that
-says that there is no more. This costs about a twentieth of a delivery. Here the records' lengths say that all has been read.
+An event loop's own TLS transport calls OpenSSL once more after everything that it has read, and catches the exception
+that says that there is no more. This costs about a twentieth of a delivery. Here the records' lengths say that all has
+been read.
 """
 
 import asyncio
@@ -62,9 +63,9 @@ class TlsConnection(Connection, asyncio.Protocol):
         self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
-        """Give OpenSSL one record at a time: it processes all that carry no data before it returns, which blocks the loop.
+        """Give OpenSSL one record at a time: it processes all that carry no data at once, which would block the loop.
 
-        What has arrived is passed on together, since bytes or a close_notify after an answer make the connection unusable.
+        What has arrived is passed on together: bytes or a close_notify after an answer make the connection unusable.
         """
         records = self._records
         if records.partial_header:
@@ -105,7 +106,7 @@ class TlsConnection(Connection, asyncio.Protocol):
     def _is_refused(self) -> bool:
         """In TLS 1.3 a receiver judges our side of the handshake after we have finished, and may refuse by hanging up.
 
-        A server that accepts sends session tickets first. This tells a refusal from a server that hangs up on the request.
+        A server that accepts sends session tickets first, also one that then hangs up on the request.
         """
         if not self.connected_at or self.idle_since or self._response.has_begun or self._is_farewell:
             return False

@@ -3,8 +3,8 @@
 from typing import Final
 
 _HEADER_BYTES: Final = 5  # of a record (RFC 8446, 5.1): its type, two bytes of a version, and its length
-# What a receiver may send over a connection's life that carries no data: handshakes take some ten thousand bytes, session
-# tickets a few thousand. A short record counts as `_RECORD_BYTES`, since OpenSSL works for 20 us on a change of keys.
+# What a receiver may send over a connection's life that carries no data: handshakes take some ten thousand bytes,
+# session tickets a few thousand. A short record counts as `_RECORD_BYTES`: OpenSSL works for 20 us on a change of keys.
 _ALLOWANCE_BYTES: Final = 262_144
 _RECORD_BYTES: Final = 2048
 
@@ -20,7 +20,7 @@ class TlsRecords:
         self._allowance = _ALLOWANCE_BYTES
 
     def cut(self, data: bytes, at: int) -> int:
-        """Where the record ends that `at` lies in, or what there is of it; `at` itself when its header is incomplete."""
+        """Where the record ends that `at` lies in, or what there is of it; `at` itself if its header is cut."""
         if not self._left:
             if len(data) - at < _HEADER_BYTES:
                 self.partial_header = data[at:]

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import BODY, OK, Line, Receiver, answering, post
+from scripted import AT_ONCE, BODY, OK, Line, Receiver, answering, post
 
 from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
 from go2hooks.core.flow.serving import Opening
+from services.dispatcher.http.client import STALE_WITHIN_S
 from services.dispatcher.http.deadlines import Bucket
-from services.dispatcher.http.line import AT_ONCE
-from services.dispatcher.http.protocol import STALE_WITHIN_S
 
 
 def count_of_descriptors() -> int:
@@ -139,7 +138,7 @@ async def test_who_has_waited_for_a_connection_that_turns_out_stale_gets_a_fresh
     assert isinstance(await sender.send(post(receiver.target())), Answer)
     origin = ("http", "localhost", receiver.port, None)
     for _ in range(AT_ONCE):  # nobody else may open one
-        assert isinstance(await sender._connect_queue.enter(origin, Bucket()), Opening)
+        assert isinstance(await sender._pool._queues.of(origin).enter(Bucket()), Opening)
     first = asyncio.create_task(sender.send(post(receiver.target())))
     await asyncio.sleep(0)
     second = asyncio.create_task(sender.send(post(receiver.target())))

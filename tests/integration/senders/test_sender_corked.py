@@ -8,7 +8,7 @@ import pytest
 from scripted import OK, Line, post
 
 from go2hooks.core.domain.outcome import Answer, Response
-from services.dispatcher.http.protocol import BURST
+from services.dispatcher.http.corking import BURST
 
 COUNT = BURST + 4
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from name_server import A, NameServer
-from scripted import OK, Line, post
+from scripted import AT_ONCE, OK, Line, post
 
 from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
 from go2hooks.core.security.addresses import AddressPolicy
 from go2hooks.core.security.target import Target
 from go2hooks.settings import Settings
 from services.dispatcher.http import build_sender
-from services.dispatcher.http.connect_queue import AT_ONCE
 from services.dispatcher.http.guard import BlockedAddressError, Guard
 from services.dispatcher.http.resolver import numeric
 

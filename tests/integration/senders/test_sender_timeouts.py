@@ -6,10 +6,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from scripted import OK, Line, post
+from scripted import AT_ONCE, OK, Line, post
 
 from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
-from services.dispatcher.http.line import AT_ONCE
 
 TIMEOUT_S = 0.6  # long enough for a busy machine to come as far as a test wants
 LATE_S = 10.0  # a busy machine included

@@ -1,8 +1,9 @@
 """The reference sender, on aiohttp.ClientSession: slower, by other people's well-worn code.
 
-It differs from the fast one in its bounds: aiohttp limits idle connections by time, not by number. Through an egress proxy
-it sends no plain http, for which aiohttp knows no tunnel; and a receiver that is slow with its TLS handshake passes for a
-proxy that is. It does not tell the address that a request went to, which aiohttp has forgotten by the end of a short answer.
+It differs from the fast one: aiohttp limits idle connections by time, not by number, and does not tell how many there are.
+Through an egress proxy it sends no plain http, for which aiohttp knows no tunnel; and a receiver that is slow with its TLS
+handshake is taken for a slow proxy. The address that a request went to is unknown: at the end of a short answer, aiohttp has
+forgotten it.
 """
 
 import asyncio
@@ -58,12 +59,14 @@ class AiohttpSender:
         self._ssl_context = ssl_context
         self._proxy = None if proxy is None else proxy.address
         self._pool_idle_s = pool_idle_s
+        self._busy = 0
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
         attempt = _Attempt(self._limits.timeout_s)
+        self._busy += 1
         try:
             wire.serialize(request)  # the same refusals as the fast sender's
             async with attempt.deadline:
@@ -76,6 +79,8 @@ class AiohttpSender:
         except Exception as error:  # noqa: BLE001  # whatever aiohttp raises is an outcome, not a crash
             cause = None if self._proxy is None else _explain_proxied(error, attempt.phase, self._proxy)
             return attempt.no_answer(cause or _explain(error, attempt.phase))
+        finally:
+            self._busy -= 1
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:  # noqa: ARG002
         """Never: aiohttp's sessions do nothing without a task."""
@@ -94,14 +99,8 @@ class AiohttpSender:
         await self._resolver.close()
 
     def connections(self) -> dict[str, int]:
-        """Connections to receivers, by state; those being made count as busy. Any thread."""
-        sessions = (self._pooled, self._fresh)
-        connectors = [session.connector for session in sessions if session is not None and session.connector]
-        return {
-            # aiohttp has no public way to ask.
-            "idle": sum(len(idle) for connector in connectors for idle in list(connector._conns.values())),  # noqa: SLF001
-            "busy": sum(len(connector._acquired) for connector in connectors),  # noqa: SLF001
-        }
+        """Busy connections, those that are being made included: aiohttp does not tell the idle ones. Any thread."""
+        return {"busy": self._busy}
 
     async def _send_twice_if_stale(
         self, request: SignedRequest, context: ssl.SSLContext, attempt: "_Attempt"

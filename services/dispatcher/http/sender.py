@@ -37,5 +37,5 @@ class Sender(Protocol):
         """Interrupt what is under way and close every connection."""
 
     def connections(self) -> dict[str, int]:
-        """Connections to receivers, by state: `idle`, `busy`, `connecting` (where that is told apart). Any thread."""
+        """Connections to receivers by state: `idle`, `busy`, `connecting`, as far as they are known. Any thread."""
         ...

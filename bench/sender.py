@@ -29,7 +29,7 @@ from go2hooks.core.security.addresses import AddressPolicy
 from go2hooks.core.security.request import SignedRequest
 from go2hooks.core.security.signing import body_signature, generate_secret, standard_signature
 from go2hooks.core.security.target import parse_target
-from services.dispatcher.http import HttpClient, Limits, Resolver, Sender
+from services.dispatcher.http import ExchangeLimits, HttpClient, Resolver, Sender
 from services.dispatcher.http.aiohttp_sender import AiohttpSender
 from services.dispatcher.http.guard import Guard
 from services.dispatcher.http.resolver import AresLookup
@@ -119,7 +119,7 @@ def ours(make: Callable[..., Sender]) -> Callable[[str, Path, int, int], Awaitab
     async def client(url: str, ca: Path, connections: int, count: int) -> dict[str, float]:
         guard = Guard(AddressPolicy(allow_insecure=True))
         sender = make(
-            Limits(10.0, 16384, 1024, 2.0),
+            ExchangeLimits(10.0, 16384, 1024, 2.0),
             resolver=Resolver(lookup := AresLookup(), close_lookup=lookup.close),
             guard=guard,
             ssl_context=client_context(ca),

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 from pydantic import Field, StringConstraints
 
 from go2hooks.core.errors import CertificateError, PrivateKeyError
-from go2hooks.core.security.certificate import MAX_CHAIN_CHARS, MAX_KEY_CHARS, describe, read_client_certificate
+from go2hooks.core.security.certificate import LIMITS, describe, read_client_certificate
 from go2hooks.postgres import client_certificates
 from go2hooks.postgres.audit import Action, Changes
 from go2hooks.postgres.client_certificates import NEEDS_HTTPS, StoredCertificate
@@ -30,9 +30,9 @@ blueprint.before_request(admit)
 class CertificateBody(Body):
     """PUT /webhooks/{id}/client-certificate: both as PEM."""
 
-    certificate: Annotated[str, StringConstraints(max_length=MAX_CHAIN_CHARS)]
+    certificate: Annotated[str, StringConstraints(max_length=LIMITS.chain_chars)]
     """The certificate, then those between it and the root, as PEM."""
-    private_key: Annotated[str, StringConstraints(max_length=MAX_KEY_CHARS)] = Field(
+    private_key: Annotated[str, StringConstraints(max_length=LIMITS.key_chars)] = Field(
         alias="privateKey", repr=False, json_schema_extra={"writeOnly": True}
     )
     """Its private key as PEM, without a password. Never shown again."""

@@ -155,12 +155,12 @@ _FILTER_SCHEMA: Final = {
 _VALUE_SCHEMA: Final = {
     "type": "string",
     "pattern": custom_headers.VALUE_PATTERN,
-    "maxLength": custom_headers.MAX_VALUE_CHARS,
+    "maxLength": custom_headers.LIMITS.value_chars,
 }
 _HEADERS_SCHEMA: Final = {
     "type": ["object", "null"],
-    "maxProperties": custom_headers.MAX_HEADERS,
-    "propertyNames": {"pattern": custom_headers.NAME_PATTERN, "maxLength": custom_headers.MAX_NAME_CHARS},
+    "maxProperties": custom_headers.LIMITS.headers,
+    "propertyNames": {"pattern": custom_headers.NAME_PATTERN, "maxLength": custom_headers.LIMITS.name_chars},
     "additionalProperties": {
         "anyOf": [
             _VALUE_SCHEMA,

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from psycopg import AsyncConnection
@@ -26,7 +26,6 @@ from services.dispatcher.http.tls import load_identity
 
 log = structlog.get_logger(__name__)
 
-_FETCHED: Final = 2_000  # of some kilobytes each
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -45,7 +44,7 @@ class Identities:
         self._box = box
         self._connection = connection
         self._make_context = make_context
-        self._fetched: _Recent[str, StoredCertificate] = _Recent(_FETCHED)
+        self._fetched: _Recent[str, StoredCertificate] = _Recent(2_000)  # of some kilobytes each
         self._contexts: _Recent[IdentityName, ssl.SSLContext] = _Recent(max_contexts)
         self._fetching: _Shared[str, StoredCertificate | None] = _Shared()
         self._building: _Shared[IdentityName, ssl.SSLContext] = _Shared()

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from go2hooks.core.errors import CertificateError, PrivateKeyError
-from go2hooks.core.security.certificate import MAX_CERTIFICATES, describe, read_client_certificate
+from go2hooks.core.security.certificate import LIMITS, describe, read_client_certificate
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -153,7 +153,7 @@ BAD_CHAINS = {
     "damaged further on": (pem(LEAF) + damaged(SUB), "certificate 2 is damaged"),
     "a private key in it": (pem(LEAF) + pem_key(KEY), "must not hold a private key"),
     "a request": (pem(LEAF).replace(" CERTIFICATE", " CERTIFICATE REQUEST"), "nothing but blocks"),
-    "too many": (pem(LEAF) + pem(ROOT) * MAX_CERTIFICATES, "more than 5 certificates"),
+    "too many": (pem(LEAF) + pem(ROOT) * LIMITS.certificates, "more than 5 certificates"),
     "far too many": (pem(LEAF) * 1000, "more than 32768 characters"),
     "expired": (pem(issue("client", KEY, after=NOW)), "CN=client expired at 2026-11-24T12:00:00Z"),
     "issuer expired": (pem(LEAF, issue("Sub", SUB_KEY, after=NOW - DAY / 2)), "CN=Sub expired"),

@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
@@ -24,11 +25,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 
 from go2hooks.core.errors import CertificateError, PrivateKeyError
 
-MAX_CERTIFICATES: Final = 5
-MAX_CHAIN_CHARS: Final = 32_768
-MAX_KEY_CHARS: Final = 4_096  # room for RSA with 4096 bits
-MIN_RSA_BITS: Final = 2048
-MIN_CURVE_BITS: Final = 224  #: of the issuers' keys, as OpenSSL asks for
+
+@dataclass(frozen=True, slots=True)
+class CertificateLimits:
+    """What is accepted as a client certificate."""
+
+    certificates: int = 5  #: in a chain: the webhook's own and four issuers
+    chain_chars: int = 32_768  #: room for five large certificates as PEM; they are sent at each TLS handshake
+    key_chars: int = 4_096  #: room for RSA with 4096 bits as PEM
+    min_rsa_bits: int = 2048  #: what OpenSSL asks for at security level 2
+    min_curve_bits: int = 224  #: of the issuers' keys, as OpenSSL asks for
+
+
+LIMITS: Final = CertificateLimits()
 
 _BEGIN: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?\n")
 _KEY_LABELS: Final = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
@@ -73,14 +82,14 @@ def read_client_certificate(chain: str, private_key: str, now: datetime) -> Clie
     for certificate in certificates:
         _check_certificate(certificate, now)
     public_key = _check_own(certificates[0])
-    key_der = _read_key(private_key, public_key, certificates)
+    key_pem = _read_key(private_key, public_key, certificates)
     for issued, issuer in pairwise(certificates):
         _check_order(issued, issuer)
         _check_issuer(issuer)
     ders = [certificate.public_bytes(Encoding.DER) for certificate in certificates]
     return ClientCertificate(
-        "".join(_as_pem(der, "CERTIFICATE") for der in ders),
-        _as_pem(key_der, "PRIVATE KEY"),
+        "".join(certificate.public_bytes(Encoding.PEM).decode("ascii") for certificate in certificates),
+        key_pem,
         sha256(b"".join(ders)).digest(),
         certificates[0].not_valid_after_utc,
     )
@@ -104,18 +113,18 @@ def describe(chain: str) -> Description:
 
 
 def _read_chain(text: str) -> list[x509.Certificate]:
-    if len(text) > MAX_CHAIN_CHARS:
-        raise CertificateError(f"must not have more than {MAX_CHAIN_CHARS} characters")
+    if len(text) > LIMITS.chain_chars:
+        raise CertificateError(f"must not have more than {LIMITS.chain_chars} characters")
     try:
-        blocks = list(_blocks(text, MAX_CERTIFICATES + 1))
+        blocks = list(_blocks(text, LIMITS.certificates + 1))
     except ValueError as error:
         raise CertificateError(str(error)) from None
     if any("PRIVATE KEY" in label for label, _ in blocks):
         raise CertificateError("must not hold a private key: send that as privateKey")
     if any(label != "CERTIFICATE" for label, _ in blocks):
         raise CertificateError("must hold nothing but blocks that begin with -----BEGIN CERTIFICATE-----")
-    if len(blocks) > MAX_CERTIFICATES:
-        raise CertificateError(f"must not hold more than {MAX_CERTIFICATES} certificates")
+    if len(blocks) > LIMITS.certificates:
+        raise CertificateError(f"must not hold more than {LIMITS.certificates} certificates")
     return [_read_certificate(der, number) for number, (_, der) in enumerate(blocks, 1)]
 
 
@@ -157,9 +166,9 @@ def _check_own(certificate: x509.Certificate) -> _PublicKey:
         raise CertificateError("the key is for RSA-PSS alone; use an RSA key without that restriction")
     public_key = certificate.public_key()
     match public_key:
-        case rsa.RSAPublicKey() if public_key.key_size < MIN_RSA_BITS:
+        case rsa.RSAPublicKey() if public_key.key_size < LIMITS.min_rsa_bits:
             bits = public_key.key_size
-            raise CertificateError(f"the key is too weak: RSA with {bits} bits, {MIN_RSA_BITS} are needed")
+            raise CertificateError(f"the key is too weak: RSA with {bits} bits, {LIMITS.min_rsa_bits} are needed")
         case ec.EllipticCurvePublicKey() if not isinstance(public_key.curve, _CURVES):
             raise CertificateError(f"the key's curve is {public_key.curve.name}; use P-256, P-384 or P-521")
         case rsa.RSAPublicKey() | ec.EllipticCurvePublicKey() | ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
@@ -181,9 +190,9 @@ def _check_issuer(certificate: x509.Certificate) -> None:
     key = certificate.public_key()
     match key:
         case rsa.RSAPublicKey() | dsa.DSAPublicKey():
-            needed = MIN_RSA_BITS
+            needed = LIMITS.min_rsa_bits
         case ec.EllipticCurvePublicKey():
-            needed = MIN_CURVE_BITS
+            needed = LIMITS.min_curve_bits
         case _:
             return
     if key.key_size < needed:
@@ -196,10 +205,10 @@ def _check_issuer(certificate: x509.Certificate) -> None:
 # --- the key
 
 
-def _read_key(text: str, public_key: _PublicKey, certificates: list[x509.Certificate]) -> bytes:
-    """PKCS#8 as DER."""
-    if len(text) > MAX_KEY_CHARS:
-        raise PrivateKeyError(f"must not have more than {MAX_KEY_CHARS} characters")
+def _read_key(text: str, public_key: _PublicKey, certificates: list[x509.Certificate]) -> str:
+    """PKCS#8 as PEM."""
+    if len(text) > LIMITS.key_chars:
+        raise PrivateKeyError(f"must not have more than {LIMITS.key_chars} characters")
     if "ENCRYPTED" in text:
         raise PrivateKeyError("must not be encrypted; openssl pkey -in key.pem takes the password off")
     try:
@@ -217,7 +226,7 @@ def _read_key(text: str, public_key: _PublicKey, certificates: list[x509.Certifi
     _check_match(spki, public_key, certificates)
     if isinstance(key, rsa.RSAPrivateKey) and not _is_sound(key.private_numbers()):
         raise PrivateKeyError("is damaged: its numbers do not fit together")
-    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
 
 
 def _check_match(spki: bytes, public_key: _PublicKey, certificates: list[x509.Certificate]) -> None:
@@ -267,12 +276,6 @@ def _decode(body: str) -> bytes:
         return base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise ValueError("is not PEM: a block holds something besides base64") from None
-
-
-def _as_pem(der: bytes, label: str) -> str:
-    body = base64.b64encode(der).decode("ascii")
-    lines = (body[start : start + 64] for start in range(0, len(body), 64))
-    return "\n".join((f"-----BEGIN {label}-----", *lines, f"-----END {label}-----\n"))
 
 
 def _date(moment: datetime) -> str:

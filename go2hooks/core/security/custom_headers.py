@@ -1,16 +1,26 @@
-"""Which headers of its own a webhook may have on its requests. What they say is the customer's; how requests are framed,
-read and trusted is not.
+"""Which headers of its own a webhook may add to its requests.
+
+What they say is up to the customer; how requests are framed, read and trusted is not.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from go2hooks.core.errors import HeaderError
 
-MAX_HEADERS: Final = 20
-MAX_NAME_CHARS: Final = 100
-MAX_VALUE_CHARS: Final = 1024
-MAX_CHARS: Final = 4096  #: of all names and values together: many servers take 8 KiB of headers in all
+
+@dataclass(frozen=True, slots=True)
+class HeaderLimits:
+    """How many headers, and how long. Many servers take 8 KiB of headers in all, ours included."""
+
+    headers: int = 20
+    name_chars: int = 100
+    value_chars: int = 1024  #: room for a bearer token
+    chars: int = 4096  #: of all names and values together
+
+
+LIMITS: Final = HeaderLimits()
 _NAMED: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TEXT: Final = r"[!-~]([ -~]*[!-~])?"
 NAME_PATTERN: Final = f"^{_NAMED}$"
@@ -26,8 +36,8 @@ _SIGNATURE_LIKE: Final = ("signature", "hmac")
 
 def check_name(name: str) -> None:
     """Raises HeaderError, whose message names the rule."""
-    if len(name) > MAX_NAME_CHARS:
-        raise HeaderError(f"has a name of {len(name)} characters; at most {MAX_NAME_CHARS} are allowed")
+    if len(name) > LIMITS.name_chars:
+        raise HeaderError(f"has a name of {len(name)} characters; at most {LIMITS.name_chars} are allowed")
     if not _NAME.fullmatch(name):
         raise HeaderError("must have a name of letters, digits and !#$%&'*+-.^_`|~ alone (an HTTP token)")
     lower = name.lower()
@@ -41,17 +51,17 @@ def check_name(name: str) -> None:
 
 def check_value(value: str) -> None:
     """Raises HeaderError. Its message holds nothing of the value."""
-    if not 1 <= len(value) <= MAX_VALUE_CHARS:
-        raise HeaderError(f"must have a value of 1 to {MAX_VALUE_CHARS} characters")
+    if not 1 <= len(value) <= LIMITS.value_chars:
+        raise HeaderError(f"must have a value of 1 to {LIMITS.value_chars} characters")
     if not _VALUE.fullmatch(value):
         raise HeaderError("must have a value of printable ASCII characters, without a space at either end")
 
 
 def check_together(names: list[str], chars: int) -> None:
     """Rules about all of them; `chars` of names and values. Raises HeaderError."""
-    if len(names) > MAX_HEADERS:
-        raise HeaderError(f"must not be more than {MAX_HEADERS}")
+    if len(names) > LIMITS.headers:
+        raise HeaderError(f"must not be more than {LIMITS.headers}")
     if len({name.lower() for name in names}) != len(names):
         raise HeaderError("must not name a header twice (capitals make no difference)")
-    if chars > MAX_CHARS:
-        raise HeaderError(f"must not have more than {MAX_CHARS} characters in all")
+    if chars > LIMITS.chars:
+        raise HeaderError(f"must not have more than {LIMITS.chars} characters in all")

@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # what a secret starts with
-SECRET_BYTES: Final = 32
+SECRET_BYTES: Final = 32  #: as many as SHA-256 gives out; Standard Webhooks allows 24 to 64
 
 _BODY_PREFIX: Final = "sha256="
 _STANDARD_PREFIX: Final = "v1,"
-_KEYS_REMEMBERED: Final = 4096  # of each kind; 0.8 KiB each
 
 
 def generate_secret(random: bytes) -> str:
@@ -67,15 +66,15 @@ def _standard(secret: str, message_id: str, timestamp: int | str, body: bytes) -
     return _STANDARD_PREFIX + b2a_base64(mac.finalize(), newline=False).decode()
 
 
-# A context that has taken in its key, to be copied: to set one up costs more than to hash a payload.
+# Contexts that have taken in their key, to be copied: setting one up costs more than hashing a payload. 0.8 KiB each.
 
 
-@lru_cache(_KEYS_REMEMBERED)
+@lru_cache(4096)
 def _body_mac(secret: str) -> HMAC:
     return HMAC(secret.encode(), SHA256())
 
 
-@lru_cache(_KEYS_REMEMBERED)
+@lru_cache(4096)
 def _standard_mac(secret: str) -> HMAC:
     return HMAC(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True), SHA256())
 

@@ -16,7 +16,7 @@ import idna
 from go2hooks.core.errors import TargetError
 from go2hooks.core.security.addresses import AddressPolicy
 
-MAX_URL_CHARS: Final = 2048
+MAX_URL_CHARS: Final = 2048  #: a request line of common servers holds 8 KiB
 
 #: Ports that speak something else than HTTP: the "bad ports" of the WHATWG's Fetch standard.
 BAD_PORTS: Final = frozenset(
@@ -28,16 +28,14 @@ BAD_PORTS: Final = frozenset(
     )
 )
 
-_TARGETS_REMEMBERED: Final = 10_000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>[^#]*)")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\]")
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _SAFE_IN_PATH: Final = "/?%!$&'()*+,;=:@-._~[]|"  # the rest is percent-encoded, as browsers do
 _MAX_PORT: Final = 65535
-_PORT_DIGITS: Final = 5
 
-_MAX_NAME_CHARS: Final = 253
+_MAX_NAME_CHARS: Final = 253  # RFC 1035, as is the next
 _MAX_LABEL_CHARS: Final = 63
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _JOINERS: Final = "\u200c\u200d"  # invisible, and allowed between a few letters alone
@@ -65,7 +63,7 @@ class Target(NamedTuple):
             return None
 
 
-@lru_cache(_TARGETS_REMEMBERED)
+@lru_cache(10_000)  # of some hundred bytes each
 def parse_target(url: str) -> Target:
     """Take an http or https URL apart. Raises TargetError when it is malformed or holds credentials."""
     if len(url) > MAX_URL_CHARS:
@@ -116,7 +114,7 @@ def _read_authority(text: str, default_port: int) -> tuple[str, int]:
 def _read_port(digits: str | None, default_port: int) -> int:
     if not digits:
         return default_port
-    if len(digits) > _PORT_DIGITS or int(digits) > _MAX_PORT:
+    if len(digits) > len(str(_MAX_PORT)) or int(digits) > _MAX_PORT:
         raise TargetError(f"The URL's port must be between 1 and {_MAX_PORT}.")
     return int(digits)
 

@@ -5,11 +5,11 @@ from services.dispatcher.http.client import HttpClient
 from services.dispatcher.http.guard import Guard, RememberingPolicy
 from services.dispatcher.http.proxy import EgressProxy
 from services.dispatcher.http.resolver import AresLookup, Resolver
-from services.dispatcher.http.response import Limits
+from services.dispatcher.http.response import ExchangeLimits
 from services.dispatcher.http.sender import Sender
 from services.dispatcher.http.tls import client_context
 
-__all__ = ["EgressProxy", "Guard", "HttpClient", "Limits", "Resolver", "Sender", "build_sender"]
+__all__ = ["EgressProxy", "ExchangeLimits", "Guard", "HttpClient", "Resolver", "Sender", "build_sender"]
 
 
 def build_sender(settings: Settings) -> Sender:
@@ -17,7 +17,7 @@ def build_sender(settings: Settings) -> Sender:
 
     It binds itself to the event loop at its first `send`.
     """
-    limits = Limits(
+    limits = ExchangeLimits(
         settings.delivery_timeout_s,
         settings.response_body_limit_bytes,
         settings.response_excerpt_bytes,

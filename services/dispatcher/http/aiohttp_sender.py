@@ -25,19 +25,14 @@ from go2hooks.core.domain.outcome import Answer, NoAnswer, Response
 from go2hooks.core.security.egress import ProxyAddress, meaning
 from go2hooks.core.security.request import SignedRequest
 from services.dispatcher.http import failures, wire
-from services.dispatcher.http.client import STALE_WITHIN_S
 from services.dispatcher.http.failures import Cause, Phase
 from services.dispatcher.http.guard import Guard
 from services.dispatcher.http.identity import Identity
 from services.dispatcher.http.proxy import EgressProxy, judged_host
 from services.dispatcher.http.resolver import Resolver
-from services.dispatcher.http.response import HEAD_LIMIT_BYTES, Limits
+from services.dispatcher.http.response import ExchangeLimits
 
 _OWN_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-_FIELD_LIMIT_BYTES: Final = (
-    32768  # together with the next one a bound on memory; the limit itself is checked afterwards
-)
-_HEADERS_LIMIT: Final = 512
 
 
 class AiohttpSender:
@@ -45,7 +40,7 @@ class AiohttpSender:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ExchangeLimits,
         *,
         resolver: Resolver,
         guard: Guard,
@@ -65,7 +60,7 @@ class AiohttpSender:
 
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError."""
-        attempt = _Attempt(self._limits.timeout_s)
+        attempt = _Attempt(self._limits)
         self._busy += 1
         try:
             wire.serialize(request)  # the same refusals as the fast sender's
@@ -135,7 +130,7 @@ class AiohttpSender:
             trace_request_ctx=attempt,
             **_through(self._proxy),
         ) as response:
-            refusal = _refusal(response)
+            refusal = _refusal(response, self._limits.head_bytes)
             if refusal is not None:
                 response.close()
                 return attempt.no_answer(refusal)
@@ -174,9 +169,10 @@ class AiohttpSender:
             auto_decompress=False,
             skip_auto_headers=_OWN_HEADERS,
             timeout=aiohttp.ClientTimeout(total=None),  # one timeout over both tries, above
-            max_line_size=_FIELD_LIMIT_BYTES,
-            max_field_size=_FIELD_LIMIT_BYTES,
-            max_headers=_HEADERS_LIMIT,
+            # The limit on a head is checked afterwards; until then these, with the next one, bound its memory.
+            max_line_size=32768,
+            max_field_size=32768,
+            max_headers=512,
             trace_configs=[_tracing()],
         )
 
@@ -184,15 +180,15 @@ class AiohttpSender:
 class _Attempt:
     """How far one attempt has come; aiohttp's tracing keeps it up to date."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, limits: ExchangeLimits) -> None:
         self.started = time.monotonic()
-        self.deadline = asyncio.timeout(timeout_s)  #: until the response's head has arrived
+        self.deadline = asyncio.timeout(limits.timeout_s)  #: until the response's head has arrived
         self.phase = Phase.CONNECTING
         self.reused = False
-        self._timeout_s = timeout_s
+        self._limits = limits
 
     def left_s(self) -> float:
-        return max(0.0, self._timeout_s - self.elapsed_ms() / 1000.0)
+        return max(0.0, self._limits.timeout_s - self.elapsed_ms() / 1000.0)
 
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000.0
@@ -204,7 +200,7 @@ class _Attempt:
         """Whether a reused connection was closed before any byte of an answer, so that a second try is due."""
         silent = isinstance(error, aiohttp.ServerDisconnectedError) and isinstance(error.message, str)
         reset = isinstance(error, aiohttp.ClientOSError | aiohttp.ClientConnectionResetError)
-        return self.reused and (silent or reset) and self.elapsed_ms() <= STALE_WITHIN_S * 1000.0
+        return self.reused and (silent or reset) and self.elapsed_ms() <= self._limits.stale_within_s * 1000.0
 
 
 class _GuardedResolver(AbstractResolver):
@@ -264,12 +260,12 @@ def _note(phase: Phase, *, reused: bool = False) -> Callable[..., Awaitable[None
     return note
 
 
-def _refusal(response: aiohttp.ClientResponse) -> Cause | None:
+def _refusal(response: aiohttp.ClientResponse, head_limit_bytes: int) -> Cause | None:
     """What is wrong with a head that aiohttp accepts; interim (1xx) heads it has skipped."""
     if response.status < 200:  # noqa: PLR2004  # so it is 101, or no status at all
         return failures.UPGRADE if response.status == HTTPStatus.SWITCHING_PROTOCOLS else failures.NOT_HTTP
     size = sum(len(name) + len(value) + 4 for name, value in response.raw_headers)
-    return failures.HEAD_TOO_LARGE if size > HEAD_LIMIT_BYTES else None
+    return failures.HEAD_TOO_LARGE if size > head_limit_bytes else None
 
 
 def _answer(response: aiohttp.ClientResponse, duration_ms: float) -> Answer:

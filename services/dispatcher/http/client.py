@@ -4,7 +4,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from typing import Final
 
 from go2hooks.core.domain.outcome import NoAnswer, Response
 from go2hooks.core.security.request import SignedRequest
@@ -20,23 +19,20 @@ from services.dispatcher.http.guard import Guard
 from services.dispatcher.http.identity import Identity
 from services.dispatcher.http.proxy import EgressProxy
 from services.dispatcher.http.resolver import Resolver
-from services.dispatcher.http.response import Limits
-
-#: A receiver that closes an idle connection while our request is on its way shows within a round trip. One that closes
-#: later has had the request, so sending it again would be a second attempt that nobody recorded.
-STALE_WITHIN_S: Final = 1.0
+from services.dispatcher.http.response import ExchangeLimits
 
 
 class HttpClient:
     """HTTP/1.1 on asyncio's transports. Belongs to one event loop; the caller bounds how many requests are under way.
 
     A connection that comes from the pool may be closed by the receiver just as the request leaves. Then the request is
-    sent once more, on a fresh connection: only if no byte of an answer came, and only within `STALE_WITHIN_S`.
+    sent once more, on a fresh connection: only if no byte of an answer came, and only within
+    `ExchangeLimits.stale_within_s`.
     """
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ExchangeLimits,
         *,
         resolver: Resolver,
         guard: Guard,
@@ -49,6 +45,7 @@ class HttpClient:
         dialer = Dialer(resolver, guard, ssl_context, proxy)
         self._pool = ConnectionPool(limits, dialer, max_idle=pool_max_idle, idle_s=pool_idle_s, tick_s=tick_s)
         self._deadlines = DeadlineQueue(limits.timeout_s, tick_s)
+        self._stale_within_s = limits.stale_within_s
         self._corking = Corking()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,7 +115,7 @@ class HttpClient:
 
         `started` is when the attempt began, `written` when the request left (monotonic seconds).
         """
-        if time.monotonic() - written > STALE_WITHIN_S:
+        if time.monotonic() - written > self._stale_within_s:
             return _no_answer(failures.CLOSED_SILENT, started)
         return await _send_on(await self._pool.open(target, identity, bucket), message, started, bucket)
 

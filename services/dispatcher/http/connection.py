@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 from go2hooks.core.domain.outcome import NoAnswer, Response
 from go2hooks.core.flow.serving import Opening
@@ -18,9 +18,7 @@ from services.dispatcher.http import failures
 from services.dispatcher.http.deadlines import Bucket
 from services.dispatcher.http.failures import Cause, Phase
 from services.dispatcher.http.identity import IdentityName
-from services.dispatcher.http.response import Limits, ResponseReader
-
-MAX_AGE_S: Final = 300.0  #: an older connection is not used again, so that changes of DNS take effect within minutes
+from services.dispatcher.http.response import ExchangeLimits, ResponseReader
 
 #: Scheme, host, port, and the client certificate, if any: requests to the same origin may share a connection.
 Origin = tuple[str, str, int, IdentityName | None]
@@ -57,11 +55,11 @@ class Connection(asyncio.BaseProtocol):
     """One exchange at a time. Belongs to one event loop. Made as a `PlainConnection` or a `TlsConnection`."""
 
     __slots__ = (
-        "_body_bucket", "_bucket", "_limits", "_loss", "_owner", "_report", "_response", "_started", "_transport",
+        "_body_bucket", "_bucket", "_loss", "_max_age_s", "_owner", "_report", "_response", "_started", "_timeout_s", "_transport",
         "asked_at", "connected_at", "idle_since", "is_alone", "opening", "origin", "remote_address", "state",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, origin: Origin, limits: Limits) -> None:
+    def __init__(self, owner: Owner, origin: Origin, limits: ExchangeLimits) -> None:
         self.state = State.CONNECTING
         self.origin = origin
         self.connected_at = self.asked_at = self.idle_since = 0.0
@@ -69,7 +67,8 @@ class Connection(asyncio.BaseProtocol):
         self.remote_address: str | None = None  #: the receiver's; None where a proxy connected to it
         self.is_alone = False  #: when it became idle, the receiver had not yet served two connections at once
         self._owner = owner
-        self._limits = limits
+        self._timeout_s = limits.timeout_s
+        self._max_age_s = limits.connection_age_s
         self._response = ResponseReader(limits)
         self._transport: asyncio.Transport | None = None
         self._report: Report | None = None  # set during an exchange
@@ -105,7 +104,7 @@ class Connection(asyncio.BaseProtocol):
     def expire(self) -> None:
         """A deadline has passed: the attempt's, or the one for the body's end."""
         phase = Phase.READING if self.state is State.READING else Phase.WAITING
-        self.end(failures.timeout(self._limits.timeout_s, phase))
+        self.end(failures.timeout(self._timeout_s, phase))
 
     def end(self, cause: Cause) -> None:
         """Read no more: the answer stands if its head has arrived, else `cause` is the outcome."""
@@ -209,7 +208,7 @@ class Connection(asyncio.BaseProtocol):
     def _is_lasting(self) -> bool:
         """Whether the connection is young enough for another exchange, and the whole request has left."""
         transport = self._transport
-        if transport is None or transport.is_closing() or self._response.head_at - self.connected_at > MAX_AGE_S:
+        if transport is None or transport.is_closing() or self._response.head_at - self.connected_at > self._max_age_s:
             return False
         return transport.get_write_buffer_size() == 0
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ssl
 from functools import partial
-from typing import Final
 
 from go2hooks.core.flow.serving import Opening
 from go2hooks.core.security.target import Target
@@ -17,18 +16,14 @@ from services.dispatcher.http.failures import Cause, Phase
 from services.dispatcher.http.few_workers import QueueLimits
 from services.dispatcher.http.identity import Identity
 from services.dispatcher.http.pool import IdlePool
-from services.dispatcher.http.response import Limits
+from services.dispatcher.http.response import ExchangeLimits
 from services.dispatcher.http.tls_connection import TlsConnection
-
-_CLOSE_WITHIN_S: Final = (
-    2.0  # an aborted connection is gone within an iteration of the loop; this bounds a stop in any case
-)
 
 
 class ConnectionPool:
     """Belongs to one event loop. The owner of its connections."""
 
-    def __init__(self, limits: Limits, dialer: Dialer, *, max_idle: int, idle_s: float, tick_s: float) -> None:
+    def __init__(self, limits: ExchangeLimits, dialer: Dialer, *, max_idle: int, idle_s: float, tick_s: float) -> None:
         self._limits = limits
         self._dialer = dialer
         self._body_deadlines = DeadlineQueue(limits.body_timeout_s, tick_s)
@@ -55,8 +50,8 @@ class ConnectionPool:
         for connection in tuple(self._connections):
             connection.end(failures.SHUT_DOWN)
         if self._connections:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_WITHIN_S):
+            with contextlib.suppress(TimeoutError):  # they are closed within an iteration; a stop ends in any case
+                async with asyncio.timeout(2.0):
                     await self._closing.wait()
         await self._dialer.close()
 

@@ -8,7 +8,7 @@ from typing import Final
 from services.dispatcher.http.connection import Connection, Report
 from services.dispatcher.http.deadlines import Bucket
 
-BURST: Final = 16  #: requests that are written together: most of the gain, and the first one waits for few others
+BURST: Final = 16  #: requests that are written together at most; the first waits until the last is signed
 
 
 class Corking:

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 INTERIM_LIMIT: Final = 16  #: 1xx responses before the final one
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_END_BYTES: Final = 4  # at most
 _STATUS_LINE: Final = re.compile(rb"HTTP/(?:1\.[01]|2|2\.0) +([1-9]\d\d)(?!\d)", re.IGNORECASE)
 _FOLDED_FIRST_LINE: Final = re.compile(rb"[^\n]*\n[ \t]")
 _START: Final = b"HTTP/"
@@ -48,7 +47,7 @@ class LenientReader:
         """The final head; None while it is not whole. Raises UnreadableError. `received` is everything, and only grows."""
         while True:
             self._read_first_line(received)
-            found = _END_OF_HEAD.search(received, max(self._start, self._searched - _END_BYTES))
+            found = _END_OF_HEAD.search(received, max(self._start, self._searched - len(b"\r\n\r\n")))
             if found is None:
                 self._searched = len(received)
                 return None

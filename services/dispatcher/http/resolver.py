@@ -29,10 +29,6 @@ _FLAGS: Final = pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_EDNS
 # the least time for which a Resolver keeps an answer, so that its next question reaches a name server.
 _FORGET_AFTER_S: Final = 0.5
 _PERMANENT: Final = frozenset({ares.ARES_ENOTFOUND, ares.ARES_ENODATA, ares.ARES_EBADNAME})
-_MAX_ENTRIES: Final = 10_000
-# Of IPv4 and of IPv6 each. All are tried, one after the other and side by side while none answers; a name server may say
-# thousands, of other people's machines.
-_MAX_ADDRESSES: Final = 4
 
 
 class AresLookup:
@@ -98,12 +94,14 @@ class Resolver:
         close_lookup: Callable[[], Awaitable[None]] | None = None,
         ttl_s: float = 10.0,
         failure_ttl_s: float = 1.0,
+        max_entries: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lookup = lookup
         self._close_lookup = close_lookup
         self._ttl_s = ttl_s
         self._failure_ttl_s = failure_ttl_s
+        self._max_entries = max_entries
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._lookups: dict[str, asyncio.Task[_Entry]] = {}
@@ -144,21 +142,23 @@ class Resolver:
         finally:
             del self._lookups[host]
         ttl_s = self._ttl_s if addresses else self._failure_ttl_s
-        if len(self._entries) >= _MAX_ENTRIES:
+        if len(self._entries) >= self._max_entries:
             del self._entries[next(iter(self._entries))]
         self._entries.pop(host, None)
         self._entries[host] = entry = _Entry(self._clock() + ttl_s, addresses, temporary)
         return entry
 
 
-def _first_of_each_family(addresses: Sequence[str]) -> tuple[str, ...]:
-    """`_MAX_ADDRESSES` of each, in their order."""
+def _first_of_each_family(addresses: Sequence[str], limit: int = 4) -> tuple[str, ...]:
+    """So many of each family, in their order. All will be tried, side by side while none answers, and a name server may
+    name thousands of other people's machines.
+    """
     families = ([address for address in addresses if (":" in address) is is_v6] for is_v6 in (True, False))
-    kept = {address for family in families for address in family[:_MAX_ADDRESSES]}
+    kept = {address for family in families for address in family[:limit]}
     return tuple(address for address in dict.fromkeys(addresses) if address in kept)
 
 
-@lru_cache(_MAX_ENTRIES)
+@lru_cache(10_000)
 def numeric(host: str, port: int) -> AddrInfo | None:
     """An IP literal as a socket address, whichever way it is spelt (`127.1`, `0x7f000001`, `::1`); None for names."""
     try:

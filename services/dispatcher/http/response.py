@@ -1,11 +1,10 @@
 """Reads one HTTP/1.1 response after the other from a connection's bytes, in bounded memory.
 
-A head and the interim (1xx) heads before it may have `HEAD_LIMIT_BYTES` together. Of a body, no more is read than
-`Limits.body_bytes` allows. A head that has arrived is an answer, whatever becomes of its body.
+`ExchangeLimits` says how long a head and a body may be. A head that has arrived is an answer, whatever becomes of its body.
 """
 
 import time
-from typing import Final, NamedTuple
+from dataclasses import dataclass
 
 import httptools
 
@@ -14,27 +13,33 @@ from services.dispatcher.http import failures, wire
 from services.dispatcher.http.failures import Cause
 from services.dispatcher.http.lenient import INTERIM_LIMIT, LenientReader, UnreadableError
 
-HEAD_LIMIT_BYTES: Final = 65536  #: of all heads of an answer, interim ones included; real ones have a few KiB
 
-
-class Limits(NamedTuple):
-    """What a connection reads and keeps of an answer."""
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """How long an exchange may take, what is read and kept of its answer, and when a connection may be used for it."""
 
     timeout_s: float
     body_bytes: int  #: read at most; then the connection is closed
     excerpt_bytes: int  #: kept of them
     body_timeout_s: float  #: how long to wait for the end of a body after its head; then the connection is closed
+    head_bytes: int = 65536  #: of all heads of an answer, interim (1xx) ones included; real ones have a few KiB
+    #: An older connection is not used again, so that changes of DNS take effect within minutes.
+    connection_age_s: float = 300.0
+    #: A receiver that closes an idle connection while our request is on its way shows within a round trip. One that
+    #: closes later has had the request, so sending it again would be a second attempt that nobody recorded.
+    stale_within_s: float = 1.0
 
 
 class ResponseReader:
     """Parses what a connection receives. `feed` until it returns True, then `reset` for the next response."""
 
     __slots__ = (
-        "_body_bytes", "_body_limit", "_excerpt", "_excerpt_bytes", "_head", "_interim", "_is_complete", "_lenient",
+        "_body_bytes", "_body_limit", "_excerpt", "_excerpt_bytes", "_head", "_head_limit", "_interim", "_is_complete", "_lenient",
         "_parser", "_received", "cause", "head_at", "is_reusable", "status",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ExchangeLimits) -> None:
+        self._head_limit = limits.head_bytes
         self._body_limit = limits.body_bytes
         self._excerpt_bytes = limits.excerpt_bytes
         self._parser: httptools.HttpResponseParser | None = None
@@ -62,7 +67,7 @@ class ResponseReader:
     def feed(self, data: bytes) -> bool:
         """Read what has arrived. True when nothing more is to be read of this response: see `cause` and `status`."""
         if not self.status:
-            room = HEAD_LIMIT_BYTES - self._received
+            room = self._head_limit - self._received
             if len(data) > room:
                 return self._feed_head_and_rest(data, room)
             self._remember(data)
@@ -73,7 +78,7 @@ class ResponseReader:
             return True
         if self.status:
             return self._has_enough()
-        if self._received >= HEAD_LIMIT_BYTES:
+        if self._received >= self._head_limit:
             self.cause = failures.HEAD_TOO_LARGE
         return self.cause is not None
 
@@ -173,4 +178,4 @@ class ResponseReader:
 
     def _has_enough(self) -> bool:
         """Whether the body's limit is reached. Raw bytes count, too: of tiny chunks, or endless trailers."""
-        return self._body_bytes > self._body_limit or self._received > self._body_limit + HEAD_LIMIT_BYTES
+        return self._body_bytes > self._body_limit or self._received > self._body_limit + self._head_limit

@@ -12,10 +12,11 @@ from typing import Final, cast
 
 from services.dispatcher.http import failures
 from services.dispatcher.http.connection import Connection, Origin, Owner
-from services.dispatcher.http.response import Limits
-from services.dispatcher.http.tls_records import TlsRecords
+from services.dispatcher.http.response import ExchangeLimits
+from services.dispatcher.http.tls_records import FloodLimits, TlsRecords
 
 _READ_BYTES: Final = 65536  # passed on together at most; a record has 16 KiB at most (RFC 8446, 5.1)
+_FLOOD_LIMITS: Final = FloodLimits()
 
 
 class TlsConnection(Connection, asyncio.Protocol):
@@ -23,14 +24,14 @@ class TlsConnection(Connection, asyncio.Protocol):
 
     __slots__ = ("_incoming", "_is_farewell", "_outgoing", "_records", "_secured", "_tls")
 
-    def __init__(self, owner: Owner, origin: Origin, limits: Limits, context: ssl.SSLContext) -> None:
+    def __init__(self, owner: Owner, origin: Origin, limits: ExchangeLimits, context: ssl.SSLContext) -> None:
         """Raises ValueError when the origin's host cannot be a name in TLS."""
         super().__init__(owner, origin, limits)
         self._secured: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=origin[1])
-        self._records = TlsRecords()
+        self._records = TlsRecords(_FLOOD_LIMITS)
         self._is_farewell = False  # the receiver has announced that it sends no more (close_notify)
 
     # --- called by the sender

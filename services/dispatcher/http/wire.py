@@ -12,8 +12,6 @@ _INTERIM: Final = re.compile(rb"\s*HTTP/\d\.\d 1")
 # No two repetitions in a row may match the same bytes: a head of 64 KiB of them would stop the process for a minute.
 _RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _LOCATION: Final = re.compile(rb"^location[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-_VALUE_BYTES: Final = 128  # a date has 29
-_URL_BYTES: Final = 1024  # more than anybody is shown
 
 
 class UnsendableError(ValueError):
@@ -52,14 +50,14 @@ def final_head(received: bytes) -> bytes:
         received = rest[0]
 
 
-def retry_after(head: bytes) -> str | None:
-    """The raw value of Retry-After; None for one that is longer than any that means something. Several are one list."""
+def retry_after(head: bytes, max_bytes: int = 128) -> str | None:
+    """The raw value of Retry-After, several as one list; None when it is longer than any useful one: a date has 29 bytes."""
     values = _RETRY_AFTER.findall(head)
     text: bytes = b", ".join([value.strip(b" \t") for value in values])
-    return text.decode("latin-1") if values and len(text) <= _VALUE_BYTES else None
+    return text.decode("latin-1") if values and len(text) <= max_bytes else None
 
 
-def location(head: bytes) -> str | None:
-    """The beginning of Location, as it came."""
+def location(head: bytes, max_bytes: int = 1024) -> str | None:
+    """The beginning of Location, as it came: as much as anybody is shown."""
     found = _LOCATION.search(head)
-    return None if found is None else found[1].strip(b" \t")[:_URL_BYTES].decode("latin-1")
+    return None if found is None else found[1].strip(b" \t")[:max_bytes].decode("latin-1")

@@ -17,7 +17,7 @@ from scripted import HANGING_S, Receiver, Script, answering, server_context
 from go2hooks.core.domain.outcome import Response
 from go2hooks.core.security.addresses import AddressPolicy
 from go2hooks.core.security.request import SignedRequest
-from services.dispatcher.http import Guard, HttpClient, Limits, Resolver, Sender
+from services.dispatcher.http import ExchangeLimits, Guard, HttpClient, Resolver, Sender
 from services.dispatcher.http.aiohttp_sender import AiohttpSender
 from services.dispatcher.http.identity import Identity
 from services.dispatcher.http.resolver import AresLookup
@@ -101,7 +101,7 @@ async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., S
             return known[host]
 
         sender = SENDERS[kind](
-            Limits(timeout_s, body_bytes, excerpt_bytes, body_timeout_s),
+            ExchangeLimits(timeout_s, body_bytes, excerpt_bytes, body_timeout_s),
             resolver=Resolver(lookup or look_up, ttl_s=0.0),
             guard=Guard(policy or AddressPolicy(allow_insecure=True), deny_ports),
             ssl_context=ssl_context or client_context(ca_file),

@@ -13,8 +13,10 @@ import trustme
 from go2hooks.core.security.request import SignedRequest
 from go2hooks.core.security.target import Target, parse_target
 from services.dispatcher.http.few_workers import QueueLimits
+from services.dispatcher.http.response import ExchangeLimits
 
 AT_ONCE = QueueLimits.within(timeout_s=10.0, idle_s=60.0).at_once  #: connections that are made at a time
+STALE_WITHIN_S = ExchangeLimits(10.0, 1, 1, 1.0).stale_within_s  #: a request is sent again within it
 BODY = b'{"event":"click"}'
 HEADERS = (("Content-Type", "application/json"), ("X-Webhook-Attempt", "1"), ("User-Agent", "Go2-Webhooks/test"))
 HANGING_S = 30.0  #: after so long a test is taken to hang; none waits for it

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import AT_ONCE, BODY, OK, Line, Receiver, answering, post
+from scripted import AT_ONCE, BODY, OK, STALE_WITHIN_S, Line, Receiver, answering, post
 
 from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer
 from go2hooks.core.flow.serving import Opening
-from services.dispatcher.http.client import STALE_WITHIN_S
 from services.dispatcher.http.deadlines import Bucket
 
 

@@ -1,7 +1,7 @@
-"""The client certificates of webhooks (mTLS): fetched when one is needed, opened when a connection is made.
+"""The client certificates of webhooks (mTLS): fetched when needed, decrypted when a connection is made.
 
-Most webhooks have none, so the replica holds a digest at most. What is fetched stays sealed; an opened key exists in the
-TLS context alone. A context holds its own copy of all trusted CAs, close to a megabyte: few are kept.
+Most webhooks have none, so the replica holds only a digest. What is fetched stays sealed; a decrypted key exists only
+in the TLS context. A context holds its own copy of all trusted CAs, almost a megabyte, so few are kept.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Identities:
         make_context: Callable[[], ssl.SSLContext],
         max_contexts: int,
     ) -> None:
-        """`make_context` gives TLS as it is without a certificate; it reads files, and is called in a thread."""
+        """`make_context` makes a TLS context without a certificate; it reads files, and is called in a thread."""
         self._box = box
         self._connection = connection
         self._make_context = make_context
@@ -50,9 +50,9 @@ class Identities:
         self._building: _Shared[IdentityName, ssl.SSLContext] = _Shared()
 
     async def find(self, webhook: Webhook) -> "WebhookIdentity | NoAnswer | None":
-        """What to identify as; None when the certificate was removed a moment ago; NoAnswer when it has expired.
+        """The certificate; None when it was removed a moment ago; NoAnswer when it has expired.
 
-        Asks Postgres for one that is new or changed, and waits while Postgres is away.
+        Reads one that is new or changed from Postgres, and waits while Postgres is away.
         """
         stored = self._fetched.get(webhook.id)
         if stored is None or stored.digest != webhook.client_certificate:
@@ -104,7 +104,7 @@ class Identities:
 
 @dataclass(frozen=True, slots=True)
 class WebhookIdentity:
-    """A webhook's certificate, whose context is made when a connection needs it. A senders' `Identity`."""
+    """A webhook's certificate as an `Identity`; its context is made when a connection needs it."""
 
     stored: StoredCertificate
     identities: Identities
@@ -118,7 +118,7 @@ class WebhookIdentity:
 
 
 class _Recent(Generic[_K, _V]):
-    """What was used most recently, so many at most."""
+    """A bounded map that drops the entry which has not been used for longest."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -141,7 +141,7 @@ class _Recent(Generic[_K, _V]):
 
 
 class _Shared(Generic[_K, _V]):
-    """Work under way: who asks for the same meanwhile waits for the same."""
+    """Work under way, by key: those who ask for the same wait for one task."""
 
     def __init__(self) -> None:
         self._tasks: dict[_K, asyncio.Task[_V]] = {}
@@ -156,4 +156,4 @@ class _Shared(Generic[_K, _V]):
     def _end(self, key: _K, task: asyncio.Task[_V]) -> None:
         del self._tasks[key]
         if not task.cancelled():
-            task.exception()  # whoever still waits gets it; that nobody does is no news
+            task.exception()  # retrieved, so that asyncio logs nothing when nobody waits

@@ -1,7 +1,7 @@
-"""What a delivery is sent as: a signed request, and the client certificate that it goes under; or why there is none.
+"""Makes a delivery's signed request, and finds its client certificate; or says why there is none.
 
-A defect of ours, or a secret that cannot be opened, must harm this delivery alone, and must not harm it for good: it
-comes out as an attempt that got no answer, and is tried again.
+A defect of ours, or a secret that cannot be decrypted, must affect this delivery only, and only for a while: it becomes
+an attempt without an answer, and is tried again.
 """
 
 from typing import Final, Literal
@@ -24,7 +24,7 @@ FAILED_INSIDE: Final = NoAnswer(*failures.INSIDE, 0.0)
 
 
 class Requests:
-    """Makes them from the replica. Neither method raises."""
+    """Makes requests from the replica. Neither method raises."""
 
     def __init__(self, webhooks: Webhooks, identities: Identities, id_header: Literal["webhook", "delivery"]) -> None:
         """`id_header` says whose id goes out in `X-Webhook-ID`."""
@@ -33,8 +33,8 @@ class Requests:
         self._id_header = id_header
 
     def make(self, delivery: Delivery, webhook: Webhook | None, at_ms: int) -> SignedRequest | NoAnswer:
-        """Signed with the secrets that are in force at `at_ms`, in milliseconds of the epoch."""
-        if webhook is None:  # deleted this very moment, by the replica's thread; the retry finds it so
+        """Signed with the secrets that are valid at `at_ms` (milliseconds since the epoch)."""
+        if webhook is None:  # the replica's thread has deleted it since; the retry finds that out
             return NoAnswer(Failure.INVALID_URL, "The webhook was deleted.", 0.0)
         try:
             secrets = self._webhooks.secrets(webhook, at_ms)
@@ -52,7 +52,7 @@ class Requests:
             return FAILED_INSIDE
 
     async def identify(self, webhook: Webhook) -> Identity | NoAnswer | None:
-        """The webhook's client certificate, fetched when it is not here yet; None when it has none any more."""
+        """The webhook's client certificate, fetched if necessary; None when it has been removed."""
         try:
             return await self._identities.find(webhook)
         except Exception:

@@ -95,9 +95,8 @@ async def test_who_waits_together_asks_once_and_one_who_leaves_takes_nobody_alon
     assert zone.questions == 1
 
 
-async def test_memory_is_bounded_by_the_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.dispatcher.http.resolver._MAX_ENTRIES", 10)
-    resolver = Resolver(Zone())
+async def test_memory_is_bounded_by_the_number_of_names() -> None:
+    resolver = Resolver(Zone(), max_entries=10)
     for number in range(50):
         await resolver.resolve(f"{number}.example", 80)
     assert len(resolver._entries) == 10

@@ -1,4 +1,4 @@
-"""Client certificates (mTLS): what an account may give a webhook to identify itself by, and what is shown of it."""
+"""Client certificates (mTLS): what an account may upload for a webhook, and what is shown of it."""
 
 import base64
 import binascii
@@ -218,7 +218,7 @@ def _read_key(text: str, public_key: _PublicKey, certificates: list[x509.Certifi
     if len(blocks) != 1 or blocks[0][0] not in _KEY_LABELS:
         raise PrivateKeyError("must hold one private key: PKCS#8, PKCS#1 or EC, as PEM")
     try:
-        # Whether RSA's primes are prime takes a second to find out, during which nothing else runs; `_is_sound` does not ask.
+        # A check that RSA's primes are prime takes a second and blocks the process. `_is_sound` does not make it.
         key = load_der_private_key(blocks[0][1], None, unsafe_skip_rsa_key_validation=True)
         spki = _spki(key.public_key())
     except _PARSING:
@@ -238,8 +238,9 @@ def _check_match(spki: bytes, public_key: _PublicKey, certificates: list[x509.Ce
 
 
 def _is_sound(key: rsa.RSAPrivateNumbers) -> bool:
-    """Whether the private numbers belong to the public ones, and hold nothing that arithmetic stumbles over."""
-    if key.p < 3 or key.q < 3 or key.p * key.q != key.public_numbers.n or not key.p & key.q & 1:  # noqa: PLR2004  # odd primes
+    """Whether the private numbers belong to the public ones, and none of them makes the arithmetic fail."""
+    is_odd = key.p > 2 and key.q > 2 and key.p & key.q & 1  # noqa: PLR2004  # as all primes but 2
+    if not is_odd or key.p * key.q != key.public_numbers.n:
         return False
     exponents = (key.d * key.public_numbers.e % (prime - 1) == 1 for prime in (key.p, key.q))
     by_prime = (key.dmp1, key.dmq1) == (key.d % (key.p - 1), key.d % (key.q - 1))
@@ -247,14 +248,17 @@ def _is_sound(key: rsa.RSAPrivateNumbers) -> bool:
 
 
 def _spki(public_key: object) -> bytes:
-    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]  # every kind has it
+    encoded: bytes = public_key.public_bytes(  # type: ignore[attr-defined]  # every kind of key has this method
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded
 
 
 # --- PEM
 
 
 def _blocks(text: str, limit: int) -> Iterator[tuple[str, bytes]]:
-    """Label and content of each block, of `limit` at most. Raises ValueError with what is wrong, as a sentence's end."""
+    """Label and content of each block, `limit` at most. Raises ValueError with the end of the error message."""
     rest = text.strip()
     if "-----BEGIN " not in rest:
         raise ValueError("is not PEM: it has no -----BEGIN … line")

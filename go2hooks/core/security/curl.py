@@ -11,7 +11,7 @@ _NAMED: Final = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"
 def curl_command(request: SignedRequest, url: str) -> str:
     """Sends the very bytes. For bash, zsh and ksh.
 
-    The body comes from a pipe: as an argument it could be too long, and curl would read a file where it begins with `@`.
+    The body comes from a pipe: an argument could be too long, and curl would read a file if it began with `@`.
     """
     headers = " \\\n    ".join(f"-H {shell_word(_header(name, value))}" for name, value in request.headers)
     return f"""printf %s {shell_word(request.body.decode())} |
@@ -23,7 +23,7 @@ def curl_command(request: SignedRequest, url: str) -> str:
 def shell_word(text: str) -> str:
     """One word, which a shell takes as it is.
 
-    What does not print is written as an escape: in a terminal, a pasted control character would be a key that was pressed.
+    Unprintable characters are escaped: a terminal would take a pasted control character for a key that was pressed.
     """
     if text.isprintable():
         return shlex.quote(text)

@@ -58,7 +58,7 @@ def check_value(value: str) -> None:
 
 
 def check_together(names: list[str], chars: int) -> None:
-    """Rules about all of them; `chars` of names and values. Raises HeaderError."""
+    """Rules about all of them; `chars` is the length of names and values together. Raises HeaderError."""
     if len(names) > LIMITS.headers:
         raise HeaderError(f"must not be more than {LIMITS.headers}")
     if len({name.lower() for name in names}) != len(names):

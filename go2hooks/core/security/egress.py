@@ -1,7 +1,7 @@
 """The egress proxy that deliveries may have to leave by: what its URL says, what it is asked, what its answers mean.
 
-An answer to CONNECT says either what the proxy found when it tried to reach the receiver, or what the proxy itself decides
-or lacks. The first is the receiver's failure, as if we had found it out ourselves. The second is ours.
+An answer to CONNECT says either what the proxy found when it tried to reach the receiver, or what the proxy itself
+decides or lacks. The first is the receiver's failure, as if we had connected ourselves. The second is ours.
 """
 
 import base64
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 _HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _USER_OR_PASSWORD: Final = re.compile(r"[A-Za-z0-9._~!$&()*+,;=%-]+")  # what else there is in them is percent-encoded
-_HEAD_LIMIT_BYTES: Final = 16384  # of an answer; what is longer is none
+_HEAD_LIMIT_BYTES: Final = 16384  # of an answer; a longer one is not a proxy's
 _BEGINNING: Final = b"HTTP/1."
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: [^\r\n]*)?(?:\r?\n|$)")
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")

@@ -29,7 +29,8 @@ def prepare(
 ) -> SignedRequest:
     """The POST for this attempt, signed with the present secret and, during a rotation's overlap, the previous one.
 
-    `secrets` has the present one first. `own_headers` are the webhook's, none of them named like one of ours. Raises TargetError for a URL that cannot be requested.
+    `secrets` has the current one first. `own_headers` are the webhook's; none of them has the name of one of ours.
+    Raises TargetError for a URL that cannot be requested.
     """
     at_s = now_ms // 1000
     body_signed = body_signature(secrets[0], delivery.body)

@@ -1,9 +1,11 @@
-"""The reference sender, on aiohttp.ClientSession: slower, by other people's well-worn code.
+"""The reference sender, on aiohttp.ClientSession: slower, but on code that many others use.
 
-It differs from the fast one: aiohttp limits idle connections by time, not by number, and does not tell how many there are.
-Through an egress proxy it sends no plain http, for which aiohttp knows no tunnel; and a receiver that is slow with its TLS
-handshake is taken for a slow proxy. The address that a request went to is unknown: at the end of a short answer, aiohttp has
-forgotten it.
+It differs from the fast one:
+
+- aiohttp limits idle connections by time, not by number, and does not tell how many there are.
+- Through an egress proxy it sends no plain http, for which aiohttp has no tunnel, and it takes a receiver that is slow
+  with its TLS handshake for a slow proxy.
+- It does not tell the address that a request went to: aiohttp has dropped it by the end of a short answer.
 """
 
 import asyncio
@@ -78,14 +80,14 @@ class AiohttpSender:
             self._busy -= 1
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:  # noqa: ARG002
-        """Never: aiohttp's sessions do nothing without a task."""
+        """Always False: aiohttp needs a task for each request."""
         return False
 
     def cork(self) -> None:
-        """Nothing is kept, since nothing is sent at once."""
+        """Nothing to do, since `send_now` sends nothing."""
 
     def uncork(self) -> None:
-        """Likewise."""
+        """Nothing to do, likewise."""
 
     async def close(self) -> None:
         for session in (self._pooled, self._fresh):
@@ -138,7 +140,7 @@ class AiohttpSender:
             return answer._replace(excerpt=await self._excerpt(response, attempt))
 
     async def _excerpt(self, response: aiohttp.ClientResponse, attempt: "_Attempt") -> bytes:
-        """The body's beginning, once the body is complete, or as much as there is. Raises nothing but CancelledError."""
+        """The beginning of the body, when it has ended or time is up. Raises nothing but CancelledError."""
         excerpt, size = b"", 0
         attempt.deadline.reschedule(None)
         with contextlib.suppress(Exception):  # it has answered, whatever becomes of the body
@@ -153,7 +155,7 @@ class AiohttpSender:
         return excerpt
 
     def _session(self, *, keep: bool) -> aiohttp.ClientSession:
-        way: dict[str, Any] = {"resolver": aiohttp.ThreadedResolver()}  # the proxy is the operator's, wherever it is
+        way: dict[str, Any] = {"resolver": aiohttp.ThreadedResolver()}  # the proxy is the operator's: no guard
         if self._proxy is None:
             guarded = _GuardedResolver(self._resolver, self._guard)
             way = {"resolver": guarded, "use_dns_cache": False, "socket_factory": self._guard.open_socket}

@@ -3,8 +3,8 @@
 Opening a connection costs more than many requests, on both sides. So few are made at a time, and none while others that
 were made go unanswered (`core/flow/serving.py`). Who waits takes the first connection that becomes idle.
 
-While a receiver has served one connection only, a later request opens another beside it. This shows whether the receiver
-has a second worker.
+While a receiver has served one connection only, a later request opens another beside it. This shows whether the
+receiver has a second worker.
 """
 
 import asyncio

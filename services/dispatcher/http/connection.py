@@ -1,7 +1,7 @@
 """One connection to a receiver: writes a request at once, reports one response, says whether it may be used again.
 
-`exchange` writes the request. What arrives goes to the `ResponseReader`, which says when the response is over. `_settle`
-or `_fail` then end the exchange and report exactly once.
+`exchange` writes the request. What arrives goes to the `ResponseReader`, which says when the response is over. Then
+`_settle` or `_fail` ends the exchange and reports exactly once.
 
 A connection may be used again only after an answer that is complete, asks for no close, and is followed by nothing.
 """
@@ -55,8 +55,9 @@ class Connection(asyncio.BaseProtocol):
     """One exchange at a time. Belongs to one event loop. Made as a `PlainConnection` or a `TlsConnection`."""
 
     __slots__ = (
-        "_body_bucket", "_bucket", "_loss", "_max_age_s", "_owner", "_report", "_response", "_started", "_timeout_s", "_transport",
-        "asked_at", "connected_at", "idle_since", "is_alone", "opening", "origin", "remote_address", "state",
+        "_body_bucket", "_bucket", "_loss", "_max_age_s", "_owner", "_report", "_response", "_started", "_timeout_s",
+        "_transport", "asked_at", "connected_at", "idle_since", "is_alone", "opening", "origin", "remote_address",
+        "state",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, origin: Origin, limits: ExchangeLimits) -> None:

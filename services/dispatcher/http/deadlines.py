@@ -1,8 +1,8 @@
 """One timer for the deadlines of all requests: coarse, cheap, never early.
 
-Every deadline has the same length, so they fall due in the order in which they were set. Those set within one tick share
-a bucket; a bucket expires one timeout after it was closed. To enter and to leave are one set operation each. An item
-expires at least `timeout_s` and at most about `timeout_s + 2 * tick_s` after it entered.
+Every deadline has the same length, so they expire in the order in which they were set. Those that are set within one
+tick share a bucket; a bucket expires one timeout after it was closed. Adding and removing an item is one set operation
+each. An item expires at least `timeout_s` and at most about `timeout_s + 2 * tick_s` after it was added.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class Expirable(Protocol):
 
 
 class Bucket(set[Expirable]):
-    """What shares a deadline. Whoever is done leaves with `discard`; check `expired` before entering it again."""
+    """Items that share a deadline. Remove one that is done with `discard`; check `expired` before adding it again."""
 
     __slots__ = ("expired",)
 
@@ -30,7 +30,7 @@ class Bucket(set[Expirable]):
 
 
 class DeadlineQueue:
-    """Deadlines of one length, in seconds. Belongs to one event loop; stops ticking when it is not used for that long."""
+    """Deadlines of one length, in seconds. Belongs to one event loop. Its timer stops while it is not used."""
 
     def __init__(self, timeout_s: float, tick_s: float = 0.05, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeout_s = timeout_s
@@ -42,14 +42,14 @@ class DeadlineQueue:
         self._handle: asyncio.TimerHandle | None = None
 
     def bucket(self) -> Bucket:
-        """The bucket whose items expire `timeout_s` from now; enter it at once, and again as long as it has not expired."""
+        """The bucket whose items expire `timeout_s` from now: add to it at once, and again until it has expired."""
         self._handed_out = True
         if self._handle is None:
             self._arm()
         return self._open
 
     def close(self) -> None:
-        """Stop ticking. What waits will not expire any more."""
+        """Stop the timer. Items that are left do not expire any more."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,4 +1,4 @@
-"""Connections made: name → addresses → guard → connect → TLS; or guard → egress proxy → TLS."""
+"""Makes connections: name → addresses → guard → connect → TLS; or guard → egress proxy → TLS."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ from services.dispatcher.http.resolver import Resolver
 
 
 class Dialer:
-    """How connections are made; the same for all."""
+    """Makes the connections of one client."""
 
     def __init__(
         self, resolver: Resolver, guard: Guard, ssl_context: ssl.SSLContext, proxy: EgressProxy | None = None
@@ -29,11 +29,11 @@ class Dialer:
     def dial(
         self, target: Target, make: Callable[[ssl.SSLContext | None], Connection], identity: Identity | None = None
     ) -> "Dial":
-        """Begin to connect to `target`, for a connection that `make` gives, under `identity`; with a context for https."""
+        """Begin to connect to `target`. `make` gets a TLS context for https, and None for http."""
         return Dial(target, lambda dial: self._connect(dial, target, make, identity))
 
     async def close(self) -> None:
-        """Stop looking names up."""
+        """Stop looking up names."""
         await self._resolver.close()
         if self._proxy is not None:
             await self._proxy.close()
@@ -80,7 +80,7 @@ class Dialer:
 
 
 class Dial:
-    """One connection being made, in a task of its own, so that a deadline can end it without touching who waits."""
+    """One connection that is being made, in a task of its own: a deadline cancels this task and not the caller's."""
 
     def __init__(self, target: Target, connect: "Callable[[Dial], asyncio._CoroutineLike[Connection]]") -> None:
         self.host, self.port = target.host, target.port
@@ -94,7 +94,7 @@ class Dial:
         self.task.cancel()
 
     def abandon(self) -> None:
-        """Nobody waits any more: stop, and close what may have been made just now."""
+        """Nobody waits any more: stop, and close the connection if it was made just now."""
         self.task.cancel()
         self.task.add_done_callback(_abort_result)
 

@@ -1,7 +1,7 @@
 """Why no answer arrived: every error of the network as a `Failure` and one sentence for the customer.
 
 The sentences name what the receiver's owner can mend. They never hold an address, a port, or an error's own text: those
-may tell about networks that are none of the customer's business.
+may reveal something about our networks.
 """
 
 import errno
@@ -16,7 +16,7 @@ from services.dispatcher.http.guard import BlockedAddressError
 
 
 class Phase(StrEnum):
-    """What an attempt is doing; completes the sentence "Timed out after 10 s while …"."""
+    """What an attempt does at the moment; completes the sentence "Timed out after 10 s while …"."""
 
     QUEUED = "waiting for a connection"
     LOOKING_UP = "looking up the host name"
@@ -28,7 +28,7 @@ class Phase(StrEnum):
     READING = "reading the response"
 
 
-AT_PROXY: Final = frozenset({Phase.PROXY_CONNECTING, Phase.PROXY_WAITING})  #: what lasts too long there is ours
+AT_PROXY: Final = frozenset({Phase.PROXY_CONNECTING, Phase.PROXY_WAITING})  #: a timeout in these is our failure
 
 
 class Cause(NamedTuple):
@@ -55,12 +55,10 @@ class ProxyError(OSError):
 
 
 class RefusedHandshakeError(OSError):
-    """The receiver hung up where it judges our side of the TLS handshake."""
+    """The receiver closed the connection when it judged our side of the TLS handshake."""
 
 
-TLS_FLOOD: Final = (
-    "TLS_FLOOD"  #: the `ssl.SSLError` of a receiver that sends more of TLS's own messages than any has reason to
-)
+TLS_FLOOD: Final = "TLS_FLOOD"  #: the `ssl.SSLError` when a receiver sends too many of TLS's own messages
 BLOCKED: Final = Cause(Failure.BLOCKED_ADDRESS, "The address of this URL is not allowed.")
 REFUSED: Final = Cause(Failure.CONNECTION_REFUSED, "The receiver refused the connection.")
 RESET: Final = Cause(Failure.CONNECTION_ERROR, "The receiver reset the connection.")
@@ -145,7 +143,10 @@ _TLS_REASONS: Final = (
     ("ALERT_DECRYPT_ERROR", _CLIENT_REFUSED),
     (  # TLS 1.2 has one alert for both
         "HANDSHAKE_FAILURE",
-        "The receiver refused the TLS handshake: it shares no cipher or curve with the sender, or asks for a client certificate.",
+        (
+            "The receiver refused the TLS handshake: "
+            "it shares no cipher or curve with the sender, or asks for a client certificate."
+        ),
     ),
     ("UNRECOGNIZED_NAME", "The receiver has no TLS certificate for this host name."),
     ("UNEXPECTED_EOF", _TLS_CLOSED.message),

@@ -1,8 +1,8 @@
 """The SSRF guard: no connection is opened to an address that the policy does not permit.
 
-It judges twice. `permitted` drops forbidden addresses from what a name resolved to, so that a name with mixed answers
-still works by its permitted ones. `open_socket` judges the very address that `connect` is about to get, IP literals
-included, so nothing that happens between a lookup and a connect (DNS rebinding, a stale cache) can pass.
+It judges twice. `permitted` removes forbidden addresses from those of a name, so that a name with mixed answers works
+by its permitted ones. `open_socket` judges the address that `connect` gets, IP literals included, so that nothing that
+happens between a lookup and a connect (DNS rebinding, a stale cache) can bypass it.
 """
 
 import socket
@@ -12,11 +12,11 @@ from typing import Protocol
 
 from aiohappyeyeballs import AddrInfoType
 
-AddrInfo = AddrInfoType  #: as getaddrinfo gives it: family, type, protocol, canonical name, socket address
+AddrInfo = AddrInfoType  #: as getaddrinfo returns it: family, type, protocol, canonical name, socket address
 
 
 class Policy(Protocol):
-    """What decides about one address: `core.addresses.AddressPolicy`."""
+    """Decides about one address: `core.security.addresses.AddressPolicy`."""
 
     def permits(self, address: str, /) -> bool: ...
 
@@ -47,7 +47,7 @@ class Guard:
         return allowed
 
     def judge_port(self, port: int) -> None:
-        """For a name that a proxy is to resolve. Raises BlockedAddressError when no delivery may go to this port."""
+        """For a name that a proxy resolves. Raises BlockedAddressError when no delivery may go to this port."""
         if port in self._deny_ports:
             raise BlockedAddressError
 
@@ -69,5 +69,5 @@ class Guard:
             return False
         try:
             return self._policy.permits(address)
-        except ValueError:  # not a numeric address: nobody has judged where it leads
+        except ValueError:  # not a numeric address, so it cannot be judged
             return False

@@ -1,8 +1,8 @@
-"""Heads that a strict parser refuses, read as curl reads them and written again as the parser takes them.
+"""Reads heads that a strict parser refuses, as curl does, and writes them again as the parser accepts them.
 
-A receiver that answered is not to be asked again because its answer is oddly written. What is read leniently here frames
-the body alone, and the connection is closed after it, so no later answer can be mistaken. What stays refused: a version
-or status that is none, lengths that differ, a line without a colon, a NUL.
+A receiver that answered must not get the delivery again because of how it writes its answers. What is read leniently
+decides only where the body ends, and the connection is closed after it, so no later answer can be misread. Still
+refused are an unknown version or status, lengths that differ, a line without a colon, and NUL.
 """
 
 import re
@@ -19,18 +19,18 @@ _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _LENGTH: Final = re.compile(rb"^content-length[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _ENCODING: Final = re.compile(rb"^transfer-encoding[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _DIGITS: Final = re.compile(rb"[ \t]*\+?0*(\d+)")
-_MOST_DIGITS: Final = 18  # what an unsigned 64-bit number holds whatever they are
+_MOST_DIGITS: Final = 18  # any number of so many digits fits into 64 bits
 
 
 class UnreadableError(ValueError):
-    """No client would make out a status."""
+    """No client would find a status in it."""
 
 
 class Head(NamedTuple):
     """The head of a final response."""
 
-    fields: bytes  #: as they came, each on one line, after the status line and without the empty line
-    strict: bytes  #: the same status and framing as any parser takes them, with `Connection: close` and the empty line
+    fields: bytes  #: as they came, each on one line; the status line precedes them, no empty line follows
+    strict: bytes  #: the same status and framing in strict form, with `Connection: close` and the empty line
     end: int  #: where the body begins in what was received
 
 
@@ -38,13 +38,13 @@ class LenientReader:
     """Finds the final head in what a connection has received. Looks at each byte a bounded number of times."""
 
     def __init__(self) -> None:
-        self._start = 0  # of the head that is not whole yet
+        self._start = 0  # of the head that is incomplete
         self._searched = 0
-        self._status = b""  # of that head, once its first line is whole
+        self._status = b""  # of that head, once its first line is complete
         self._interim = 0
 
     def read(self, received: bytes | bytearray) -> Head | None:
-        """The final head; None while it is not whole. Raises UnreadableError. `received` is everything, and only grows."""
+        """The final head; None while it is incomplete. `received` is all that has arrived. Raises UnreadableError."""
         while True:
             self._read_first_line(received)
             found = _END_OF_HEAD.search(received, max(self._start, self._searched - len(b"\r\n\r\n")))
@@ -61,7 +61,7 @@ class LenientReader:
             self._status = b""
 
     def _read_first_line(self, received: bytes | bytearray) -> None:
-        """Refuse at once what does not begin as a response does: its end may never come."""
+        """Refuse at once what does not begin like a response: its end may never come."""
         if self._status:
             return
         while received[self._start : self._start + 1] in (b"\r", b"\n"):
@@ -90,7 +90,7 @@ def _strict(status: bytes, fields: bytes) -> bytes:
 
 
 def _framing(fields: bytes) -> bytes:
-    """The one header that says where the body ends; none where the connection's end does."""
+    """The header that says where the body ends; empty if the end of the connection does."""
     codings = b",".join(_ENCODING.findall(fields)).lower().split(b",")
     if any(coding.partition(b";")[0].strip() == b"chunked" for coding in codings):
         return b"Transfer-Encoding: chunked\r\n"
@@ -102,7 +102,7 @@ def _framing(fields: bytes) -> bytes:
 
 
 def _lengths(value: bytes) -> list[bytes]:
-    """The numbers of a list, each as far as it is one; the first has to be."""
+    """The leading digits of each item of a list. The first item must have some."""
     found = [_DIGITS.match(part) for part in value.split(b",")]
     if found[0] is None:
         raise UnreadableError

@@ -9,7 +9,7 @@ from services.dispatcher.http.connection import Connection, Origin
 
 
 class IdlePool:
-    """Keeps connections between exchanges. Belongs to one event loop; its timer runs only while it holds any."""
+    """Keeps connections between exchanges. Belongs to one event loop. Its timer runs only while it holds any."""
 
     def __init__(
         self,
@@ -19,9 +19,9 @@ class IdlePool:
         sweep_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`one_idle_s`: after how long one connection to an origin is closed, though others be kept for `idle_s`.
+        """A connection is closed after `idle_s`; of each origin, the one that is idle for longest after `one_idle_s`.
 
-        Both are looked at every `sweep_s`, which is less.
+        Both are checked every `sweep_s`, which is less.
         """
         self._max_idle = max_idle
         self._idle_s = idle_s
@@ -36,7 +36,7 @@ class IdlePool:
         return len(self._oldest_first)
 
     def take(self, origin: Origin) -> Connection | None:
-        """The connection that was used last: the one least likely to have been closed by the receiver."""
+        """The connection that was used last: the receiver is least likely to have closed it."""
         connections = self._by_origin.get(origin)
         if connections is None:
             return None
@@ -47,7 +47,7 @@ class IdlePool:
         return connection
 
     def put(self, connection: Connection) -> None:
-        """Keep it; over the bound, the one that has been idle for longest is closed."""
+        """Keep it. Above the bound, close the one that has been idle for longest."""
         self._oldest_first[connection] = None
         self._by_origin.setdefault(connection.origin, []).append(connection)
         if len(self._oldest_first) > self._max_idle:
@@ -56,7 +56,7 @@ class IdlePool:
             self._arm()
 
     def discard(self, connection: Connection) -> None:
-        """Forget it, if it is here."""
+        """Remove it, if it is here."""
         if connection not in self._oldest_first:
             return
         del self._oldest_first[connection]

@@ -1,7 +1,7 @@
-"""Connections to receivers by way of the operator's egress proxy: a tunnel (CONNECT) each, for http and https alike.
+"""Connections to receivers through the operator's egress proxy: a tunnel (CONNECT) for each, for http and https alike.
 
-The proxy resolves names, so what they lead to is the proxy's to judge. What is known before is judged here: addresses that
-are written in a URL, and ports.
+The proxy resolves names, so it also judges their addresses. Judged here are ports, and addresses that are written in a
+URL.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ HAPPY_EYEBALLS_DELAY_S: Final = 0.25  #: RFC 8305's recommendation
 
 
 def judged_host(target: Target, guard: Guard) -> str:
-    """What the proxy is to be asked for: a name, or the very address that was judged. Raises BlockedAddressError."""
+    """The host for CONNECT: a name, or the address that was judged. Raises BlockedAddressError."""
     literal = numeric(target.host, target.port)
     if literal is None:
         guard.judge_port(target.port)
@@ -38,7 +38,7 @@ class EgressProxy:
     def __init__(
         self, address: ProxyAddress, ssl_context: ssl.SSLContext | None, resolver: Resolver | None = None
     ) -> None:
-        """With a context when the proxy itself is spoken to by TLS. Its own name is looked up as the system does."""
+        """`ssl_context` for TLS with the proxy itself. The proxy's own name is looked up by the system."""
         self.address = address
         self._ssl_context = ssl_context
         self._resolver = resolver or Resolver(_look_up_by_system)
@@ -73,7 +73,7 @@ class EgressProxy:
 
 
 class _Tunnel(asyncio.Protocol):
-    """Asks the proxy for a tunnel; when that stands, the connection takes over the transport and this is done."""
+    """Asks the proxy for a tunnel. When it is open, the connection takes over the transport."""
 
     def __init__(self, request: bytes, connection: Connection) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -86,7 +86,7 @@ class _Tunnel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # --- what the transport calls
+    # --- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -102,28 +102,26 @@ class _Tunnel(asyncio.Protocol):
             self.opened.set_exception(ProxyError(cause))
             self.abort()
             return
-        assert self._transport is not None  # noqa: S101  # it is the transport that calls
+        assert self._transport is not None  # noqa: S101  # the transport makes this call
         self._transport.set_protocol(self._connection)
         self._connection.connection_made(self._transport)
         self.opened.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
-            is_refusal = isinstance(
-                exc, ssl.SSLError
-            )  # as of one that asks for a client certificate, after the handshake
+            is_refusal = isinstance(exc, ssl.SSLError)  # after the handshake: it may ask for a client certificate
             self.opened.set_exception(ProxyError(failures.PROXY_TLS if is_refusal else failures.PROXY_CLOSED))
 
 
 def _cause(answer: ProxyAnswer) -> Cause | None:
-    """Why there is no tunnel. A receiver that speaks first is as wrong as a proxy that says more than there is to say."""
+    """Why there is no tunnel. Bytes after the answer are an error, whether the proxy sent them or the receiver."""
     if answer.meaning is Meaning.OPEN and not answer.rest:
         return None
     return failures.refused_by_proxy(answer.meaning, answer.status)
 
 
 async def _look_up_by_system(host: str) -> Sequence[str]:
-    """A proxy's name may be one that only the operator's search domain completes, or that only /etc/hosts knows."""
+    """A proxy's name may need the operator's search domain or /etc/hosts."""
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # the latter for a label of more than 63 characters

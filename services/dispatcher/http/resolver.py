@@ -1,10 +1,10 @@
 """Host names to addresses: asynchronously, cached for seconds, one lookup per name at a time.
 
-c-ares asks the name servers without a thread per lookup, so thousands of names whose servers are dead cost other names
-nothing. What it answers is only a proposal: the guard judges every address, again right before each connect.
+c-ares asks the name servers without a thread per lookup, so names whose servers are dead do not delay other names,
+however many they are. The guard judges every address, again right before each connect.
 
-Names are absolute. The search list in resolv.conf is the operator's: with it, a customer's name could lead to a host in
-the operator's own domain.
+Names are absolute. The search list in resolv.conf is not used: with it, a customer's name could lead to a host in the
+operator's own domain.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]  #: host name → numeric add
 
 # EDNS is c-ares' own default, which setting any flag replaces.
 _FLAGS: Final = pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_EDNS
-# c-ares keeps answers too, for up to an hour: also that a name has no address, or none of one family. This is shorter than
-# the least time for which a Resolver keeps an answer, so that its next question reaches a name server.
+# c-ares caches answers too, for up to an hour: also that a name has no address, or none of one family. This is shorter
+# than the least time for which a Resolver keeps an answer, so that its next question reaches a name server.
 _FORGET_AFTER_S: Final = 0.5
 _PERMANENT: Final = frozenset({ares.ARES_ENOTFOUND, ares.ARES_ENODATA, ares.ARES_EBADNAME})
 
@@ -65,7 +65,7 @@ class AresLookup:
             self._channel = None
 
     def _forget_soon(self) -> None:
-        """c-ares' cache cannot be switched off through aiodns, so the channel is replaced by a new one, with an empty cache.
+        """Replace the channel by a new one, with an empty cache: aiodns cannot switch c-ares' cache off.
 
         A new channel takes 0.4 ms of CPU, so not after every answer. The old one closes when its last lookup has ended.
         """
@@ -80,12 +80,12 @@ class _Entry(NamedTuple):
     """One finished lookup."""
 
     until: float  #: monotonic seconds
-    addresses: tuple[str, ...]  #: none: the lookup failed
+    addresses: tuple[str, ...]  #: empty: the lookup failed
     temporary: bool
 
 
 class Resolver:
-    """Caches a Lookup. A failed one is remembered too, for less long, so that a dead name is not asked at every attempt."""
+    """Caches lookups. Failed ones are cached for less long, so that a dead name is not asked for at every attempt."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Resolver:
         self._lookups: dict[str, asyncio.Task[_Entry]] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfo]:
-        """Addresses of `host`, which may be an IP literal in any spelling. Raises DnsError."""
+        """Addresses of `host`, which may be an IP literal in any notation. Raises DnsError."""
         literal = numeric(host, port)
         if literal is not None:
             return [literal]
@@ -150,8 +150,8 @@ class Resolver:
 
 
 def _first_of_each_family(addresses: Sequence[str], limit: int = 4) -> tuple[str, ...]:
-    """So many of each family, in their order. All will be tried, side by side while none answers, and a name server may
-    name thousands of other people's machines.
+    """`limit` of each family, in their order. All are tried, in parallel while none answers: without a limit, a name
+    server could make us connect to thousands of other people's machines.
     """
     families = ([address for address in addresses if (":" in address) is is_v6] for is_v6 in (True, False))
     kept = {address for family in families for address in family[:limit]}
@@ -160,7 +160,7 @@ def _first_of_each_family(addresses: Sequence[str], limit: int = 4) -> tuple[str
 
 @lru_cache(10_000)
 def numeric(host: str, port: int) -> AddrInfo | None:
-    """An IP literal as a socket address, whichever way it is spelt (`127.1`, `0x7f000001`, `::1`); None for names."""
+    """An IP literal as a socket address, in any notation (`127.1`, `0x7f000001`, `::1`); None for names."""
     try:
         infos = socket.getaddrinfo(
             host,

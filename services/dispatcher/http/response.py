@@ -1,6 +1,6 @@
 """Reads one HTTP/1.1 response after the other from a connection's bytes, in bounded memory.
 
-`ExchangeLimits` says how long a head and a body may be. A head that has arrived is an answer, whatever becomes of its body.
+`ExchangeLimits` says how long a head and a body may be. A head that has arrived is an answer, even if its body is not.
 """
 
 import time
@@ -34,8 +34,8 @@ class ResponseReader:
     """Parses what a connection receives. `feed` until it returns True, then `reset` for the next response."""
 
     __slots__ = (
-        "_body_bytes", "_body_limit", "_excerpt", "_excerpt_bytes", "_head", "_head_limit", "_interim", "_is_complete", "_lenient",
-        "_parser", "_received", "cause", "head_at", "is_reusable", "status",
+        "_body_bytes", "_body_limit", "_excerpt", "_excerpt_bytes", "_head", "_head_limit", "_interim", "_is_complete",
+        "_lenient", "_parser", "_received", "cause", "head_at", "is_reusable", "status",
     )  # fmt: skip
 
     def __init__(self, limits: ExchangeLimits) -> None:

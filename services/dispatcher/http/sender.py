@@ -1,4 +1,4 @@
-"""What the pipeline asks of a sender, whichever it is."""
+"""What the pipeline needs of a sender."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,24 +14,25 @@ class Sender(Protocol):
     async def send(self, request: SignedRequest, identity: Identity | None = None) -> Response:
         """POST it and read the answer, within the timeout in all. Raises nothing but CancelledError.
 
-        With an identity, on a connection that was made under it; without one, on a connection that was made without.
+        Connections are shared only by requests with the same identity.
 
-        An Answer has any status from 200 to 999, redirects included. It stands once its head has arrived, whatever becomes
-        of the body: that is waited for until it ends, breaks off, is longer than the limit, or its time is up.
+        An Answer has any status from 200 to 999, redirects included. It stands once its head has arrived. The body is
+        read until it ends, breaks off, reaches its limit, or its time is up.
         """
 
     def send_now(self, request: SignedRequest, on_response: Callable[[Response], None]) -> bool:
-        """POST it on a connection that is open and idle, without a task; False, and nothing done, when there is none.
+        """POST it on an idle connection, without a task. False when there is none; then nothing has happened.
 
-        `on_response` is called once, with what `send` would have returned: later, or before this returns. Must not raise.
+        `on_response` is called once, with what `send` would have returned, possibly before this returns. It must not
+        raise.
         """
         ...
 
     def cork(self) -> None:
-        """From now on `send_now` may keep requests, so that they leave together. The event loop must not run before `uncork`."""
+        """`send_now` may hold requests back until `uncork`, which must follow in the same iteration of the loop."""
 
     def uncork(self) -> None:
-        """What was kept leaves; `send_now` writes at once again."""
+        """Write what was held back; `send_now` writes at once again."""
 
     async def close(self) -> None:
         """Interrupt what is under way and close every connection."""

@@ -1,4 +1,4 @@
-"""What we demand of a receiver's TLS, and what we show of ourselves."""
+"""TLS with receivers: versions, ciphers, how certificates are verified, and client certificates."""
 
 import os
 import ssl
@@ -9,11 +9,11 @@ from typing import Any, Final, cast
 
 from go2hooks.core.errors import ClientIdentityError
 
-# For TLS 1.2; docs/receivers.md lists what comes of it. Without forward secrecy, whoever gets hold of a receiver's key
-# later could read what was recorded before.
+# For TLS 1.2; docs/receivers.md lists the resulting suites. All have forward secrecy: without it, somebody who gets a
+# receiver's key later could decrypt recorded traffic.
 _CIPHERS: Final = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
-# Python 3.13 adds VERIFY_X509_STRICT to a default context: it refuses certificates of private authorities that curl, Node
-# and Go accept. An intermediate in `ca_file` is trusted by itself, as with curl and Go.
+# Without VERIFY_X509_STRICT, which is a default since Python 3.13: it refuses certificates of private authorities that
+# curl, Node and Go accept. An intermediate in `ca_file` is trusted by itself, as with curl and Go.
 _VERIFY_FLAGS: Final = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
 _HOSTNAME_MISMATCH: Final = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
 
@@ -21,8 +21,8 @@ _HOSTNAME_MISMATCH: Final = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
 def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """TLS 1.2 or later, certificate and host name verified against the system's CAs and those of `ca_file` (PEM).
 
-    Set out in full: the defaults differ between Python's releases and builds. Raises OSError or ssl.SSLError when `ca_file`
-    cannot be read. Reads files: build it once.
+    Every option is set, since the defaults differ between Python's releases and builds. Raises OSError or ssl.SSLError
+    when `ca_file` cannot be read. Reads files: build it once.
     """
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
     context.verify_flags = _VERIFY_FLAGS
@@ -36,9 +36,9 @@ def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
 
 
 class _Session(ssl.SSLObject):
-    """TLS with one receiver, which checks a name with an underscore by itself: see `_Context`.
+    """TLS with one receiver. Checks a name with an underscore itself: see `_Context`.
 
-    At the handshake's end: a request has not been sent by then, though a client certificate has been shown.
+    It does so at the end of the handshake: after a client certificate was sent, before the request is.
     """
 
     def do_handshake(self) -> None:
@@ -51,9 +51,9 @@ class _Session(ssl.SSLObject):
 
 
 class _Context(ssl.SSLContext):
-    """OpenSSL lets no wildcard stand for a label with an underscore; browsers, curl, Node and Go do.
+    """In OpenSSL a wildcard does not match a label with an underscore; in browsers, curl, Node and Go it does.
 
-    So OpenSSL checks all other names, and for these the certificate alone.
+    So for names with an underscore OpenSSL checks the certificate without the name.
     """
 
     sslobject_class = _Session
@@ -75,22 +75,21 @@ class _Context(ssl.SSLContext):
 
 
 def is_for(host: str, certificate: Mapping[str, Any]) -> bool:
-    """Whether a certificate, as `getpeercert` gives it, names `host`. A wildcard stands for the first of three labels or more."""
+    """Whether a certificate, as `getpeercert` returns it, names `host`. A wildcard is the first of at least three labels."""
     names = {value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
     _, _, parent = host.lower().partition(".")
     return host.lower() in names or ("." in parent and f"*.{parent}" in names)
 
 
 def load_identity(context: ssl.SSLContext, chain: str, private_key: str) -> None:
-    """Let connections of `context` identify themselves; both are PEM. Raises ClientIdentityError when OpenSSL refuses.
+    """Give `context` a client certificate; both are PEM. Raises ClientIdentityError when OpenSSL refuses it.
 
-    OpenSSL's loader reads files only. These are pipes, so that the key touches no disk.
+    OpenSSL reads files only. These are pipes, so that the key is never on a disk.
     """
     try:
         with _as_file(chain) as chain_file, _as_file(private_key) as key_file:
-            context.load_cert_chain(
-                chain_file, key_file, password=""
-            )  # a password, or an encrypted key would ask for one
+            # Without a password, OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(chain_file, key_file, password="")
     except (ssl.SSLError, OSError) as error:
         raise ClientIdentityError("cannot be used") from error
 

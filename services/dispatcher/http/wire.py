@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: a request written once, and the few headers of a response that anybody reads."""
+"""HTTP/1.1 as bytes: writes a request, and finds the few headers of a response that are needed."""
 
 import re
 from functools import lru_cache
@@ -9,13 +9,13 @@ from go2hooks.core.security.target import Target
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _INTERIM: Final = re.compile(rb"\s*HTTP/\d\.\d 1")
-# No two repetitions in a row may match the same bytes: a head of 64 KiB of them would stop the process for a minute.
+# Two adjacent repetitions must not match the same bytes: a head of 64 KiB of them would block the process for a minute.
 _RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _LOCATION: Final = re.compile(rb"^location[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 class UnsendableError(ValueError):
-    """A request that cannot be written without breaking HTTP's framing."""
+    """The request would break HTTP's framing."""
 
 
 def serialize(request: SignedRequest) -> bytes:
@@ -51,7 +51,7 @@ def final_head(received: bytes) -> bytes:
 
 
 def retry_after(head: bytes, max_bytes: int = 128) -> str | None:
-    """The raw value of Retry-After, several as one list; None when it is longer than any useful one: a date has 29 bytes."""
+    """The raw value of Retry-After, several as one list; None above `max_bytes`, of which a date needs 29."""
     values = _RETRY_AFTER.findall(head)
     text: bytes = b", ".join([value.strip(b" \t") for value in values])
     return text.decode("latin-1") if values and len(text) <= max_bytes else None

@@ -216,7 +216,7 @@ async def test_nobody_waits_for_long_for_a_connection_that_others_use() -> None:
 
 
 async def overdue(scene: Scene) -> Connection:
-    """A connection that is made and not answered on, though another was. That one is closed in time, and this answered on."""
+    """A connection that is answered on only after another one, which was answered on before, is closed."""
     (other,) = await scene.served(1)
     connection = scene.made(await scene.opening())
     await until(lambda: is_closed(other), 10)

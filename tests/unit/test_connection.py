@@ -8,7 +8,7 @@ from services.dispatcher.http.deadlines import Bucket
 
 
 def test_an_attempt_whose_time_is_up_when_it_gets_a_connection_is_not_begun():
-    """A waiter gets a connection in one iteration of the loop and runs in the next. Nothing would end the attempt later."""
+    """A waiter gets a connection in one iteration of the loop and runs in the next: time may be up by then."""
     connection, bucket = connection_to(), Bucket()
     bucket.expired = True
     reported: list[Response | None] = []

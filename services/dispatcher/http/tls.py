@@ -75,7 +75,7 @@ class _Context(ssl.SSLContext):
 
 
 def is_for(host: str, certificate: Mapping[str, Any]) -> bool:
-    """Whether a certificate, as `getpeercert` returns it, names `host`. A wildcard is the first of at least three labels."""
+    """Whether a certificate, as `getpeercert` returns it, names `host`. A wildcard needs two more labels."""
     names = {value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
     _, _, parent = host.lower().partition(".")
     return host.lower() in names or ("." in parent and f"*.{parent}" in names)

@@ -1,4 +1,4 @@
-"""Certificates as private authorities issue them: with what `trustme` never leaves out left out."""
+"""Certificates of private authorities: without some fields that `trustme` always writes."""
 
 import datetime as dt
 import ssl

@@ -25,7 +25,7 @@ from services.dispatcher.http.tls import client_context
 
 
 class TasklessSender:
-    """The fast sender as the pipeline uses it: without a task wherever a connection is idle, and every other time corked."""
+    """The fast sender as the pipeline uses it: no task if a connection is idle; every other request is corked."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._sender = HttpClient(*args, **options)
@@ -80,7 +80,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def make_sender(kind: str, ca_file: Path) -> AsyncIterator[Callable[..., Sender]]:
-    """`make_sender(timeout_s=…, body_bytes=…, policy=…, lookup=…, …)`; closed at the test's end, with nothing left open."""
+    """`make_sender(timeout_s=…, body_bytes=…, policy=…, lookup=…, …)`; closed after the test, nothing left open."""
     senders: list[Sender] = []
 
     def make(

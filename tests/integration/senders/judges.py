@@ -43,7 +43,7 @@ _CURL_REFUSED = {1, 8, 43, 52}
 
 @contextlib.contextmanager
 def serving(answers: Sequence[Raw]) -> Iterator[int]:
-    """The port of a server that answers `POST /n` with the n-th of these, and `POST /n/slowly` with that byte by byte."""
+    """The port of a server that answers `POST /n` with the n-th answer, and `POST /n/slowly` with it byte by byte."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""A name server of the tests' own: it says what a test tells it, and keeps what it was asked."""
+"""A name server for tests: it answers what a test tells it, and keeps the questions."""
 
 import asyncio
 import ipaddress
@@ -19,8 +19,9 @@ NOWHERE: Final = ""  #: what a zone says of a name that does not exist; an empty
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers A and AAAA questions by what `zone` says at that moment. Addresses may be remembered for 0 s, that a name does
-    not exist for an hour.
+    """Answers A and AAAA questions by what `zone` says at that moment.
+
+    The TTL of addresses is 0; that a name does not exist may be cached for an hour.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,8 @@ class NameServer(asyncio.DatagramProtocol):
         authority = [_record(_SOA, _SOA_VALUES, ttl_s=_HOUR_S)] if found == NOWHERE else []
         flags = _AUTHORITATIVE | (_NO_SUCH_NAME if found == NOWHERE else 0)
         header = data[:2] + struct.pack("!HHHHH", flags, 1, len(records), len(authority), 0)
-        self._transport.sendto(header + data[12 : end + 4] + b"".join(records + authority), addr)  # type: ignore[attr-defined]
+        answer = header + data[12 : end + 4] + b"".join(records + authority)
+        self._transport.sendto(answer, addr)  # type: ignore[attr-defined]
 
     def asked(self, kind: int) -> list[str]:
         """Names that were asked for records of this type."""

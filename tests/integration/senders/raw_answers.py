@@ -1,4 +1,4 @@
-"""Answers as receivers write them, byte by byte, and what we make of each. Both senders, curl and Node are held against it."""
+"""Raw answers of receivers, and what each means. Both senders, curl and Node are compared with it."""
 
 from typing import Literal, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Client certificates: who asks for one gets the webhook's, nobody else's connection is used, and a refusal is quoted."""
+"""Client certificates: each webhook's own is sent, on connections of its own, and a refusal is explained."""
 
 import datetime as dt
 import ssl

@@ -1,4 +1,4 @@
-"""Requests that are to leave together: kept while corked, but never many, and each answered once."""
+"""Requests that are written together: held while corked, in bursts of a bounded size, and each answered once."""
 
 import asyncio
 import select

@@ -1,4 +1,4 @@
-"""What happens when things end early, or do not end: resets, half-closes, early answers, endless ones, cancelled sends."""
+"""Exchanges that end early, or do not end: resets, half-closes, early answers, endless answers, cancelled sends."""
 
 import asyncio
 import gc

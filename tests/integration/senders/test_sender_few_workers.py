@@ -29,7 +29,8 @@ def kind() -> str:
 
 
 def request(target: Target) -> SignedRequest:
-    return SignedRequest(target, (("X-Webhook-Delivery", f"dlv_{next(request.numbers)}"),), BODY)  # type: ignore[attr-defined]
+    number = next(request.numbers)  # type: ignore[attr-defined]
+    return SignedRequest(target, (("X-Webhook-Delivery", f"dlv_{number}"),), BODY)
 
 
 request.numbers = itertools.count()  # type: ignore[attr-defined]

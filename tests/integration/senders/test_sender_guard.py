@@ -234,7 +234,7 @@ async def test_a_chain_of_aliases_to_a_private_address_is_blocked(
 async def test_a_name_that_turns_inward_while_a_request_is_under_way_is_judged_by_what_the_socket_gets(
     receive: Any, resolving: Any, name_server: NameServer
 ) -> None:
-    """TTL 0 and an answer that alternates with every question: whatever mix arrives, only the permitted one is dialled."""
+    """The TTL is 0 and the answer alternates with every question: only the permitted address is connected to."""
     sender = resolving(LOOPBACK_ONLY)
     receiver = await receive(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
     asked = itertools.count()

@@ -1,4 +1,4 @@
-"""Host names as customers write them: asked as they stand, in their mapped form, and forgotten soon where they lead nowhere."""
+"""Host names as customers write them: looked up as absolute names in mapped form; failures are cached briefly."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Through an egress proxy: tunnels for everything, its failures told from the receiver's, nothing judged later than it can be."""
+"""Through an egress proxy: a tunnel for every connection; its failures differ from the receiver's."""
 
 import asyncio
 import base64

@@ -107,7 +107,10 @@ REFUSING: dict[str, tuple[Callable[[trustme.CA], ssl.SSLContext], str]] = {
     "TLS 1.1": (only_tls_1_1, "The receiver offers no TLS version that is accepted (1.2 or later)."),
     "no cipher in common": (
         with_one_cipher,
-        "The receiver refused the TLS handshake: it shares no cipher or curve with the sender, or asks for a client certificate.",
+        (
+            "The receiver refused the TLS handshake: "
+            "it shares no cipher or curve with the sender, or asks for a client certificate."
+        ),
     ),
     "client certificate": (asking_for_a_client_certificate, "The receiver asks for a TLS client certificate."),
 }

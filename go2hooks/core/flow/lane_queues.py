@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from go2hooks.core.flow.lane import SLOW, Lane, LaneLimits
-from go2hooks.core.flow.sole_key import SoleKeyDetector
 
 T = TypeVar("T")
 
@@ -25,7 +24,7 @@ T = TypeVar("T")
 class LaneQueues(Generic[T]):
     """Counts what waits in all lanes, in items and by weight."""
 
-    __slots__ = ("_busy", "_by_standing", "_limits", "_sole_key", "_weigh", "items", "weight")
+    __slots__ = ("_busy", "_by_standing", "_latest", "_latest_since", "_limits", "_weigh", "items", "weight")
 
     def __init__(self, limits: LaneLimits, weigh: Callable[[T], int]) -> None:
         self.items = 0  #: that wait
@@ -34,18 +33,20 @@ class LaneQueues(Generic[T]):
         self._limits = limits
         self._weigh = weigh
         self._by_standing = [0, 0, 0]  # weight
-        self._sole_key: SoleKeyDetector[str] = SoleKeyDetector()
+        self._latest: Lane[T] | None = None  # that an item was offered to
+        self._latest_since = 0.0
 
     def note(self, lane: Lane[T], now: float) -> None:
         """An item is offered to this lane."""
-        self._sole_key.note(lane.webhook_id, now)
+        if lane is not self._latest:
+            self._latest, self._latest_since = lane, now
 
     def allowed(self, lane: Lane[T], now: float) -> float:
         """The weight that may wait in this lane."""
         window, share = self._limits.window, self._limits.queue_share
         if lane.is_quick(now):
             room = window * self._limits.quick_room
-            if self._sole_key.is_sole(lane.webhook_id, now):
+            if lane is self._latest and now - self._latest_since > self._limits.sole_s:
                 return room
             allowed = min(room - self.weight, window * share)
         else:

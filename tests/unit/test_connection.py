@@ -3,7 +3,7 @@
 from connections import connect, connection_to, is_closed, unconnected
 
 from go2hooks.core.domain.outcome import Answer, Failure, NoAnswer, Response
-from services.dispatcher.http.connection import State
+from services.dispatcher.http.connection import ConnectionState
 from services.dispatcher.http.deadlines import Bucket
 
 
@@ -35,7 +35,14 @@ def test_a_connection_is_idle_between_exchanges_and_closed_in_the_end():
     states.append(connection.state)
     connection.close()
     states.append(connection.state)
-    assert states == [State.CONNECTING, State.IDLE, State.SENDING, State.READING, State.IDLE, State.CLOSED]
+    assert states == [
+        ConnectionState.CONNECTING,
+        ConnectionState.IDLE,
+        ConnectionState.SENDING,
+        ConnectionState.READING,
+        ConnectionState.IDLE,
+        ConnectionState.CLOSED,
+    ]
     assert [type(response) for response in reported] == [Answer]
     assert not bucket
 
@@ -44,7 +51,7 @@ def test_an_exchange_on_a_connection_that_was_closed_meanwhile_is_reported_as_wi
     connection, bucket = connection_to(), Bucket()
     reported: list[Response | None] = []
     connection.data_received(b"bytes that no request asked for")
-    assert connection.state is State.CLOSED
+    assert connection.state is ConnectionState.CLOSED
     connection.exchange(b"POST / HTTP/1.1\r\n\r\n", 0.0, bucket, reported.append)
     assert reported == [None]
     assert not bucket

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from go2hooks.core.domain.outcome import NoAnswer, Response
 from go2hooks.core.flow.serving import Opening
 from services.dispatcher.http import failures
-from services.dispatcher.http.deadlines import Bucket
+from services.dispatcher.http.deadlines import Bucket, Expirable
 from services.dispatcher.http.failures import Cause, Phase
 from services.dispatcher.http.identity import IdentityName
 from services.dispatcher.http.response import ExchangeLimits, ResponseReader
@@ -27,7 +27,7 @@ Origin = tuple[str, str, int, IdentityName | None]
 Report = Callable[[Response | None], None]
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """Of a connection. Every state may be followed by CLOSED, which is the last."""
 
     CONNECTING = "connecting"  #: → IDLE, when TCP is connected and the TLS handshake, if any, is complete
@@ -51,31 +51,61 @@ class Owner(Protocol):
         ...
 
 
+class Exchange:
+    """The exchange that is under way on a connection. Each connection has one such object and uses it again."""
+
+    __slots__ = ("_body_bucket", "_bucket", "report", "started")
+
+    def __init__(self) -> None:
+        self.started = 0.0  #: when the attempt began, in monotonic seconds
+        self.report: Report | None = None  #: None between exchanges
+        self._bucket: Bucket | None = None  # the attempt's deadline
+        self._body_bucket: Bucket | None = None  # the deadline for the body's end
+
+    def begin(self, connection: Expirable, started: float, bucket: Bucket, report: Report) -> None:
+        self.started = started
+        self.report = report
+        self._bucket = bucket
+        bucket.add(connection)
+
+    def wait_for_body(self, connection: Expirable, owner: Owner) -> None:
+        """The head has arrived: from now on the body has a deadline of its own."""
+        if self._body_bucket is None:
+            self._body_bucket = owner.body_deadline()
+            self._body_bucket.add(connection)
+
+    def leave(self, connection: Expirable) -> Report | None:
+        """Cancel the deadlines. Returns whom to report to, the first time."""
+        report, self.report = self.report, None
+        if self._bucket is not None:
+            self._bucket.discard(connection)
+            self._bucket = None
+        if self._body_bucket is not None:
+            self._body_bucket.discard(connection)
+            self._body_bucket = None
+        return report
+
+
 class Connection(asyncio.BaseProtocol):
     """One exchange at a time. Belongs to one event loop. Made as a `PlainConnection` or a `TlsConnection`."""
 
     __slots__ = (
-        "_body_bucket", "_bucket", "_loss", "_max_age_s", "_owner", "_report", "_response", "_started", "_timeout_s",
-        "_transport", "asked_at", "connected_at", "idle_since", "is_alone", "opening", "origin", "remote_address",
-        "state",
+        "_exchange", "_limits", "_loss", "_owner", "_response", "_transport", "asked_at", "connected_at", "idle_since",
+        "is_alone", "opening", "origin", "remote_address", "state",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, origin: Origin, limits: ExchangeLimits) -> None:
-        self.state = State.CONNECTING
+        self.state = ConnectionState.CONNECTING
         self.origin = origin
         self.connected_at = self.asked_at = self.idle_since = 0.0
         self.opening: Opening | None = None  #: until it has been used: the first answer that leaves it open ends that
         self.remote_address: str | None = None  #: the receiver's; None where a proxy connected to it
         self.is_alone = False  #: when it became idle, the receiver had not yet served two connections at once
         self._owner = owner
-        self._timeout_s = limits.timeout_s
-        self._max_age_s = limits.connection_age_s
+        self._limits = limits
+        self._exchange = Exchange()
         self._response = ResponseReader(limits)
         self._transport: asyncio.Transport | None = None
-        self._report: Report | None = None  # set during an exchange
-        self._bucket: Bucket | None = None  # the exchange's deadline
-        self._body_bucket: Bucket | None = None  # the deadline for the body's end
-        self._started = 0.0
         self._loss: Exception | None = None  # why the connection ended
 
     # --- called by the sender
@@ -85,45 +115,42 @@ class Connection(asyncio.BaseProtocol):
 
     def exchange(self, message: bytes, started: float, bucket: Bucket, report: Report) -> None:
         """Write one request; `started` is when the attempt began (monotonic seconds). `report` is called once."""
-        self._started = started
-        self._bucket = bucket
-        bucket.add(self)
-        self._report = report
+        self._exchange.begin(self, started, bucket, report)
         if bucket.expired:  # between the moment when the attempt got this connection and now
             self.expire()
-        elif self.state is State.IDLE:
-            self.state = State.SENDING
+        elif self.state is ConnectionState.IDLE:
+            self.state = ConnectionState.SENDING
             self._write(message)
         else:  # closed since it was made or taken
             self._report_loss()
 
     def abandon(self, report: Report) -> None:
         """Nobody waits for this exchange any more. An exchange that has begun since is left alone."""
-        if self._report is report:
+        if self._exchange.report is report:
             self._fail(None)
 
     def expire(self) -> None:
         """A deadline has passed: the attempt's, or the one for the body's end."""
-        phase = Phase.READING if self.state is State.READING else Phase.WAITING
-        self.end(failures.timeout(self._timeout_s, phase))
+        phase = Phase.READING if self.state is ConnectionState.READING else Phase.WAITING
+        self.end(failures.timeout(self._limits.timeout_s, phase))
 
     def end(self, cause: Cause) -> None:
         """Read no more: the answer stands if its head has arrived, else `cause` is the outcome."""
         if self._response.status:
             self._settle()
         else:
-            duration_ms = (time.monotonic() - self._started) * 1000.0
+            duration_ms = (time.monotonic() - self._exchange.started) * 1000.0
             self._fail(NoAnswer(cause.failure, cause.message, duration_ms, self.remote_address))
 
     def abort(self) -> None:
         """Close at once; what is not written yet is lost."""
-        self.state = State.CLOSED
+        self.state = ConnectionState.CLOSED
         if self._transport is not None:
             self._transport.abort()
 
     def close(self) -> None:
         """Close in order; only while idle."""
-        self.state = State.CLOSED
+        self.state = ConnectionState.CLOSED
         if self._transport is not None:
             self._transport.close()
 
@@ -136,49 +163,43 @@ class Connection(asyncio.BaseProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self.connected_at = time.monotonic()
         self._response.open()
-        self.state = State.IDLE
+        self.state = ConnectionState.IDLE
 
     def data_received(self, data: bytes) -> None:
-        if self.state is State.SENDING:
-            self.state = State.READING
-        elif self.state is not State.READING:  # bytes that no request asked for
+        if self.state is ConnectionState.SENDING:
+            self.state = ConnectionState.READING
+        elif self.state is not ConnectionState.READING:  # bytes that no request asked for
             self._lose(None)
             self.abort()
             return
         response = self._response
         if response.feed(data):
-            if response.cause is None:
-                self._settle()
-            else:
-                self.end(response.cause)
-        elif response.status and self._body_bucket is None:
-            self._body_bucket = self._owner.body_deadline()
-            self._body_bucket.add(self)
+            self.end(response.cause)
+        elif response.status:
+            self._exchange.wait_for_body(self, self._owner)
 
     def eof_received(self) -> None:
         """The receiver sends no more. The transport closes itself; until then nobody may use the connection."""
-        if self.state is State.IDLE:
+        if self.state is ConnectionState.IDLE:
             self._lose(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(exc)
         self._transport = None
         self._response.close()
-        if self._report is not None:
+        if self._exchange.report is not None:
             self._report_loss()
-
-    # --- the end of an exchange, and of the connection
 
     def _lose(self, exc: Exception | None) -> None:
         """No exchange can begin any more. The first reason is kept."""
-        self.state = State.CLOSED
+        self.state = ConnectionState.CLOSED
         self._loss = self._loss or exc
         self._owner.forget(self)
 
     def _report_loss(self) -> None:
         """The connection ended during the exchange, or before it could begin."""
         if self._response.has_begun:
-            self.end(self._response.cut_short())
+            self.end(self._response.cause)
         elif self._loss is None or isinstance(self._loss, ConnectionError):
             self._fail(None)
         else:
@@ -186,7 +207,7 @@ class Connection(asyncio.BaseProtocol):
 
     def _fail(self, response: NoAnswer | None) -> None:
         """There is no answer. Report so, unless that has happened or nobody waits."""
-        report = self._leave()
+        report = self._exchange.leave(self)
         self.abort()
         if report is not None:
             report(response)
@@ -194,10 +215,10 @@ class Connection(asyncio.BaseProtocol):
     def _settle(self) -> None:
         """The answer stands. The connection is back with its owner before anybody is told."""
         response = self._response
-        answer = response.answer(self._started, self.remote_address)
-        report = self._leave()
+        answer = response.answer(self._exchange.started, self.remote_address)
+        report = self._exchange.leave(self)
         if response.is_reusable and self._is_lasting():
-            self.state = State.IDLE
+            self.state = ConnectionState.IDLE
             self.idle_since = response.head_at
             response.reset()
             self._owner.release(self)
@@ -209,20 +230,10 @@ class Connection(asyncio.BaseProtocol):
     def _is_lasting(self) -> bool:
         """Whether the connection is young enough for another exchange, and the whole request has left."""
         transport = self._transport
-        if transport is None or transport.is_closing() or self._response.head_at - self.connected_at > self._max_age_s:
-            return False
-        return transport.get_write_buffer_size() == 0
-
-    def _leave(self) -> Report | None:
-        """Cancel the exchange's deadlines. Returns whom to report to."""
-        report, self._report = self._report, None
-        if self._bucket is not None:
-            self._bucket.discard(self)
-            self._bucket = None
-        if self._body_bucket is not None:
-            self._body_bucket.discard(self)
-            self._body_bucket = None
-        return report
+        is_young = self._response.head_at - self.connected_at <= self._limits.connection_age_s
+        return (
+            transport is not None and is_young and not transport.is_closing() and not transport.get_write_buffer_size()
+        )
 
 
 class PlainConnection(Connection, asyncio.Protocol):

@@ -50,7 +50,7 @@ class ResponseReader:
     def reset(self) -> None:
         """Expect the next response on the same connection."""
         self.status = 0  #: of the final head; 0 until it has arrived
-        self.cause: Cause | None = None  #: why nothing more can be read
+        self.cause = failures.CLOSED_EARLY  #: why there is no answer, if the connection ends now
         self.is_reusable = False  #: the response is complete, and neither it nor what follows forbids another exchange
         self._is_complete = False
         self._interim = self._received = self._body_bytes = 0
@@ -65,22 +65,21 @@ class ResponseReader:
         self._parser = None
 
     def feed(self, data: bytes) -> bool:
-        """Read what has arrived. True when nothing more is to be read of this response: see `cause` and `status`."""
+        """Read what has arrived. True when nothing more is to be read: it is an answer if it has a `status`."""
         if not self.status:
             room = self._head_limit - self._received
             if len(data) > room:
                 return self._feed_head_and_rest(data, room)
             self._remember(data)
         self._received += len(data)
-        self.cause = self._parse(data)
-        if self._is_complete or self.cause is not None:
-            self.is_reusable = self.is_reusable and self.cause is None
+        fault = self._parse(data)
+        if fault is None and not self.status and self._received >= self._head_limit:
+            fault = failures.HEAD_TOO_LARGE
+        if fault is not None:
+            self.cause = fault
+            self.is_reusable = False
             return True
-        if self.status:
-            return self._has_enough()
-        if self._received >= self._head_limit:
-            self.cause = failures.HEAD_TOO_LARGE
-        return self.cause is not None
+        return self._is_complete or (self.status > 0 and self._has_enough())
 
     def answer(self, started: float, remote_address: str | None) -> Answer:
         """What the response says; `started` is when the attempt began (monotonic seconds). Only with a `status`."""
@@ -94,10 +93,6 @@ class ResponseReader:
     def has_begun(self) -> bool:
         """Whether any byte has arrived."""
         return self._received > 0
-
-    def cut_short(self) -> Cause:
-        """What it means that the connection ends before the final head is complete."""
-        return failures.CLOSED_EARLY if self._lenient is None else failures.NOT_HTTP
 
     # --- called by the parser
 
@@ -160,7 +155,7 @@ class ResponseReader:
         except httptools.HttpParserError:
             if self.status:
                 return failures.NOT_HTTP
-            self._lenient = LenientReader()
+            self._lenient, self.cause = LenientReader(), failures.NOT_HTTP
             return self._parse_leniently(self._lenient)
         return failures.TOO_MANY_INTERIM if self._interim > INTERIM_LIMIT else None
 
@@ -173,7 +168,7 @@ class ResponseReader:
         if head is None:
             return None
         body, self._head = bytes(self._head[head.end :]), head.fields
-        self._lenient, self._parser = None, self._new_parser()
+        self._lenient, self._parser, self.cause = None, self._new_parser(), failures.CLOSED_EARLY
         return self._parse(head.strict + body)
 
     def _has_enough(self) -> bool:

@@ -127,9 +127,7 @@ class Lanes(LaneTable[T]):
         return queue + max(0, min(self.sends.free(lane.standing), ceil(self.sends.allowed(lane)) - lane.in_flight))
 
     def turn_in_s(self, webhook_id: str, now: float, most_s: float) -> float:
-        """Seconds until one that is moved aside may come back: its circuit's probe, or its turn by the webhook's allowance, in
-        `most_s` at most.
-        """
+        """Seconds until an item that is moved aside may come back: to probe the circuit, or when the allowance has a request."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
             return 0.0

@@ -51,7 +51,8 @@ class Reader:
         self._polled_at = time.monotonic()
         first = self._consumer.poll(patience_s)
         if first is not None:
-            self._put((first, *self._consumer.consume(min(room, _READ.messages) - 1, 0)))
+            now = time.monotonic()
+            self._put((first, *self._consumer.consume(min(room, _READ.messages) - 1, 0)), now)
 
     def _poll_without_reading(self) -> None:
         """While there is no room: the group removes a member that does not poll."""
@@ -62,10 +63,10 @@ class Reader:
         self._consumer.pause([TopicPartition(*key) for key in self._membership.owned])
         leftover = self._consumer.poll(0)  # what was on its way
         if leftover is not None:
-            self._put((leftover,))
+            self._put((leftover,), now)
         self._consumer.resume([TopicPartition(*key) for key in self._membership.owned])
 
-    def _put(self, messages: Sequence[Message]) -> None:
+    def _put(self, messages: Sequence[Message], now: float) -> None:
         """Of a burst, hundreds of messages come in a row from one partition, which is looked up once."""
         topic, number, partition = "", -1, None
         for message in messages:
@@ -83,7 +84,7 @@ class Reader:
             partition.hold(offset, accepted_ms)
             self.unread.read(topic, accepted_ms)
             account = (message.key() or b"")[: _READ.key_bytes]
-            self._scheduler.put(ReadEvent(message, partition, account, offset, accepted_ms, _size(message)))
+            self._scheduler.put(ReadEvent(message, partition, account, offset, accepted_ms, _size(message)), now)
 
     def _hear(self, report: Message) -> None:
         """A report of librdkafka's: mostly that a partition is read to its end, which may lie beyond its last message.

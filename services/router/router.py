@@ -122,14 +122,14 @@ class Router:
 
     def _route_turn(self) -> None:
         """Route the events whose turn it is, as one batch."""
-        batch = Batch()
+        batch, now = Batch(), time.monotonic()
         batch.unacknowledged = 1  # our own hold: early reports must not finish a batch that is still being routed
         self._batches.append(batch)
-        self._scheduler.begin_turn(time.monotonic())
+        self._scheduler.begin_turn(now)
         while (event := self._scheduler.take(time.monotonic())) is not None:
             event.partition.held -= 1
             if not event.partition.gone:
-                self._fan_out.route(event, batch, crowding=self._scheduler.is_crowding(event.account))
+                self._fan_out.route(event, batch, crowding=self._scheduler.is_crowding(event.account, now))
         batch.unacknowledged -= 1
 
     def _collect_finished(self) -> dict[PartitionKey, int]:

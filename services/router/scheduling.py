@@ -87,9 +87,9 @@ class Scheduler:
         """How many events may be read now."""
         return self._bounds.lookahead - len(self._queue) if self._bytes < self._bounds.lookahead_bytes else 0
 
-    def put(self, event: ReadEvent) -> None:
+    def put(self, event: ReadEvent, now: float) -> None:
         self._bytes += event.size
-        self._queue.put(event.account, event)
+        self._queue.put(event.account, event, now)
 
     def wait_s(self, now: float) -> float:
         """Seconds until an event may be routed: 0 for at once, infinite when none waits."""
@@ -117,9 +117,9 @@ class Scheduler:
             return None
         return self.take(now) if self._begin_heavy_turn(now) else None
 
-    def is_crowding(self, account: bytes) -> bool:
+    def is_crowding(self, account: bytes, now: float) -> bool:
         """Whether the account has so much waiting that it crowds out the others."""
-        return self._queue.is_crowding(account, _TURN.crowd)
+        return self._queue.is_crowding(account, _TURN.crowd, now)
 
     def _begin_heavy_turn(self, now: float) -> bool:
         """Whether the heavy accounts have a turn now: as many events as came since their last one, and some backlog."""

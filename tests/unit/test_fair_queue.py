@@ -12,7 +12,7 @@ def filled(**counts: int) -> FairQueue[str, int]:
     queue: FairQueue[str, int] = FairQueue()
     for key, count in counts.items():
         for number in range(count):
-            queue.put(key, number)
+            queue.put(key, number, 0.0)
     return queue
 
 
@@ -36,7 +36,7 @@ def test_nothing_gets_lost_or_out_of_its_keys_order(steps: list[str | int | None
     for number, step in enumerate(steps):
         if step is not None:
             for _ in range(step if isinstance(step, int) else 1):
-                queue.put(key := step if isinstance(step, str) else "many", number)
+                queue.put(key := step if isinstance(step, str) else "many", number, float(number))
                 model[key].append(number)
         else:
             taken = queue.take(float(number)) or queue.take_heavy()
@@ -82,12 +82,12 @@ def test_who_brought_much_stays_apart_while_much_of_it_waits_and_others_come():
     assert queue.take(1.0) is None
     for _ in range(100):
         assert queue.take_heavy()
-    queue.put("other", 1)
+    queue.put("other", 1, 1.1)
     assert queue.take(2.0) == ("other", 1)
     assert queue.take(2.0) is None  # a hundred wait
     for _ in range(50):
         assert queue.take_heavy()
-    queue.put("other", 2)
+    queue.put("other", 2, 2.1)
     assert queue.take(3.0) == ("other", 2)
     assert queue.take_heavy()  # where it stands; after that it is like others
     assert queue.take_heavy() is None
@@ -99,43 +99,30 @@ def test_a_burst_stays_apart_though_it_is_all_that_is_read_for_a_moment():
     assert queue.take(1.0) == ("other", 0)
     assert queue.take(1.0) is None
     for number in range(1000):
-        queue.put("burst", number)
+        queue.put("burst", number, 1.5)
     assert queue.take(1.9) is None
-    queue.put("burst", 0)
+    queue.put("burst", 0, 2.1)
     assert queue.take_heavy()
     assert queue.take(2.2) is None  # where it stands
     assert queue.take_heavy()
     assert queue.take(2.2) == ("burst", 2)  # and nobody else has come for more than a second
 
 
-def test_who_brings_most_and_has_most_of_what_waits_crowds_the_others() -> None:
-    queue = filled(burst=1001, other=60)
-    assert not queue.is_crowding("burst", 1000)  # nobody has counted yet
-    assert queue.take(1.0)
-    assert queue.is_crowding("burst", 1000)
-    assert not queue.is_crowding("burst", 1002)
-    assert not queue.is_crowding("other", 1)
-    assert not queue.is_crowding("unknown", 1)
-
-
-def test_who_brought_little_before_a_burst_and_was_alone_crowds_nobody() -> None:
-    queue = filled(one=1)
-    assert queue.take(1.0) == ("one", 0)
-    for number in range(1000):
-        queue.put("one", number)
-    assert queue.take(1.3) == ("one", 0)
-    assert not queue.is_crowding("one", 100)
+def test_who_has_most_of_what_waits_crowds_the_others() -> None:
+    queue = filled(burst=100, other=99)
+    assert queue.is_crowding("burst", 100, 0.5)
+    assert not queue.is_crowding("burst", 101, 0.5)
+    assert not queue.is_crowding("other", 1, 0.5)
+    assert not queue.is_crowding("unknown", 1, 0.5)
 
 
 def test_who_has_been_alone_for_a_second_crowds_nobody() -> None:
-    queue = filled(other=1, burst=1000)
-    assert queue.take(0.5) == ("other", 0)
-    assert queue.take(0.5) is None
-    assert queue.is_crowding("burst", 100)
-    for number in range(250):
-        queue.put("burst", number)
-    assert queue.take(1.4) is None
-    assert queue.is_crowding("burst", 100)
-    queue.put("burst", 0)
-    assert queue.take(1.7) is None
-    assert not queue.is_crowding("burst", 100)
+    queue = filled(other=1, burst=100)
+    queue.put("burst", 100, 1.5)
+    assert queue.is_crowding("burst", 100, 0.9)
+    assert not queue.is_crowding("burst", 100, 1.5)
+
+
+def test_who_has_much_waiting_is_not_alone_when_another_has_been_since() -> None:
+    queue = filled(burst=101, other=100)
+    assert queue.is_crowding("burst", 100, 1.5)

@@ -21,10 +21,10 @@ def event(account: str, size: int = 100) -> ReadEvent:
     return ReadEvent(MESSAGE, PARTITION, account.encode(), 0, 0, size)
 
 
-def put(scheduler: Scheduler, **counts: int) -> Scheduler:
+def put(scheduler: Scheduler, now: float, **counts: int) -> Scheduler:
     for account, count in counts.items():
         for _ in range(count):
-            scheduler.put(event(account))
+            scheduler.put(event(account), now)
     return scheduler
 
 
@@ -41,18 +41,18 @@ def turn(scheduler: Scheduler, now: float, tick_s: float = 0.0) -> list[str]:
 @pytest.fixture
 def gathering() -> Scheduler:
     """One heavy account beside another one, whose first turn is over."""
-    scheduler = put(Scheduler(BOUNDS, thread_time=lambda: 0.0), heavy=400, other=50)
+    scheduler = put(Scheduler(BOUNDS, thread_time=lambda: 0.0), 1.0, heavy=400, other=50)
     assert Counter(turn(scheduler, 1.0)) == {"other": 50}  # 400 have come at once, and more may: they are read first
     return scheduler
 
 
 def test_an_event_behind_a_burst_of_another_account_overtakes_it():
-    scheduler = put(Scheduler(BOUNDS), burst=2000, other=1)
+    scheduler = put(Scheduler(BOUNDS), 1.0, burst=2000, other=1)
     assert turn(scheduler, 1.0)[0] == "other"
 
 
 def test_a_turn_gives_out_200_events_of_accounts_that_are_not_heavy():
-    scheduler = put(Scheduler(BOUNDS), one=300)
+    scheduler = put(Scheduler(BOUNDS), 1.0, one=300)
     assert len(turn(scheduler, 1.0)) == 200
     assert len(turn(scheduler, 1.0)) == 100
     assert turn(scheduler, 1.0) == []
@@ -68,25 +68,25 @@ def test_heavy_accounts_wait_for_their_own_turn(gathering):
 
 def test_a_turn_of_the_heavy_accounts_has_what_came_since_the_last_one(gathering):
     turn(gathering, 1.01)
-    put(gathering, heavy=30)
+    put(gathering, 1.02, heavy=30)
     assert turn(gathering, 1.02) == ["heavy"] * 36  # thirty that came, and six of the backlog
 
 
 def test_a_rush_is_read_before_more_of_it_is_routed(gathering):
-    put(gathering, heavy=200)
+    put(gathering, 1.01, heavy=200)
     assert turn(gathering, 1.01) == []
     assert turn(gathering, 1.02) == ["heavy"] * 4
 
 
 def test_heavy_accounts_do_not_wait_when_the_room_is_half_full(gathering):
-    put(gathering, heavy=5000)
+    put(gathering, 1.001, heavy=5000)
     assert gathering.wait_s(1.001) == 0.0
     assert len(turn(gathering, 1.001)) == 204
 
 
 def test_a_heavy_backlog_is_routed_faster_while_a_processor_is_free_and_slower_when_not():
     worked = 0.0
-    scheduler = put(Scheduler(BOUNDS, thread_time=lambda: worked), heavy=400, other=50)
+    scheduler = put(Scheduler(BOUNDS, thread_time=lambda: worked), 1.0, heavy=400, other=50)
     turn(scheduler, 1.0)
 
     def routed(now: float, share: float) -> int:
@@ -105,32 +105,31 @@ def test_a_heavy_backlog_is_routed_faster_while_a_processor_is_free_and_slower_w
 def test_a_turn_without_a_heavy_account_does_not_change_how_much_a_heavy_one_gets():
     scheduler = Scheduler(BOUNDS)
     for number in range(20):
-        put(scheduler, one=5, two=5)
+        put(scheduler, float(number), one=5, two=5)
         assert len(turn(scheduler, float(number))) == 10
-    put(scheduler, heavy=400, other=50)
+    put(scheduler, 30.0, heavy=400, other=50)
     turn(scheduler, 30.0)
     assert turn(scheduler, 31.0) == ["heavy"] * 4
 
 
 def test_a_turn_ends_in_time_however_long_it_takes_to_write():
-    scheduler = put(Scheduler(BOUNDS), one=40)
+    scheduler = put(Scheduler(BOUNDS), 1.0, one=40)
     assert len(turn(scheduler, 1.0, tick_s=0.3)) == 4
 
 
 def test_an_account_crowds_the_others_when_a_thousand_of_its_events_wait_and_others_come():
-    scheduler = put(Scheduler(BOUNDS), burst=1000, other=1)
-    turn(scheduler, 1.0)
-    assert scheduler.is_crowding(b"burst")
-    assert not scheduler.is_crowding(b"other")
-    alone = put(Scheduler(BOUNDS), burst=3000)
-    turn(alone, 1.0)
-    assert not alone.is_crowding(b"burst")
+    scheduler = put(Scheduler(BOUNDS), 1.0, burst=1000, other=1)
+    assert scheduler.is_crowding(b"burst", 1.0)
+    assert not scheduler.is_crowding(b"other", 1.0)
+    alone = put(Scheduler(BOUNDS), 1.0, burst=3000)
+    assert alone.is_crowding(b"burst", 1.5)
+    assert not alone.is_crowding(b"burst", 2.5)
 
 
 def test_the_room_is_bounded_by_events_and_by_bytes():
-    scheduler = put(Scheduler(replace(BOUNDS, lookahead=50, lookahead_bytes=1000)), one=9)
+    scheduler = put(Scheduler(replace(BOUNDS, lookahead=50, lookahead_bytes=1000)), 1.0, one=9)
     assert scheduler.room == 41
-    put(scheduler, one=1)
+    put(scheduler, 1.0, one=1)
     assert scheduler.room == 0
     turn(scheduler, 1.0)
     assert scheduler.room == 50
@@ -138,4 +137,4 @@ def test_the_room_is_bounded_by_events_and_by_bytes():
 
 def test_nothing_waits_without_an_event():
     assert Scheduler(BOUNDS).wait_s(1.0) == inf
-    assert put(Scheduler(BOUNDS), one=1).wait_s(1.0) == 0.0
+    assert put(Scheduler(BOUNDS), 1.0, one=1).wait_s(1.0) == 0.0

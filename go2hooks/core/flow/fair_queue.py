@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from go2hooks.core.flow.sole_key import SoleKeyDetector
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -43,11 +45,11 @@ class FairQueue(Generic[K, T]):
         "_counts",
         "_heavy",
         "_heavy_ring",
-        "_light",
         "_others_at",
         "_queues",
         "_ring",
         "_size",
+        "sole_key",
     )
 
     def __init__(self) -> None:
@@ -59,8 +61,8 @@ class FairQueue(Generic[K, T]):
         self._counted = 0
         self._counted_since = 0.0
         self._heavy: frozenset[K] = frozenset()
-        self._light: set[K] = set()  # keys that were light when such a key was last counted
         self._others_at = float("-inf")  # when a light key was last counted
+        self.sole_key: SoleKeyDetector[K] = SoleKeyDetector()  #: of the keys that items are put in for
 
     def __len__(self) -> int:
         return self._size
@@ -75,13 +77,14 @@ class FairQueue(Generic[K, T]):
         """Whether `take_heavy` has an item."""
         return bool(self._heavy_ring)
 
-    def put(self, key: K, item: T) -> None:
+    def put(self, key: K, item: T, now: float) -> None:
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = deque()
             self._ring.append(key)
         queue.append(item)
         self._size += 1
+        self.sole_key.note(key, now)
         self._counts[key] = self._counts.get(key, 0) + 1
         self._counted += 1
 
@@ -102,10 +105,10 @@ class FairQueue(Generic[K, T]):
         """
         return self._take_of(self._heavy_ring.popleft()) if self._heavy_ring else None
 
-    def is_crowding(self, key: K, least: int) -> bool:
-        """Whether at least `least` items of this heavy key wait, which are half of all or more."""
+    def is_crowding(self, key: K, least: int, now: float) -> bool:
+        """Whether at least `least` items of this key wait, which are half of all or more, while other keys come too."""
         waiting = len(self._queues.get(key, ()))
-        return waiting >= least and 2 * waiting >= self._size and key in self._heavy
+        return waiting >= least and 2 * waiting >= self._size and not self.sole_key.is_sole(key, now)
 
     def _take_of(self, key: K) -> tuple[K, T]:
         queue = self._queues[key]
@@ -121,10 +124,8 @@ class FairQueue(Generic[K, T]):
         least = max(_HEAVY.items, self._counted / _HEAVY.share)
         heavy = {key for key, count in self._counts.items() if count >= least}
         heavy.update(key for key in self._heavy if len(self._queues.get(key, ())) >= _HEAVY.items)
-        light = self._counts.keys() - heavy
-        if light:
-            self._light, self._others_at = light, now
-        is_beside = now - self._others_at <= _HEAVY.beside_s
-        self._heavy = frozenset(key for key in heavy if is_beside and self._light != {key})  # beside itself is alone
+        if self._counts.keys() - heavy:
+            self._others_at = now
+        self._heavy = frozenset(heavy) if now - self._others_at <= _HEAVY.beside_s else frozenset()
         self._counts = {}
         self._counted, self._counted_since = 0, now

@@ -38,7 +38,6 @@ class LaneLimits:
     quick_drain_s: float = 5.0  #: a lane that would empty its queue in this time is quick
     slow_drain_s: float = 10.0  #: one that would need longer is slow; a rate is not exact, so this is twice as long
     quick_room: float = 1.5  #: windows that quick lanes may fill together: they will have emptied it in a moment
-    sole_s: float = 1.0  #: a lane is the only one when no other has been offered an item for longer
     forgiven_s: float = 3600.0  #: nobody will make a probe that nobody has made for so long
     circuit: CircuitLimits = _CIRCUIT
 

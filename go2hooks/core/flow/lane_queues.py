@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from go2hooks.core.flow.lane import SLOW, Lane, LaneLimits
+from go2hooks.core.flow.sole_key import SoleKeyDetector
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class LaneQueues(Generic[T]):
     """Counts what waits in all lanes, in items and by weight."""
 
-    __slots__ = ("_busy", "_by_standing", "_latest", "_latest_since", "_limits", "_weigh", "items", "weight")
+    __slots__ = ("_busy", "_by_standing", "_limits", "_sole_key", "_weigh", "items", "weight")
 
     def __init__(self, limits: LaneLimits, weigh: Callable[[T], int]) -> None:
         self.items = 0  #: that wait
@@ -33,20 +34,18 @@ class LaneQueues(Generic[T]):
         self._limits = limits
         self._weigh = weigh
         self._by_standing = [0, 0, 0]  # weight
-        self._latest: Lane[T] | None = None  # that an item was offered to
-        self._latest_since = 0.0
+        self._sole_key: SoleKeyDetector[str] = SoleKeyDetector()
 
     def note(self, lane: Lane[T], now: float) -> None:
         """An item is offered to this lane."""
-        if lane is not self._latest:
-            self._latest, self._latest_since = lane, now
+        self._sole_key.note(lane.webhook_id, now)
 
     def allowed(self, lane: Lane[T], now: float) -> float:
         """The weight that may wait in this lane."""
         window, share = self._limits.window, self._limits.queue_share
         if lane.is_quick(now):
             room = window * self._limits.quick_room
-            if lane is self._latest and now - self._latest_since > self._limits.sole_s:
+            if self._sole_key.is_sole(lane.webhook_id, now):
                 return room
             allowed = min(room - self.weight, window * share)
         else:

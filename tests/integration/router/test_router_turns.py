@@ -84,8 +84,8 @@ def read_before_routing(router: Router, counts: dict[str, int]) -> None:
     while taken := read.take(inf) or read.take_heavy():
         account, item = taken
         if account.decode() in counts:
-            waiting.put(account, item)
-    waiting._others_at = inf  # the heavy account is beside others, however long this takes
+            waiting.put(account, item, 0.0)
+    waiting.sole_key.changed_at = inf  # the last account's events have not been alone for a second
     set_bounds(router, lookahead=0)
 
 

@@ -10,9 +10,8 @@ from go2hooks.telemetry import metrics
 
 Source = Literal["main", "retry", "overflow"]
 
-_OUTDATED_S: Final = (
-    1.0  # the records' answer holds this long: an attempt that was under way then may be recorded since
-)
+# The records' answer holds this long: an attempt that was under way then may be recorded since.
+_OUTDATED_S: Final = 1.0
 
 
 class Window(Protocol):
@@ -49,7 +48,9 @@ class Origin:
         claims: "Claims[WorkItem]",
         hand_on: "Callable[[WorkItem], None] | None",
     ) -> None:
-        """`ask` has the records asked (`lookup`). `hand_on` moves an item to another topic when its partition is revoked before the attempt has begun."""
+        """`ask` has the records asked (`lookup`). `hand_on` moves an item to another topic, when its partition is revoked
+        before the attempt has begun.
+        """
         self.source: Source = source
         self.stage = stage
         self.ask = ask
@@ -58,7 +59,10 @@ class Origin:
 
 
 class WorkItem:
-    """One delivery in this process, from its message to its record. It ends by exactly one of `finish`, `recorded`, `drop`."""
+    """One delivery in this process, from its message to its record.
+
+    It ends by exactly one of `finish`, `recorded`, `drop`.
+    """
 
     __slots__ = (
         "asked", "delivery", "looked_up_at", "needs_lookup", "on_answer", "origin", "partition", "position",

@@ -1,13 +1,13 @@
 """How much may wait in memory behind each lane.
 
-Each lane's queue is bounded by a share of the room that is *left* in the window (dynamic thresholds, Choudhury and Hahne
-1998): one lane can take part of an empty window, and hardly anything of a crowded one. So the window never fills up and the
-partition never stops. What exceeds the share overflows. A lane that empties its queue within five seconds keeps its share
-however crowded the window is, and takes all of it while no other webhook has anything: a backlog that only waits for its
-turn need not take the longer way.
+Each lane's queue is bounded by a share of the room that is *left* in the window (dynamic thresholds, Choudhury and
+Hahne 1998): one lane can take part of an empty window, and hardly anything of a crowded one. So the window never fills
+up and the partition never stops. What exceeds the share overflows. A lane that empties its queue within five seconds
+keeps its share however crowded the window is, and takes all of it while no other webhook has anything: a backlog that
+only waits for its turn need not take the longer way.
 
-A lane may have filled the window so, and become slow since: then what exceeds the share that it would be given now is taken
-out again. All slow lanes together have half of the window.
+A lane may have filled the window so, and become slow since: then what exceeds the share that it would be given now is
+taken out again. All slow lanes together have half of the window.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
@@ -87,12 +87,14 @@ class LaneQueues(Generic[T]):
         """Take items out, whatever their lane."""
         evicted: list[T] = []
         for lane in list(self._busy):
-            waiting = self.clear(lane)
-            for item in waiting:
-                if unwanted(item):
-                    evicted.append(item)
-                else:
-                    self.put(lane, item, first=False)
+            waiting = lane.queue or ()
+            gone = [item for item in waiting if unwanted(item)]
+            if gone:
+                lane.queue = deque(item for item in waiting if not unwanted(item))
+                self._count(lane, -len(gone), -sum(map(self._weigh, gone)))
+                evicted += gone
+                if not lane.queue:
+                    self._empty(lane)
         return evicted
 
     def surplus(self, now: float, most: int) -> list[T]:
@@ -109,6 +111,8 @@ class LaneQueues(Generic[T]):
                 item = queue.pop()
                 self._count(lane, -1, -self._weigh(item))
                 surplus.append(item)
+            if len(surplus) >= most:
+                break
         return surplus
 
     def move(self, lane: Lane[T], standing: int) -> None:

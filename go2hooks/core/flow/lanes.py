@@ -6,10 +6,10 @@ What keeps one webhook from delaying another:
   (on failures): a new or recovering receiver starts with few attempts and earns more (`concurrency_limit`).
 - Each lane's queue is bounded by a share of the room that is left in the window (`lane_queues`).
 - Lanes that have something to start take turns, one attempt each (`turns`).
-- A lane whose attempts last longer than a second is slow, from the moment that they do. Slow lanes have a bounded part of all
-  attempts and of the window, however many they are (`sends`, `lane_queues`).
-- A lane with an allowance of its customer's (`allowance`) starts nothing before its time. If the allowance keeps what waits
-  for longer than a second, the lane is slow, too.
+- A lane whose attempts last longer than a second is slow, from the moment that they do. Slow lanes have a bounded part
+  of all attempts and of the window, however many they are (`sends`, `lane_queues`).
+- A lane with an allowance of its customer's (`allowance`) starts nothing before its time. If the allowance keeps what
+  waits for longer than a second, the lane is slow, too.
 - After consecutive failures a lane's circuit opens: one probe at a time, with growing pauses, until one succeeds
   (`circuit_breaker`).
 
@@ -72,7 +72,7 @@ class Lanes(LaneTable[T]):
         return self._enqueue(lane, item, first=False)
 
     def offer_first(self, webhook_id: str, item: T, now: float) -> Admission:
-        """Start it, or have it start before all others once the webhook's allowance lets it, whatever state its lane is in."""
+        """Start it, or queue it first until its webhook's allowance has a request, whatever its lane's state."""
         lane = self._use(webhook_id, now)
         return self._start(lane, now) if self._has_send(lane, now) else self._enqueue(lane, item, first=True)
 
@@ -115,7 +115,7 @@ class Lanes(LaneTable[T]):
     # --- what is asked and told about a webhook
 
     def room(self, webhook_id: str, now: float) -> int:
-        """What weight `offer` would take of this webhook now, to start or to queue; of many items, a little less than that."""
+        """What weight `offer` would take of this webhook now, to start or to queue; a little less of many items."""
         lane = self._lanes.get(webhook_id) or self._new_lane(webhook_id, now)
         self._becomes_slow(lane, now)
         self.sends.age(now)
@@ -127,7 +127,7 @@ class Lanes(LaneTable[T]):
         return queue + max(0, min(self.sends.free(lane.standing), ceil(self.sends.allowed(lane)) - lane.in_flight))
 
     def turn_in_s(self, webhook_id: str, now: float, most_s: float) -> float:
-        """Seconds until an item that is moved aside may come back: to probe the circuit, or when the allowance has a request."""
+        """Seconds until an item that is moved aside may come back: as a probe, or with a request of the allowance."""
         lane = self._lanes.get(webhook_id)
         if lane is None:
             return 0.0

@@ -1,10 +1,11 @@
 """How many attempts may be under way: in all, for slow lanes together, for one lane, and that have just begun.
 
-All slow lanes together have half of the attempts, and with the lanes that have not answered yet three quarters: a thousand
-receivers that never answer leave the rest to those that do.
+All slow lanes together have half of the attempts, and with the lanes that have not answered yet three quarters: a
+thousand receivers that never answer leave the rest to those that do.
 
-Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a connection
-that was used a moment ago is still in the processor's cache; an attempt that lasts longer leaves its place to others.
+Of attempts that have just begun only so many are under way. A receiver that answers at once needs no more, and a
+connection that was used a moment ago is still in the processor's cache; an attempt that lasts longer leaves its place
+to others.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """

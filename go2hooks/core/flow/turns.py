@@ -1,7 +1,7 @@
 """Which lane starts the next attempt: lanes that have something to start take turns, one attempt each.
 
-Slow lanes and the others alternate while both have one that may start something. A lane with an allowance of its customer's
-waits until the allowance has a request for it.
+Slow lanes and the others alternate while both have one that may start something. A lane with an allowance of its
+customer's waits until the allowance has a request for it.
 
 Pure: time comes in as `now`, in seconds of any monotonic clock.
 """
